@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE ?= 0
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test check fix bench clean
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## enhance a real model and show both answers
+	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite \
+	  --enhancement-factor 0.5 --layers 50%.. --scope per-layer --dtype bfloat16
+	$(BIN)/burnish verify smollm2-135m demo/model
+	$(BIN)/burnish chat smollm2-135m --with demo/model/enhancement.safetensors --compare --tokens 90 \
+	  --prompt "Describe a rainy evening in the harbour." --prompt "What is photosynthesis?"
+
+test: $(STAMP)  ## every test, the slower ones on the real model included
+	$(BIN)/burnish models pull smollm2-135m
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## format, lint, types, import contracts, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate_cli.py --check
+
+fix: $(STAMP)  ## format, mend lint, regenerate docs
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python docs/generate_cli.py
+
+bench: $(STAMP)  ## the tables in benchmarks/results
+	$(BIN)/python benchmarks/finding.py
+	$(BIN)/python benchmarks/baking.py
+
+clean:
+	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,249 @@
+"""The baked form: a copy of a checkpoint in which only the edited tensors differ.
+
+Streams: files are cloned by the file system or copied by the kernel, and the touched tensors are then rewritten in place
+inside the copy, in their own type. The model is never loaded; memory is that of one projection. A `journal` in the
+`.partial` folder says which files and tensors are done, so that a killed run goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from burnish.anatomy import Projection
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
+from burnish.artifacts.files import check_output, disk_errors, partial_of, publish
+from burnish.maths.gain import LowRankEdit, edit_weight
+from burnish.maths.rounding import realised_gain, round_along
+
+MARK = "burnish.json"  # in the output folder: what was done
+JOURNAL = ".burnish-journal.json"
+BLOCK = 64 << 20  # bytes a kernel copy moves at a time
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TensorEdit:
+    """One tensor of the checkpoint and its edit."""
+
+    name: str
+    projection: Projection
+    edit: LowRankEdit
+
+
+@dataclass(frozen=True)
+class LayerGain:
+    """What was asked of one projection and what its stored weights realise."""
+
+    tensor: str
+    layer: int
+    asked: list[float]
+    realised: list[float]
+
+
+@dataclass(frozen=True)
+class Baked:
+    folder: Path
+    gains: tuple[LayerGain, ...]
+    bytes: int
+    sha256: dict[str, str]  # of the edited tensors' bytes, by name
+
+
+def tensor_edits(checkpoint: Checkpoint, edits: Iterator[tuple[Projection, LowRankEdit]]) -> list[TensorEdit]:
+    """Finds the stored tensors (weights and biases) of each projection. Raises QuantisedModelError, ModelError."""
+    return [
+        TensorEdit(name, projection, edit)
+        for projection, edit in edits
+        for name in _stored_names(checkpoint, projection)
+    ]
+
+
+def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection]) -> None:
+    """Raises QuantisedModelError or ModelError when a projection's tensors cannot be edited in place."""
+    for projection in projections:
+        _stored_names(checkpoint, projection)
+
+
+def _stored_names(checkpoint: Checkpoint, projection: Projection) -> list[str]:
+    """The tensors of a projection: its weight and, where it has one, its bias."""
+    rows, columns = projection.outputs, projection.inputs
+    shape = (rows, columns) if projection.layout == "out_in" else (columns, rows)
+    names = [checkpoint.match(projection.path, "weight", shape)]
+    return [*names, checkpoint.match(projection.path, "bias", (rows,))] if projection.bias else names
+
+
+def bake(
+    source: Checkpoint,
+    out: Path,
+    edits: Sequence[TensorEdit],
+    about: dict[str, Any],
+    extra: Callable[[Path, tuple[LayerGain, ...]], None] | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Baked:
+    """Writes the folder `out`. about: stored in `burnish.json`; extra: writes further files (card, enhancement) into it.
+
+    Raises OutputExistsError and DiskFullError before writing. A run killed earlier with the same `about` is resumed.
+    """
+    total = sum(p.stat().st_size for p in _files(source.folder))
+    check_output(out, total, overwrite=overwrite, resumable=True)
+    partial = partial_of(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        journal = Journal.open(partial, {"source": source.fingerprint, "about": about})
+        _copy_all(source.folder, partial, journal, total, progress)
+        gains, hashes = _edit_all(source, partial, edits, journal, progress)
+        mark = {
+            **about,
+            "source_fingerprint": source.fingerprint,
+            "gains": [asdict(g) for g in gains],
+            "sha256": hashes,
+        }
+        (partial / MARK).write_text(json.dumps(mark, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if extra is not None:
+            extra(partial, gains)
+        journal.path.unlink()
+        publish(partial, out)
+    return Baked(out, gains, total, hashes)
+
+
+@dataclass
+class Journal:
+    """What of a partial output is finished."""
+
+    path: Path
+    key: str
+    done: dict[str, Any]
+
+    @staticmethod
+    def open(partial: Path, identity: dict[str, Any]) -> "Journal":
+        """Continues the partial output when it was made from the same inputs, else starts a clean one."""
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        path = partial / JOURNAL
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["key"] == key:
+                return Journal(path, key, stored["done"])
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        journal = Journal(path, key, {})
+        journal.mark("", None)
+        return journal
+
+    def mark(self, item: str, value: Any) -> None:
+        if item:
+            self.done[item] = value
+        temporary = self.path.with_suffix(".new")
+        temporary.write_text(json.dumps({"key": self.key, "done": self.done}), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Everything in the model folder but version control and caches."""
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
+    )
+
+
+def _copy_all(source: Path, partial: Path, journal: Journal, total: int, progress: Progress | None) -> None:
+    copied = 0
+    for path in _files(source):
+        name = str(path.relative_to(source))
+        target = partial / name
+        size = path.stat().st_size
+        if journal.done.get(f"copy {name}") != size:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(path, target)
+            journal.mark(f"copy {name}", size)
+        copied += size
+        if progress is not None:
+            progress("copying", copied, total)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies inside the kernel (a clone where the file system can), following links; the copy is writable."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        left = os.fstat(reader.fileno()).st_size
+        while left:
+            try:
+                moved = os.copy_file_range(reader.fileno(), writer.fileno(), min(BLOCK, left))
+            except OSError:
+                if left != os.fstat(reader.fileno()).st_size:
+                    raise
+                moved = 0
+            if moved == 0:
+                shutil.copyfileobj(reader, writer, BLOCK)
+                return
+            left -= moved
+
+
+def _edit_all(
+    source: Checkpoint, partial: Path, edits: Sequence[TensorEdit], journal: Journal, progress: Progress | None
+) -> tuple[tuple[LayerGain, ...], dict[str, str]]:
+    gains: list[LayerGain] = []
+    hashes: dict[str, str] = {}
+    # Two tensors at a time: the row by row rounding leaves a core idle, and memory stays that of two projections.
+    with ThreadPoolExecutor(2) as workers:
+        for index, (item, done) in enumerate(
+            zip(edits, workers.map(lambda e: _edit(source, partial, e, journal), edits), strict=True)
+        ):
+            journal.mark(f"edit {item.name}", done)
+            hashes[item.name] = done["sha256"]
+            if done["asked"] is not None:
+                gains.append(LayerGain(item.name, item.projection.layer, done["asked"], done["realised"]))
+            if progress is not None:
+                progress("editing", index + 1, len(edits))
+    return tuple(gains), hashes
+
+
+def _edit(source: Checkpoint, partial: Path, item: TensorEdit, journal: Journal) -> dict[str, Any]:
+    finished: dict[str, Any] | None = journal.done.get(f"edit {item.name}")
+    if finished is not None:
+        return finished
+    stored = source.tensors[item.name]
+    before = source.read(item.name)
+    new, oriented = edited_tensor(before, item)
+    data = new.contiguous().view(torch.uint8).numpy().tobytes()
+    _overwrite(partial, stored, data)
+    is_weight = before.ndim == 2
+    old = before if item.projection.layout == "out_in" or not is_weight else before.T
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "asked": _asked(item.edit) if is_weight else None,
+        "realised": realised_gain(old, oriented, item.edit).tolist() if is_weight else None,
+    }
+
+
+def edited_tensor(before: Tensor, item: TensorEdit) -> tuple[Tensor, Tensor]:
+    """(the tensor as stored, the same oriented [hidden, inputs]) after the edit, in the stored type."""
+    if before.ndim == 1:
+        exact = edit_weight(before[:, None], item.edit)
+        rounded = round_along(exact, item.edit.right, before.dtype)
+        return rounded[:, 0], rounded
+    old = before if item.projection.layout == "out_in" else before.T
+    rounded = round_along(edit_weight(old, item.edit), item.edit.right, before.dtype)
+    return (rounded if item.projection.layout == "out_in" else rounded.T), rounded
+
+
+def _asked(edit: LowRankEdit) -> list[float]:
+    """The gains of an edit: the diagonal of `R L` (V^+ D D^-1 V diag(a) = diag(a))."""
+    return [round(float(g), 12) for g in torch.diagonal(edit.right @ edit.left)]
+
+
+def _overwrite(partial: Path, stored: StoredTensor, data: bytes) -> None:
+    if len(data) != stored.end - stored.start or stored.dtype not in DTYPES:
+        raise ValueError(f"{stored.name} changed size: {len(data)} bytes for {stored.end - stored.start}")
+    with (partial / stored.file).open("r+b") as file:
+        file.seek(stored.start)
+        file.write(data)

@@ -1,0 +1,138 @@
+"""Reads safetensors checkpoints: single files or shards, header by header, tensor by tensor."""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from burnish.errors import ModelError, QuantisedModelError
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies: bytes [start, end) of a file."""
+
+    name: str
+    file: str
+    dtype: str  # safetensors' name
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder's weights, read lazily."""
+
+    folder: Path
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """The weight files in use: those of the index, else every safetensors file at the top."""
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists():
+            return tuple(sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+        found = tuple(sorted(p.name for p in self.folder.glob("*.safetensors") if not p.name.startswith("adapter")))
+        if not found:
+            raise ModelError(
+                f"{self.folder} has no .safetensors files. Convert the checkpoint to safetensors (load it with transformers and "
+                "call save_pretrained) and pass that folder."
+            )
+        return found
+
+    @cached_property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Every tensor by name, sorted."""
+        found: dict[str, StoredTensor] = {}
+        for file in self.files:
+            header, data_start = read_header(self.folder / file)
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    start, end = entry["data_offsets"]
+                    found[name] = StoredTensor(
+                        name, file, entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end
+                    )
+        return dict(sorted(found.items()))
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in its own dtype."""
+        stored = self.tensors[name]
+        with safe_open(str(self.folder / stored.file), framework="pt") as file:
+            return file.get_tensor(name)  # type: ignore[no-any-return]
+
+    def match(self, path: str, suffix: str, shape: tuple[int, ...]) -> str:
+        """The name under which module `path` stores `suffix` ("weight", "bias").
+
+        Wrappers store the same module under another prefix, so that the longest common ending decides, and the shape
+        must agree. Raises QuantisedModelError or ModelError.
+        """
+        wanted = f"{path}.{suffix}"
+        parts = wanted.split(".")
+        for start in range(len(parts)):
+            ending = ".".join(parts[start:])
+            found = [n for n in self.tensors if n == ending or n.endswith("." + ending)]
+            if not found:
+                continue
+            fitting = [n for n in found if self.tensors[n].shape == shape]
+            if len(fitting) == 1 and self.tensors[fitting[0]].dtype in DTYPES:
+                return fitting[0]
+            if start >= len(parts) - 3 and len(found) > 1:
+                break
+            raise QuantisedModelError(
+                f"'{found[0]}' is stored as {self.tensors[found[0]].dtype} {list(self.tensors[found[0]].shape)}, not as floating "
+                f"point {list(shape)}: these weights are quantised or packed and cannot be edited in place. "
+                "Write --form adapter instead, or pass the original (unquantised) weights."
+            )
+        packed = [n for n in self.tensors if n.startswith(path.rsplit(".layers", 1)[0]) and "qweight" in n]
+        if packed:
+            raise QuantisedModelError(
+                f"The weights are quantised (for example '{packed[0]}') and cannot be edited in place. "
+                "Write --form adapter instead, or pass the original (unquantised) weights."
+            )
+        raise ModelError(
+            f"The checkpoint has no tensor for '{wanted}' of shape {list(shape)}. The folder's config and weights do not belong together."
+        )
+
+    @property
+    def bytes(self) -> int:
+        return sum((self.folder / file).stat().st_size for file in self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, types and shapes of all tensors and samples of their bytes: cheap at any size."""
+        digest = hashlib.sha256()
+        handles = {file: (self.folder / file).open("rb") for file in self.files}
+        try:
+            for name, stored in self.tensors.items():
+                digest.update(f"{name}|{stored.dtype}|{stored.shape}".encode())
+                size = stored.end - stored.start
+                for offset in (0, size // 2, max(0, size - SAMPLE)):
+                    handles[stored.file].seek(stored.start + offset)
+                    digest.update(handles[stored.file].read(min(SAMPLE, size - offset)))
+        finally:
+            for handle in handles.values():
+                handle.close()
+        return digest.hexdigest()
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """(header, offset of the data) of a safetensors file. Raises ModelError for a damaged one."""
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+        if not 0 < length <= path.stat().st_size - 8:
+            raise ModelError(f"{path} is not a complete safetensors file. Download it again.")
+        try:
+            return json.loads(file.read(length)), 8 + length
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{path} has a damaged header. Download it again.") from error

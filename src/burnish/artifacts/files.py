@@ -1,0 +1,89 @@
+"""Output paths: checked before any work, written beside their place, renamed when complete."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from burnish.errors import DiskFullError, OutputError, OutputExistsError
+
+MARGIN = 64 * 1024 * 1024  # bytes kept free beyond what is written
+
+
+def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = False) -> None:
+    """Raises OutputExistsError, DiskFullError or OutputError before anything is written. needed: bytes."""
+    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+        raise OutputExistsError(f"{path} already exists. Pass another output path, or --overwrite to replace it.")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK) or not folder.is_dir():
+        raise OutputError(f"{folder} cannot be written to. Pass an output path in a folder of yours.")
+    present = _size(partial_of(path)) if resumable else 0
+    free = shutil.disk_usage(folder).free
+    if free < needed - present + MARGIN:
+        raise DiskFullError(
+            f"{path} needs {needed - present + MARGIN:,} bytes and {folder} has {free:,} free. "
+            "Free some space or pass an output path on another disk; the adapter form needs a few MB only."
+        )
+
+
+def partial_of(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Renames a finished `.partial` into place. What stood there before goes only once the new one stands."""
+    old = path.with_name(path.name + ".replaced")
+    if path.exists():
+        if path.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    partial.rename(path)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns "no space left" while writing into a DiskFullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"The disk filled up while {path} was written. Nothing was put in its place; free some space and run the "
+                "same command again."
+            ) from error
+        raise
+
+
+@contextmanager
+def written(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields a `.partial` path (a file or folder for the caller to create) and publishes it on success."""
+    check_output(path, 0, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(path)
+    _remove(partial)
+    try:
+        with disk_errors(path):
+            yield partial
+    except BaseException:
+        _remove(partial)
+        raise
+    publish(partial, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else 0

@@ -1,0 +1,177 @@
+"""What differs between two checkpoints, recovered from their bytes alone."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from burnish.anatomy import Projection
+from burnish.artifacts.bake import MARK
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.errors import VerificationError
+
+BLOCK = 16 << 20
+
+
+@dataclass(frozen=True)
+class RecoveredLayer:
+    """One edited projection: the leading direction of its change and the gain along it."""
+
+    layer: int
+    tensor: str
+    gain: float  # least-squares gain along the recovered direction
+    asked: list[float] | None  # from the folder's own record, where it has one
+    realised: list[float] | None
+    share: float  # of the change's squared size that one direction explains
+    direction: list[float] | None  # filled on request
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of two checkpoints."""
+
+    edited: tuple[RecoveredLayer, ...]
+    changed_elsewhere: tuple[str, ...]  # tensors or files that differ but are no attention output projection
+    identical: int  # tensors with equal bytes
+    cosine_between_layers: float  # smallest |cosine| of a recovered direction with the first
+
+    @property
+    def clean(self) -> bool:
+        """Nothing but attention output projections changed."""
+        return not self.changed_elsewhere
+
+
+def verify(
+    base: Checkpoint,
+    other: Checkpoint,
+    projections: Sequence[Projection],
+    *,
+    scales: dict[str, Tensor] | None = None,
+    directions: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Verification:
+    """Recovers direction and gain per layer.
+
+    scales: effective weight [hidden] of the norm after a projection, by the projection's path (see `low_rank_edit`).
+    Raises VerificationError when the checkpoints hold different tensors.
+    """
+    shapes = [{n: (t.shape, t.dtype) for n, t in c.tensors.items()} for c in (base, other)]
+    if shapes[0] != shapes[1]:
+        different = sorted(n for n in {*shapes[0], *shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
+        raise VerificationError(
+            f"The two checkpoints do not hold the same tensors: {len(different)} differ in name, shape or type, for example "
+            f"'{different[0]}'. Pass the model that was enhanced and its enhanced copy."
+        )
+    owners = {}
+    for projection in projections:
+        shape = (projection.outputs, projection.inputs)
+        owners[base.match(projection.path, "weight", shape if projection.layout == "out_in" else shape[::-1])] = (
+            projection
+        )
+        if projection.bias:
+            owners[base.match(projection.path, "bias", (projection.outputs,))] = projection
+    record = _record(other.folder)
+    edited: list[RecoveredLayer] = []
+    vectors: list[Tensor] = []
+    elsewhere: list[str] = []
+    identical = 0
+    for index, name in enumerate(base.tensors):
+        if progress is not None:
+            progress("comparing", index + 1, len(base.tensors))
+        if _digest(base, name) == _digest(other, name):
+            identical += 1
+        elif name in owners and base.tensors[name].dtype in DTYPES:
+            if len(base.tensors[name].shape) == 2:
+                layer, vector = _recover(base, other, name, owners[name], record, scales or {}, directions)
+                edited.append(layer)
+                vectors.append(vector)
+        else:
+            elsewhere.append(name)
+    elsewhere += _changed_files(base.folder, other.folder, base.files)
+    cosines = [abs(float(v @ vectors[0])) for v in vectors]
+    return Verification(tuple(edited), tuple(elsewhere), identical, min(cosines, default=1.0))
+
+
+def _recover(
+    base: Checkpoint,
+    other: Checkpoint,
+    name: str,
+    projection: Projection,
+    record: dict[str, dict[str, list[float]]],
+    scales: dict[str, Tensor],
+    directions: bool,
+) -> tuple[RecoveredLayer, Tensor]:
+    before, after = base.read(name).float(), other.read(name).float()
+    if projection.layout == "in_out":
+        before, after = before.T, after.T
+    if projection.path in scales:
+        scale = scales[projection.path].float()[:, None]
+        before, after = scale * before, scale * after
+    change = after - before  # [hidden, inputs]
+    vector, size = _leading(change)
+    # For one direction the change is a v (v^T W): its column space is v, and the gain the ratio along it.
+    old = vector @ before.double()
+    gain = float((vector @ change.double()) @ old / (old @ old))
+    own = record.get(name, {})
+    return (
+        RecoveredLayer(
+            layer=projection.layer,
+            tensor=name,
+            gain=gain,
+            asked=own.get("asked"),
+            realised=own.get("realised"),
+            share=size / float((change.double() ** 2).sum()),
+            direction=vector.tolist() if directions else None,
+        ),
+        vector,
+    )
+
+
+def _leading(change: Tensor, rounds: int = 12) -> tuple[Tensor, float]:
+    """(unit vector [hidden], squared length of the change along it), by power iteration from a seeded start."""
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(change.shape[0], generator=generator)
+    for _ in range(rounds):
+        vector = torch.nn.functional.normalize(change @ (change.T @ vector), dim=0)
+    return vector.double(), float((vector.double() @ change.double()).square().sum())
+
+
+def _record(folder: Path) -> dict[str, dict[str, list[float]]]:
+    mark = folder / MARK
+    if not mark.exists():
+        return {}
+    stored = json.loads(mark.read_text(encoding="utf-8"))
+    return {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
+
+
+def _digest(checkpoint: Checkpoint, name: str) -> str:
+    stored = checkpoint.tensors[name]
+    digest = hashlib.sha256()
+    with (checkpoint.folder / stored.file).open("rb") as file:
+        file.seek(stored.start)
+        left = stored.end - stored.start
+        while left:
+            block = file.read(min(BLOCK, left))
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+OWN_FILES = ("README.md", MARK, "enhancement.safetensors")
+
+
+def _changed_files(base: Path, other: Path, weights: Sequence[str]) -> list[str]:
+    """Files of the model other than weights that differ or are missing in the enhanced folder."""
+    found = []
+    for path in sorted(base.rglob("*")):
+        name = str(path.relative_to(base))
+        if not path.is_file() or name in weights or name in OWN_FILES or name.startswith((".git/", ".cache/")):
+            continue
+        twin = other / name
+        if not twin.is_file() or twin.read_bytes() != path.read_bytes():
+            found.append(name)
+    return found

@@ -1,0 +1,42 @@
+"""The command table. Commands import what they need when they run, so that `--help` costs no torch."""
+
+from collections.abc import Sequence
+
+import cyclopts
+
+from burnish import __version__
+from burnish.cli import apply, chat, domains, enhance, find, models, verify
+from burnish.cli.console import say
+from burnish.errors import BurnishError
+
+INTERRUPTED = 130
+
+app = cyclopts.App(
+    name="burnish",
+    help="Bring out what a language model can already do: find a direction, strengthen it, measure what it cost.",
+    version=__version__,
+    version_flags=["--version"],
+    help_format="plaintext",
+)
+app.command(enhance.enhance)
+app.command(find.find)
+app.command(apply.apply)
+app.command(verify.verify)
+app.command(chat.chat)
+app.command(domains.app)
+app.command(models.app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code."""
+    try:
+        result = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+    except cyclopts.CycloptsError:
+        return 2
+    except BurnishError as error:
+        say(f"Error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("Interrupted. Nothing was put in place; run the same command again to go on where a copy stopped.")
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,47 @@
+"""`burnish apply`: a direction or enhancement file -> a model, an adapter, or another enhancement file."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.enhance import applied_summary, show_applied
+from burnish.cli.find import show_plan
+from burnish.cli.flags import flags
+from burnish.cli.inputs import DryRun, Json, ModelName
+from burnish.options import ModelOptions, OutputOptions
+
+
+def apply(
+    model: ModelName,
+    plan_file: Annotated[Path, Parameter(help="a direction or enhancement file, or an output folder that holds one")],
+    *,
+    output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
+    enhancement_factor: Annotated[
+        float | None, Parameter(help="factor for a direction file; for an enhancement, a multiplier of its gains")
+    ] = None,
+    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    force: Annotated[bool, Parameter(help="edit a model that is already enhanced", negative=())] = False,
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Write a direction or enhancement as a model, an adapter or an enhancement file. No model is loaded."""
+    from burnish.pipeline import apply as write
+    from burnish.pipeline import open_plan, read_enhancement, write_plan
+
+    enhancement = read_enhancement(plan_file, enhancement_factor, layers)
+    plan = open_plan(model, loading, again=force)
+    if dry_run:
+        planned = write_plan(plan, enhancement, output)
+        show_plan(vars(planned), json=json)
+        return
+    with console.progress() as progress:
+        applied = write(plan, enhancement, output, name=model, progress=progress)
+    if json:
+        console.as_json(applied_summary(applied))
+    else:
+        show_applied(applied)
+    if applied.form == "model":
+        console.hint(f"burnish verify {model} {applied.out}")

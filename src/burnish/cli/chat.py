@@ -1,0 +1,106 @@
+"""`burnish chat`: talk to a model, with an enhancement, or base and enhanced side by side."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Json, ModelName
+from burnish.errors import InputError
+from burnish.options import ModelOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burnish.artifacts.direction import Enhancement
+    from burnish.model.model import Model
+
+
+def chat(
+    model: ModelName,
+    *,
+    enhancement: Annotated[
+        Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")
+    ] = None,
+    enhancement_factor: Annotated[
+        float | None, Parameter(help="factor (direction) or multiplier (enhancement)")
+    ] = None,
+    compare: Annotated[bool, Parameter(help="base and enhanced side by side", negative=())] = False,
+    prompt: Annotated[list[str] | None, Parameter(help="ask this and stop; may be repeated")] = None,
+    tokens: Annotated[int, Parameter(help="longest answer")] = 256,
+    system: Annotated[str | None, Parameter(help="system prompt")] = None,
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Chat, streamed; without --prompt each line of standard input is a question."""
+    from burnish.model.model import load
+    from burnish.pipeline import read_enhancement
+
+    if compare and enhancement is None:
+        raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
+    plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
+    loaded = load(model, loading)
+    if plan is not None:
+        plan.require(loaded.fingerprint, loaded.anatomy.layers, loaded.anatomy.hidden_size)
+    rows: list[dict[str, Any]] = []
+    for question in prompt or _questions():
+        if json:
+            answers = {kind: "".join(part) for kind, part in _streams(loaded, plan, compare, question, tokens, system)}
+            rows.append({"prompt": question, **answers})
+        elif compare:
+            _side_by_side(loaded, plan, question, tokens, system)
+        else:
+            console.stderr.print(f"> {question}", style="bold", markup=False)
+            for _, pieces in _streams(loaded, plan, False, question, tokens, system):
+                for piece in pieces:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+            sys.stdout.write("\n")
+    if json:
+        console.as_json(rows)
+
+
+def _questions() -> "Iterator[str]":
+    if sys.stdin.isatty():
+        console.say("Ask anything; an empty line or Ctrl-D ends.")
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        yield line.strip()
+
+
+def _streams(
+    model: "Model", plan: "Enhancement | None", compare: bool, question: str, tokens: int, system: str | None
+) -> "Iterator[tuple[str, Iterator[str]]]":
+    """(kind, pieces of text) of each answer asked for; an answer must be read before the next begins."""
+    from burnish.model.streaming import stream
+
+    if compare or plan is None:
+        yield "base", stream(model, question, tokens=tokens, system=system)
+    if plan is not None:
+        with model.enhanced(plan):
+            yield "enhanced", stream(model, question, tokens=tokens, system=system)
+
+
+def _side_by_side(model: "Model", plan: "Enhancement | None", question: str, tokens: int, system: str | None) -> None:
+    from rich.live import Live
+    from rich.markup import escape
+    from rich.table import Table
+
+    texts = {"base": "", "enhanced": ""}
+
+    def table() -> Table:
+        drawn = Table(title=escape(question), expand=True, title_justify="left")
+        drawn.add_column("base", ratio=1)
+        drawn.add_column("enhanced", ratio=1)
+        drawn.add_row(escape(texts["base"]), escape(texts["enhanced"]))
+        return drawn
+
+    with Live(table(), console=console.stdout, refresh_per_second=8) as live:
+        for kind, pieces in _streams(model, plan, True, question, tokens, system):
+            for piece in pieces:
+                texts[kind] += piece
+                live.update(table())

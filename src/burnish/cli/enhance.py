@@ -1,0 +1,133 @@
+"""`burnish enhance`: the main job, from prompts to a model on disk."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.find import check_layer, run_find, show_direction, show_plan, summary
+from burnish.cli.flags import flags
+from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.options import FindOptions, GainOptions, ModelOptions, OutputOptions
+
+if TYPE_CHECKING:
+    from burnish.pipeline import Applied
+
+CHECK_PROMPTS = 24
+
+
+def enhance(
+    model: ModelName,
+    *,
+    output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
+    prompts: PromptOptions | None = None,
+    gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    check_prompts: Annotated[
+        int, Parameter(help="general prompts of the closing check; 0 leaves it out")
+    ] = CHECK_PROMPTS,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Find a direction, strengthen the attention output projections along it, write the result and check it."""
+    from burnish.checking import check
+    from burnish.model.model import load
+    from burnish.options import checked_factor, layer_window
+    from burnish.pipeline import apply, limited, open_plan, require_direction
+
+    factor = checked_factor(gains.enhancement_factor)
+    contrast = read_contrast(prompts or PromptOptions(), finding.position)
+    plan = open_plan(model, loading, again=finding.force)
+    check_layer(finding, plan.anatomy.layers)
+    window = layer_window(gains.layers, plan.anatomy.layers)
+    planned = _space(plan, output, window)
+    console.say(
+        f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with factor {factor:g}."
+    )
+    if dry_run:
+        show_plan(planned, json=json)
+        return
+    loaded = load(model, loading)
+    direction = run_find(loaded, contrast, finding)
+    require_direction(direction, force=finding.force)
+    enhancement = direction.enhancement(factor, layers=gains.layers)
+    with console.progress() as progress:
+        checked = (
+            check(loaded, enhancement, limited(contrast.general, check_prompts), progress=progress)
+            if check_prompts
+            else None
+        )
+        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
+    result = {
+        "direction": summary(direction),
+        "check": checked.as_dict() if checked else None,
+        **applied_summary(applied),
+    }
+    if json:
+        console.as_json(result)
+        return
+    show_direction(direction)
+    show_applied(applied)
+    if checked:
+        console.data(f"Check: {checked.verdict}")
+        console.data(
+            f"  {checked.prompts} general prompts, KL mean {checked.kl_mean:.4f}, 95th percentile {checked.kl_p95:.3f} nats per token; "
+            f"repeated 4-grams {checked.repetition_base:.1%} -> {checked.repetition_enhanced:.1%}"
+        )
+    _next(model, applied)
+
+
+def _space(plan: Any, output: OutputOptions, window: range) -> dict[str, Any]:
+    """What will be written, checked against the disk before any weight is loaded."""
+    from burnish.artifacts.bake import check_editable
+    from burnish.artifacts.files import check_output
+
+    anatomy = plan.anatomy
+    edited = [p for p in anatomy.attention() if p.layer in window]
+    sizes = {
+        "model": plan.checkpoint.bytes,
+        "adapter": sum(4 * (p.inputs + p.outputs) for p in edited),
+        "enhancement": 4 * anatomy.layers * (anatomy.hidden_size + 1),
+    }
+    if output.form == "model":
+        check_editable(plan.checkpoint, edited)
+    check_output(output.out, sizes[output.form], overwrite=output.overwrite, resumable=output.form == "model")
+    return {
+        "out": str(output.out),
+        "form": output.form,
+        "bytes": sizes[output.form],
+        "tensors": len(edited),
+        "layers": f"{window.start}-{window.stop - 1}",
+        "coverage": anatomy.coverage(),
+    }
+
+
+def applied_summary(applied: "Applied") -> dict[str, Any]:
+    """What was written, for --json."""
+    return {
+        "out": str(applied.out),
+        "form": applied.form,
+        "bytes": applied.bytes,
+        "coverage": applied.coverage,
+        "gains": [asdict(g) for g in applied.gains],
+    }
+
+
+def show_applied(applied: "Applied") -> None:
+    """What was written, in a line or two."""
+    console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes); {applied.coverage}")
+    pairs = [(a, r) for g in applied.gains for a, r in zip(g.asked, g.realised, strict=True) if a]
+    if pairs:
+        worst = max(pairs, key=lambda pair: abs(pair[1] / pair[0] - 1))
+        console.data(
+            f"  gains realised / asked: {worst[1]:.4f} / {worst[0]:.4f} at worst, over {len(pairs)} projections"
+        )
+
+
+def _next(model: str, applied: "Applied") -> None:
+    if applied.form == "model":
+        console.hint(f"burnish verify {model} {applied.out}")
+    plan = applied.out if applied.form == "enhancement" else applied.out / "enhancement.safetensors"
+    console.hint(f"burnish chat {model} --with {plan} --compare")

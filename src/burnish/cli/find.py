@@ -1,0 +1,121 @@
+"""`burnish find`: prompts -> direction file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.options import FindOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from burnish.artifacts.direction import Direction
+    from burnish.model.model import Model
+
+
+def find(
+    model: ModelName,
+    *,
+    out: Annotated[Path, Parameter(alias="-o", help="direction file to write (.safetensors)")],
+    prompts: PromptOptions | None = None,
+    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
+    from burnish.artifacts.files import check_output
+    from burnish.model.model import load
+    from burnish.pipeline import open_plan, require_direction
+
+    contrast = read_contrast(prompts or PromptOptions(), finding.position)
+    check_output(out, 0, overwrite=overwrite)
+    plan = open_plan(model, loading, again=finding.force)
+    check_layer(finding, plan.anatomy.layers)
+    if dry_run:
+        size = 4 * plan.anatomy.layers * plan.anatomy.hidden_size
+        show_plan({"out": str(out), "form": "direction", "bytes": size, "coverage": plan.anatomy.coverage()}, json=json)
+        return
+    loaded = load(model, loading)
+    direction = run_find(loaded, contrast, finding)
+    require_direction(direction, force=finding.force)
+    direction.save(out, overwrite=overwrite)
+    if json:
+        console.as_json({"out": str(out), **summary(direction)})
+    else:
+        show_direction(direction)
+        console.data(f"Written: {out}")
+    console.hint(f"burnish apply {model} {out} --enhancement-factor 0.5 -o OUT")
+
+
+def check_layer(finding: FindOptions, layers: int) -> None:
+    """Raises LayerError before any weight is loaded."""
+    from burnish.options import layer_index
+
+    layer_index(finding.layer_idx, layers)
+
+
+def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direction":
+    """Finds with a progress bar, saying what the user should know about the inputs."""
+    from burnish.finding import find_direction
+
+    if not model.chat_template:
+        console.say("This model has no chat template (a base model): prompts are read as they are.")
+    for prompts in (contrast.enhance, contrast.normal):
+        if len(prompts) < finding.instructions:
+            console.say(
+                f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}."
+            )
+    with console.progress() as progress:
+        direction = find_direction(
+            model,
+            contrast.enhance,
+            contrast.normal,
+            finding,
+            held_out=contrast.held_out,
+            protect=contrast.protect,
+            progress=progress,
+        )
+    if direction.report.largest_share[direction.layer] > 0.5:
+        share = direction.report.largest_share[direction.layer]
+        console.say(
+            f"Warning: four coordinates carry {share:.0%} of this direction; it may measure activation size, not content."
+        )
+    return direction
+
+
+def summary(direction: "Direction") -> dict[str, Any]:
+    """The direction's numbers for --json."""
+    return {
+        "layer": direction.layer,
+        "scope": direction.scope,
+        "site": direction.site,
+        "found": direction.found,
+        "provenance": asdict(direction.provenance),
+        "report": asdict(direction.report),
+    }
+
+
+def show_direction(direction: "Direction") -> None:
+    """The direction's numbers in a few lines."""
+    report, layer = direction.report, direction.layer
+    cosines = [abs(c) for i, c in enumerate(report.cosine_with_chosen) if i != layer]
+    console.data(str(direction))
+    console.data(
+        f"  split-half cosine {report.split_half_cosine[layer]:.3f}; mean |cosine| with the other layers "
+        f"{sum(cosines) / max(1, len(cosines)):.2f}; four largest coordinates carry {report.largest_share[layer]:.0%}; "
+        f"{report.held_out} held-out prompts"
+    )
+
+
+def show_plan(plan: dict[str, Any], *, json: bool) -> None:
+    """The answer of --dry-run."""
+    if json:
+        console.as_json({"dry_run": True, **plan})
+        return
+    for key, value in plan.items():
+        console.data(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")

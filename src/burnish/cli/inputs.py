@@ -1,0 +1,83 @@
+"""Arguments shared by commands, and prompt sets from files or packaged domains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from burnish.cli.console import say
+from burnish.errors import InputError
+
+if TYPE_CHECKING:
+    from burnish.prompts import PromptSet
+
+ModelName = Annotated[
+    str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
+]
+Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
+DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PromptOptions:
+    """Which prompts are contrasted."""
+
+    enhance: Annotated[Path | None, Parameter(help="file of specialised prompts (.txt, .jsonl, .csv)")] = None
+    normal: Annotated[Path | None, Parameter(help="file of everyday prompts; the packaged general set by default")] = (
+        None
+    )
+    domain: Annotated[str | None, Parameter(help="a packaged domain instead of files (see `burnish domains list`)")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The prompt sets of one run."""
+
+    enhance: "PromptSet"
+    normal: "PromptSet"
+    held_out: "tuple[PromptSet, PromptSet] | None"
+    general: "PromptSet"  # held-out general and protect prompts for the check
+    protect: "PromptSet"
+
+
+def read_contrast(options: PromptOptions, position: str) -> Contrast:
+    """Reads and checks the prompts before any model is touched. Raises InputError, PromptFileError."""
+    from burnish.finding import check_sets
+    from burnish.prompts import read_prompts
+    from burnish.prompts.domains import load_domain, load_general, load_protect
+    from burnish.prompts.lint import lint
+
+    if (options.domain is None) == (options.enhance is None):
+        raise InputError("Pass either --enhance FILE or --domain NAME (one of them): that is what gets stronger.")
+    answers = position == "answer"
+    protect = load_protect()
+    if options.domain is not None:
+        domain = load_domain(options.domain)
+        general = load_general(domain.language)
+        enhance = domain.references_tune if answers else domain.enhance
+        held = domain.references_report if answers else domain.held_out
+    else:
+        assert options.enhance is not None
+        general = load_general("en")
+        enhance, held = read_prompts(options.enhance, answers=answers), None
+    if options.normal is not None:
+        normal = read_prompts(options.normal)
+        held_out = None
+    else:
+        # At the answer position the contrast is the base model's own answers to the same prompts.
+        normal = _without_answers(enhance) if answers else general.prompts
+        held_out = None if held is None else (held, _without_answers(held) if answers else general.held_out)
+    check_sets(enhance, normal)
+    for finding in lint(enhance, normal):
+        say(f"Note: {finding}")
+    return Contrast(enhance, normal, held_out, general.held_out.joined(protect), protect)
+
+
+def _without_answers(prompts: "PromptSet") -> "PromptSet":
+    from burnish.prompts import Prompt, PromptSet
+
+    return PromptSet(f"{prompts.name} (own answers)", tuple(Prompt(p.messages) for p in prompts.prompts))

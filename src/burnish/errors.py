@@ -1,0 +1,91 @@
+"""Everything Burnish raises on purpose. Each message says what, why and what to do next.
+
+BurnishError                      exit  HTTP
+├── InputError                      2    400   something in the call is wrong
+│   ├── PromptFileError             2    400   a prompt file cannot be read as prompts
+│   ├── LayerError                  2    400   a layer that does not exist
+│   └── ModelNotFoundError          2    404   no such folder, file, packaged name or hub id
+├── ModelError                      3    422   the model cannot be used this way
+│   ├── NoProjectionError           3    422   no attention output projection was found
+│   ├── QuantisedModelError         3    422   weights that cannot be edited in place
+│   └── WrongModelError             3    409   made for another model, or already enhanced
+├── NoDirectionError                4    422   the prompts do not differ inside this model
+├── OutputError                     5    409   the output cannot be written
+│   ├── OutputExistsError           5    409
+│   └── DiskFullError               5    507
+├── VerificationError               6    409   two checkpoints differ in a way that was not asked for
+└── DownloadError                   7    502   a packaged model could not be fetched or is not the one pinned
+"""
+
+
+class BurnishWarning(UserWarning):
+    """Something the caller should know but that does not stop the work."""
+
+
+class BurnishError(Exception):
+    """The root of the tree. `exit_code` is the command's, `http_status` the server's."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class InputError(BurnishError):
+    exit_code = 2
+    http_status = 400
+
+
+class PromptFileError(InputError):
+    pass
+
+
+class LayerError(InputError):
+    pass
+
+
+class ModelNotFoundError(InputError):
+    http_status = 404
+
+
+class ModelError(BurnishError):
+    exit_code = 3
+    http_status = 422
+
+
+class NoProjectionError(ModelError):
+    pass
+
+
+class QuantisedModelError(ModelError):
+    pass
+
+
+class WrongModelError(ModelError):
+    http_status = 409
+
+
+class NoDirectionError(BurnishError):
+    exit_code = 4
+    http_status = 422
+
+
+class OutputError(BurnishError):
+    exit_code = 5
+    http_status = 409
+
+
+class OutputExistsError(OutputError):
+    pass
+
+
+class DiskFullError(OutputError):
+    http_status = 507
+
+
+class VerificationError(BurnishError):
+    exit_code = 6
+    http_status = 409
+
+
+class DownloadError(BurnishError):
+    exit_code = 7
+    http_status = 502

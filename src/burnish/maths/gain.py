@@ -1,0 +1,81 @@
+"""The one definition of the edit.
+
+Let `y = W x (+ b)` be what an attention block adds to the residual stream and `V` the directions (unit columns).
+The edited block adds
+
+    y' = (I + L R) y        with  L = D^-1 V diag(a),  R = V^+ D
+
+where `a` are the gains, `V^+` the pseudo-inverse and `D` the diagonal of the norm that follows the projection (the
+identity for most families). The coordinate of the write along each direction is then multiplied by exactly `1 + a`,
+and nothing outside the span of the directions moves. For one direction and no norm this is the published output-side
+form `W' = W + a v v^T W` ("Directional Enhancement", 2025); the pseudo-inverse gives each of several non-orthogonal
+directions its own gain, which `V diag(a) V^T` does not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRankEdit:
+    """The operator `I + left @ right` on the output of one projection."""
+
+    left: Tensor  # [hidden, k]
+    right: Tensor  # [k, hidden]
+
+    @property
+    def rank(self) -> int:
+        return self.left.shape[1]
+
+
+def low_rank_edit(directions: Tensor, gains: Tensor, norm_weight: Tensor | None = None) -> LowRankEdit:
+    """Builds the edit of one layer.
+
+    directions: [hidden, k] columns of unit length; gains: [k]; norm_weight: [hidden], the effective weight of a norm
+    between the projection and the residual stream. Directions with gain 0 are kept: they still shape the pseudo-inverse,
+    so that the others leave them alone. Computed in float64. Raises ValueError on shapes that do not fit.
+    """
+    if directions.ndim != 2 or gains.shape != directions.shape[1:]:
+        raise ValueError(f"directions must be [hidden, k] and gains [k], got {directions.shape} and {gains.shape}")
+    basis = directions.double()
+    left = basis * gains.double()
+    right = torch.linalg.pinv(basis)
+    if norm_weight is not None:
+        scale = norm_weight.double()
+        if bool((scale.abs() < 1e-6 * scale.abs().max()).any()):
+            # A dead coordinate of the norm cannot carry the direction: leave it out instead of dividing by it.
+            alive = scale.abs() >= 1e-6 * scale.abs().max()
+            inverse = torch.where(alive, 1 / torch.where(alive, scale, torch.ones_like(scale)), torch.zeros_like(scale))
+        else:
+            inverse = 1 / scale
+        left = inverse[:, None] * left
+        right = right * scale
+    return LowRankEdit(left, right)
+
+
+def edit_output(output: Tensor, edit: LowRankEdit) -> Tensor:
+    """Live form: `y + L (R y)` for outputs [..., hidden], in the outputs' dtype (the small products in float32)."""
+    left = edit.left.to(output.device, torch.float32)
+    right = edit.right.to(output.device, torch.float32)
+    change = (output.float() @ right.T) @ left.T
+    return (output.float() + change).to(output.dtype)
+
+
+def edit_weight(weight: Tensor, edit: LowRankEdit) -> Tensor:
+    """Baked form of a weight [hidden, inputs] (or a bias [hidden]): `W + L (R W)`, float32, not yet rounded."""
+    exact = weight.float()
+    return exact + edit.left.float() @ (edit.right.float() @ exact)
+
+
+def adapter_factors(weight: Tensor, edit: LowRankEdit) -> tuple[Tensor, Tensor]:
+    """Adapter form: LoRA's `A = R W` [k, inputs] and `B = L` [hidden, k], so that `B A` is the baked change."""
+    return edit.right.float() @ weight.float(), edit.left.float()
+
+
+def undo_gains(gains: Tensor) -> Tensor:
+    """The gains that take the edit back: `(1 + a) (1 + u) = 1`. Raises ValueError where a gain is -1 (information lost)."""
+    if bool((gains == -1).any()):
+        raise ValueError("a gain of -1 removes the direction altogether: it cannot be undone from the edited weights")
+    return -gains / (1 + gains)

@@ -1,0 +1,161 @@
+"""Loads models and tokenizers, and the anatomy of a folder without its weights."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from burnish.anatomy import Anatomy, find_anatomy
+from burnish.errors import ModelError
+from burnish.options import ModelOptions
+
+HEADS_MESSAGE = "is not a multiple of the number of attention"
+
+
+@contextlib.contextmanager
+def explicit_head_size() -> Iterator[None]:
+    """Lets configs through whose hidden size is no multiple of the heads but that say their `head_dim`.
+
+    transformers 5.4 to 5.23 refuse them (transformers issue 46082) although the attention's shapes come from `head_dim`;
+    kakaocorp/kanana-nano-2.1b-instruct (1792 wide, 24 heads of 128) is one. Every other check stays.
+    """
+    classes = [c for c in _subclasses(transformers.PretrainedConfig) if "validate_architecture" in vars(c)]
+    classes.append(transformers.LlamaConfig)
+    saved: list[tuple[Any, Any]] = []
+    config_class: Any
+    for config_class in set(classes):
+        validators = list(getattr(config_class, "__class_validators__", []))
+        if validators:
+            saved.append((config_class, config_class.__dict__.get("__class_validators__")))
+            config_class.__class_validators__ = [_relaxed(v) for v in validators]
+    try:
+        yield
+    finally:
+        for config_class, validators in saved:
+            if validators is None:
+                del config_class.__class_validators__
+            else:
+                config_class.__class_validators__ = validators
+
+
+def _relaxed(validator: Any) -> Any:
+    def check(config: Any) -> None:
+        try:
+            validator(config)
+        except ValueError as error:
+            if HEADS_MESSAGE not in str(error) or not getattr(config, "head_dim", None):
+                raise
+
+    return check
+
+
+def _subclasses(root: Any) -> set[Any]:
+    found: set[Any] = set()
+    for child in root.__subclasses__():
+        found |= {child} | _subclasses(child)
+    return found
+
+
+def load_config(folder: Path, options: ModelOptions) -> Any:
+    """The folder's config object. Raises ModelError with the library's reason."""
+    with explicit_head_size():
+        try:
+            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+        except (ValueError, OSError, KeyError) as error:
+            raise ModelError(
+                f"The config of {folder} was refused: {str(error).strip().splitlines()[-1]} "
+                "A model with code of its own needs --trust-remote-code (read that code first)."
+            ) from error
+
+
+def text_config(config: Any) -> Any:
+    """The language model's part of a config that may describe several towers."""
+    return config.get_text_config(decoder=True)
+
+
+def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
+    """The model on the meta device (no weights) and its config."""
+    config = load_config(folder, options)
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config
+    with explicit_head_size(), torch.device("meta"):
+        return _auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
+
+
+def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
+    text = text_config(config)
+    return find_anatomy(model, text.hidden_size, getattr(text, "num_hidden_layers", None))
+
+
+def _auto_class(config: Any) -> Any:
+    """The causal language model class, or the multimodal one where the config has no causal mapping."""
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
+        return transformers.AutoModelForCausalLM
+    if type(config) in transformers.AutoModelForImageTextToText._model_mapping:
+        return transformers.AutoModelForImageTextToText
+    raise ModelError(
+        f"'{config.model_type}' is not a language model that writes text token by token. Pass a decoder model."
+    )
+
+
+def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer)."""
+    config = load_config(folder, options)
+    arguments: dict[str, Any] = {
+        "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+        "trust_remote_code": options.trust_remote_code,
+        "config": config,
+    }
+    if options.device != "cpu":
+        arguments["device_map"] = options.device
+    if options.attn_implementation:
+        arguments["attn_implementation"] = options.attn_implementation
+    with explicit_head_size(), quiet():
+        model = _auto_class(config).from_pretrained(folder, **arguments)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    model.requires_grad_(False)
+    return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars or advice from the library while it loads."""
+    logging_level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity(logging.ERROR)
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_verbosity(logging_level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantises a GGUF file into a Hugging Face folder (bfloat16) with no trace of GGUF in its config."""
+    with explicit_head_size(), quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=transformers.GgufConfig(dequantize=True),
+        )
+        if getattr(model.config, "quantization_config", None) is not None:
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        if hasattr(model, "is_quantized"):
+            model.is_quantized = False
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in [k for k in config if "gguf" in k.lower() or k == "quantization_config"]:
+        del config[key]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

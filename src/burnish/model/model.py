@@ -1,0 +1,122 @@
+"""A loaded model: the subject of everything else."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from burnish.anatomy import Anatomy
+from burnish.artifacts.checkpoint import Checkpoint
+from burnish.artifacts.direction import Enhancement
+from burnish.model.live import live_edit
+from burnish.model.loading import anatomy_of, load_model
+from burnish.model.source import resolve
+from burnish.options import ModelOptions
+from burnish.prompts import Prompt
+
+
+@dataclass
+class Model:
+    """A causal language model in eval mode, its tokenizer, and where it came from."""
+
+    name: str
+    folder: Path
+    network: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    anatomy: Anatomy
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return Checkpoint(self.folder).fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether prompts go through a template; base models take them raw."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def render(self, prompt: Prompt | str, system: str | None = None) -> str:
+        """The text the model reads, up to where its answer begins."""
+        prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
+        turns = [{"role": role, "content": content} for role, content in prompt.messages]
+        if system is not None and self.chat_template:
+            turns = [{"role": "system", "content": system}, *turns]
+        if not self.chat_template:
+            return "\n\n".join([system or "", *(t["content"] for t in turns)]).strip()
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
+        """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
+        text = self.render(prompt, system)
+        return list(self.tokenizer(text, add_special_tokens=not self.chat_template)["input_ids"])
+
+    @contextmanager
+    def enhanced(self, enhancement: Enhancement, *, force: bool = False) -> Iterator["Model"]:
+        """The live form: hooks on the projections' outputs, gone on exit; no weight is read or changed.
+
+        Raises WrongModelError when the enhancement was made for other weights (`force` checks the shape only).
+        """
+        known = enhancement.provenance.fingerprint if force else self.fingerprint
+        enhancement.require(known, self.anatomy.layers, self.anatomy.hidden_size)
+        with live_edit(self.network, self.anatomy, enhancement):
+            yield self
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt | str], *, tokens: int = 128, system: str | None = None) -> list[str]:
+        """Greedy answers, in order."""
+        answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
+        return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
+
+    @torch.inference_mode()
+    def continuations(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
+        """Greedy continuations, batched with left padding; each ends before its end-of-text token."""
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        out: Tensor = self.network.generate(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            max_new_tokens=tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+        )
+        stops = self.stop_tokens
+        answers = []
+        for row in out[:, width:].tolist():
+            end = next((i for i, token in enumerate(row) if token in stops), len(row))
+            answers.append(row[:end])
+        return answers
+
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        ends = self.network.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [ends]
+        own = self.tokenizer.eos_token_id
+        return frozenset(int(token) for token in [*listed, own] if token is not None)
+
+    def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
+        """One greedy answer."""
+        return self.generate([prompt], tokens=tokens, system=system)[0]
+
+
+def load(model: str | Path, options: ModelOptions | None = None) -> Model:
+    """Loads a hub id, local folder, `.gguf` file or packaged name. Raises ModelNotFoundError, ModelError, NoProjectionError."""
+    options = options or ModelOptions()
+    folder = resolve(model, revision=options.revision)
+    network, tokenizer = load_model(folder, options)
+    return Model(str(model), folder, network, tokenizer, anatomy_of(network, network.config))

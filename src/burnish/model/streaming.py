@@ -1,0 +1,29 @@
+"""One answer, piece by piece as it is generated."""
+
+from collections.abc import Iterator
+
+import torch
+
+from burnish.model.model import Model
+
+
+@torch.inference_mode()
+def stream(model: Model, prompt: str, *, tokens: int = 256, system: str | None = None) -> Iterator[str]:
+    """Greedy pieces of text. The caller keeps any live enhancement open until the last piece."""
+    ids = torch.tensor([model.tokens(prompt, system)], device=model.device)
+    cache = None
+    written: list[int] = []
+    shown = ""
+    for _ in range(tokens):
+        out = model.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = out.past_key_values
+        token = int(out.logits[0, -1].argmax())
+        if token in model.stop_tokens:
+            return
+        written.append(token)
+        text = str(model.tokenizer.decode(written, skip_special_tokens=True))
+        # A character may need several tokens: wait until its last byte has come.
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+        ids = torch.tensor([[token]], device=model.device)

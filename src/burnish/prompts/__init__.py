@@ -1,0 +1,5 @@
+"""Prompts: readers, packaged domains, and a linter for pairs of sets."""
+
+from burnish.prompts.reading import Prompt, PromptSet, read_prompts
+
+__all__ = ["Prompt", "PromptSet", "read_prompts"]

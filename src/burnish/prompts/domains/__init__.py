@@ -1,0 +1,103 @@
+"""Packaged domains: prompts, an expert system prompt, reference answers; the general sets; the protect set."""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import yaml
+
+from burnish.errors import InputError
+from burnish.prompts.reading import Prompt, PromptSet
+
+ROOT = files("burnish.prompts.domains")
+GENERAL = ("normal", "normal-ko")
+PROTECT = "protect"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A packaged speciality."""
+
+    name: str
+    title: str
+    language: str
+    summary: str
+    expert_system_prompt: str
+    measures: tuple[str, ...]
+    enhance: PromptSet
+    held_out: PromptSet
+    references_tune: PromptSet  # prompts with reference answers, for choosing
+    references_report: PromptSet  # prompts with reference answers, for reporting
+
+
+@dataclass(frozen=True)
+class GeneralSet:
+    """Everyday prompts: to contrast with, and held out to measure damage on."""
+
+    name: str
+    title: str
+    language: str
+    prompts: PromptSet
+    held_out: PromptSet
+
+
+def domain_names() -> list[str]:
+    """Packaged domains, sorted."""
+    return sorted(p.name for p in ROOT.iterdir() if p.is_dir() and (p / "domain.yaml").is_file())
+
+
+def load_domain(name: str) -> Domain:
+    """Raises InputError for an unknown name."""
+    if name not in domain_names():
+        raise InputError(f"There is no packaged domain '{name}'. Pass one of: {', '.join(domain_names())}.")
+    folder = ROOT / name
+    about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (folder / "references.jsonl").read_text(encoding="utf-8").splitlines()]
+    references = {
+        split: PromptSet(
+            f"{name} references", tuple(Prompt.of(r["prompt"], r["answer"]) for r in rows if r["split"] == split)
+        )
+        for split in ("tune", "report")
+    }
+    return Domain(
+        name=name,
+        title=about["title"],
+        language=about["language"],
+        summary=about["summary"],
+        expert_system_prompt=about["expert_system_prompt"].strip(),
+        measures=tuple(about.get("measures", ())),
+        enhance=_lines(folder, "enhance.txt", name),
+        held_out=_lines(folder, "held-out.txt", f"{name} held-out"),
+        references_tune=references["tune"],
+        references_report=references["report"],
+    )
+
+
+def load_general(language: str = "en") -> GeneralSet:
+    """The general set of a language: en or ko. Raises InputError for another."""
+    name = {"en": "normal", "ko": "normal-ko"}.get(language)
+    if name is None:
+        raise InputError(f"There is no packaged general set in '{language}'. Pass --normal with a file of your own.")
+    folder = ROOT / name
+    about = yaml.safe_load((folder / "set.yaml").read_text(encoding="utf-8"))
+    return GeneralSet(
+        name,
+        about["title"],
+        about["language"],
+        _lines(folder, "prompts.txt", name),
+        _lines(folder, "held-out.txt", f"{name} held-out"),
+    )
+
+
+def load_protect(*, category: str | None = None) -> PromptSet:
+    """The prompts that an enhancement must leave alone; one category of them if asked."""
+    text = (ROOT / PROTECT / "protect.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    kept = (r for r in rows if category in (None, r["category"]))
+    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in kept))
+
+
+def _lines(folder: Traversable, file: str, name: str) -> PromptSet:
+    text = (folder / file).read_text(encoding="utf-8")
+    return PromptSet(name, tuple(Prompt.of(line.strip()) for line in text.splitlines() if line.strip()))
