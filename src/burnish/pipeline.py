@@ -19,7 +19,7 @@ from burnish.options import ModelOptions, OutputOptions
 from burnish.prompts import PromptSet
 
 Progress = Callable[[str, int, int], None]
-PLAN_FILE = "enhancement.safetensors"
+PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def apply(
         )
         (folder / "README.md").unlink(missing_ok=True)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        enhancement.save(folder / PLAN_FILE, overwrite=True)
+        enhancement.save(folder / PLAN_FILE, overwrite=True)  # makes the sub-folder
 
     if output.form == "model":
         done = bake(plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, progress=progress)

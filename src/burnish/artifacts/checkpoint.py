@@ -42,6 +42,8 @@ class Checkpoint:
         index = self.folder / "model.safetensors.index.json"
         if index.exists():
             return tuple(sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+        if (self.folder / "model.safetensors").exists():
+            return ("model.safetensors",)
         found = tuple(sorted(p.name for p in self.folder.glob("*.safetensors") if not p.name.startswith("adapter")))
         if not found:
             raise ModelError(

@@ -161,7 +161,7 @@ def _digest(checkpoint: Checkpoint, name: str) -> str:
     return digest.hexdigest()
 
 
-OWN_FILES = ("README.md", MARK, "enhancement.safetensors")
+OWN_FILES = ("README.md", MARK)
 
 
 def _changed_files(base: Path, other: Path, weights: Sequence[str]) -> list[str]:
@@ -169,7 +169,12 @@ def _changed_files(base: Path, other: Path, weights: Sequence[str]) -> list[str]
     found = []
     for path in sorted(base.rglob("*")):
         name = str(path.relative_to(base))
-        if not path.is_file() or name in weights or name in OWN_FILES or name.startswith((".git/", ".cache/")):
+        if (
+            not path.is_file()
+            or name in weights
+            or name in OWN_FILES
+            or name.startswith((".git/", ".cache/", "burnish/"))
+        ):
             continue
         twin = other / name
         if not twin.is_file() or twin.read_bytes() != path.read_bytes():

@@ -127,7 +127,9 @@ def show_applied(applied: "Applied") -> None:
 
 
 def _next(model: str, applied: "Applied") -> None:
+    from burnish.pipeline import PLAN_FILE
+
     if applied.form == "model":
         console.hint(f"burnish verify {model} {applied.out}")
-    plan = applied.out if applied.form == "enhancement" else applied.out / "enhancement.safetensors"
+    plan = applied.out if applied.form == "enhancement" else applied.out / PLAN_FILE
     console.hint(f"burnish chat {model} --with {plan} --compare")

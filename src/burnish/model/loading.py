@@ -1,6 +1,7 @@
 """Loads models and tokenizers, and the anatomy of a folder without its weights."""
 
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -18,33 +19,24 @@ from burnish.options import ModelOptions
 HEADS_MESSAGE = "is not a multiple of the number of attention"
 
 
-@contextlib.contextmanager
-def explicit_head_size() -> Iterator[None]:
+def relax_head_check() -> None:
     """Lets configs through whose hidden size is no multiple of the heads but that say their `head_dim`.
 
     transformers 5.4 to 5.23 refuse them (transformers issue 46082) although the attention's shapes come from `head_dim`;
-    kakaocorp/kanana-nano-2.1b-instruct (1792 wide, 24 heads of 128) is one. Every other check stays.
+    kakaocorp/kanana-nano-2.1b-instruct (1792 wide, 24 heads of 128) is one. Saving and generating check the config again,
+    so this one check stays relaxed for the rest of the process; every other check stays as it is.
     """
-    classes = [c for c in _subclasses(transformers.PretrainedConfig) if "validate_architecture" in vars(c)]
-    classes.append(transformers.LlamaConfig)
-    saved: list[tuple[Any, Any]] = []
-    config_class: Any
-    for config_class in set(classes):
-        validators = list(getattr(config_class, "__class_validators__", []))
-        if validators:
-            saved.append((config_class, config_class.__dict__.get("__class_validators__")))
+    for config_class in {transformers.LlamaConfig, *_subclasses(transformers.PretrainedConfig)}:
+        validators = getattr(config_class, "__class_validators__", [])
+        if any(v.__name__ == "validate_architecture" for v in validators):
             config_class.__class_validators__ = [_relaxed(v) for v in validators]
-    try:
-        yield
-    finally:
-        for config_class, validators in saved:
-            if validators is None:
-                del config_class.__class_validators__
-            else:
-                config_class.__class_validators__ = validators
 
 
 def _relaxed(validator: Any) -> Any:
+    if validator.__name__ != "validate_architecture" or hasattr(validator, "__wrapped__"):
+        return validator
+
+    @functools.wraps(validator)
     def check(config: Any) -> None:
         try:
             validator(config)
@@ -64,14 +56,23 @@ def _subclasses(root: Any) -> set[Any]:
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
     """The folder's config object. Raises ModelError with the library's reason."""
-    with explicit_head_size():
-        try:
-            return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        except (ValueError, OSError, KeyError) as error:
-            raise ModelError(
-                f"The config of {folder} was refused: {str(error).strip().splitlines()[-1]} "
-                "A model with code of its own needs --trust-remote-code (read that code first)."
-            ) from error
+    try:
+        return _config(folder, options)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(
+            f"The config of {folder} was refused: {str(error).strip().splitlines()[-1]} "
+            "A model with code of its own needs --trust-remote-code (read that code first)."
+        ) from error
+
+
+def _config(folder: Path, options: ModelOptions) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    except ValueError as error:
+        if HEADS_MESSAGE not in str(error):
+            raise
+        relax_head_check()
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
 
 
 def text_config(config: Any) -> Any:
@@ -84,7 +85,7 @@ def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
     config = load_config(folder, options)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
-    with explicit_head_size(), torch.device("meta"):
+    with torch.device("meta"):
         return _auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
 
 
@@ -116,7 +117,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         arguments["device_map"] = options.device
     if options.attn_implementation:
         arguments["attn_implementation"] = options.attn_implementation
-    with explicit_head_size(), quiet():
+    with quiet():
         model = _auto_class(config).from_pretrained(folder, **arguments)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
     model.requires_grad_(False)
@@ -140,7 +141,7 @@ def quiet() -> Iterator[None]:
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantises a GGUF file into a Hugging Face folder (bfloat16) with no trace of GGUF in its config."""
-    with explicit_head_size(), quiet():
+    with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent,

@@ -1,0 +1,77 @@
+"""Fixtures shared by every tier: tiny model folders, made once a run."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from burnish.artifacts.direction import Direction, Enhancement, LayerReport, Provenance
+from burnish.maths.statistics import unit
+from burnish.model.model import Model, load
+from burnish.options import ModelOptions
+from families import save
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+Folders = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """tiny_folder(family, dtype=..., shard=..., template=...): a saved tiny model, made once."""
+    made: dict[tuple[object, ...], Path] = {}
+
+    def folder(name: str, dtype: torch.dtype = torch.float32, *, shard: str = "5GB", template: bool = True) -> Path:
+        key = (name, dtype, shard, template)
+        if key not in made:
+            made[key] = save(name, tmp_path_factory.mktemp(name) / "model", dtype, shard=shard, template=template)
+        return made[key]
+
+    return folder
+
+
+@pytest.fixture
+def tiny_model(tiny_folder: Folders) -> Callable[..., Model]:
+    """tiny_model(family): loaded in float32."""
+    return lambda name, **options: load(tiny_folder(name, **options), ModelOptions(dtype="float32"))
+
+
+def random_enhancement(model: Model, gains: float | list[float], *, seed: int = 0, rank: int = 1) -> Enhancement:
+    """Random unit directions, one set a layer, for a model; gains: one for all layers, or one a layer."""
+    generator = torch.Generator().manual_seed(seed)
+    layers, hidden = model.anatomy.layers, model.anatomy.hidden_size
+    vectors = unit(torch.randn(layers, rank, hidden, generator=generator))
+    table = torch.as_tensor(gains, dtype=torch.float32)
+    table = table[:, None].expand(-1, rank) if table.ndim else table.expand(layers, rank)
+    return Enhancement(vectors, table.clone(), tuple(fake_direction(model, vectors[:, i]) for i in range(rank)))
+
+
+def fake_direction(model: Model, vectors: torch.Tensor) -> Direction:
+    """A direction with made-up evidence."""
+    layers = model.anatomy.layers
+    ones = [1.0] * layers
+    report = LayerReport(ones, ones, [0.5] * layers, ones, ones, [0.1] * layers, 20)
+    provenance = Provenance(
+        model=model.name,
+        fingerprint=model.fingerprint,
+        architecture=type(model.network).__name__,
+        layers=layers,
+        hidden_size=model.anatomy.hidden_size,
+        enhance="made up",
+        normal="made up",
+        enhance_hash="0",
+        normal_hash="1",
+        enhance_prompts=8,
+        normal_prompts=8,
+        position="prompt",
+        template=True,
+        seed=0,
+        protected=False,
+    )
+    return Direction(vectors, layers // 2, "per-layer", "residual", provenance, report)

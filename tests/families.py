@@ -1,0 +1,197 @@
+"""Tiny random models of every family class, built in memory."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+
+from burnish.model.loading import relax_head_check
+
+VOCABULARY = 300
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+MOE = {
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
+MLA = {
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+}
+OLD = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model type and the sizes its tiny model gets."""
+
+    model_type: str
+    sizes: dict[str, Any] = field(default_factory=lambda: dict(SMALL))
+    layers: int = 3  # decoder layers
+    projections: int = 3  # attention output projections expected
+
+
+def small(model_type: str, layers: int = 3, projections: int = 3, **sizes: Any) -> Family:
+    return Family(model_type, {**SMALL, **sizes}, layers, projections)
+
+
+HYBRID = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
+FAMILIES = {
+    "llama": small("llama"),
+    "llama-biased": small("llama", attention_bias=True),
+    "kanana": small("llama", hidden_size=56, num_attention_heads=12, head_dim=8, num_key_value_heads=4),
+    "mistral": small("mistral"),
+    "qwen2": small("qwen2"),
+    "qwen3-non-square": small("qwen3", head_dim=16),
+    "gemma": small("gemma", head_dim=16),
+    "gemma2": small("gemma2", head_dim=16, sliding_window=64),
+    "gemma3": small("gemma3_text", head_dim=16, sliding_window=64),
+    "olmo2": small("olmo2"),
+    "olmo3": small("olmo3", sliding_window=64),
+    "exaone4": small("exaone4", head_dim=8, sliding_window=64),
+    "glm4": small("glm4", head_dim=8),
+    "glm": small("glm", head_dim=8),
+    "phi": small("phi", num_key_value_heads=4),
+    "phi3": small("phi3"),
+    "starcoder2": small("starcoder2"),
+    "stablelm": small("stablelm"),
+    "cohere": small("cohere"),
+    "granite": small("granite", residual_multiplier=0.5),
+    "smollm3": small("smollm3"),
+    "gpt2": Family("gpt2", OLD),
+    "gpt_bigcode": Family("gpt_bigcode", OLD),
+    "gptj": Family("gptj", {**OLD, "rotary_dim": 4}),
+    "gpt_neo": Family(
+        "gpt_neo",
+        {
+            **SMALL,
+            "num_hidden_layers": 2,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 64,
+        },
+        layers=2,
+        projections=2,
+    ),
+    "gpt_neox": small("gpt_neox"),
+    "opt": small("opt", ffn_dim=48, word_embed_proj_dim=32),
+    "bloom": Family("bloom", {**OLD, "hidden_size": 32}),
+    "falcon": small("falcon", bias=True, new_decoder_architecture=False),
+    "mpt": Family("mpt", {"vocab_size": VOCABULARY, "d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 256}),
+    "mixtral": small("mixtral", **MOE),
+    "qwen3_moe": small("qwen3_moe", **MOE, head_dim=16),
+    "gpt_oss": small("gpt_oss", **MOE, head_dim=16, sliding_window=64),
+    "deepseek_v3": small("deepseek_v3", **{**MOE, **MLA}),
+    "qwen3_next": small(
+        "qwen3_next",
+        layers=4,
+        projections=4,
+        **MOE,
+        shared_expert_intermediate_size=16,
+        num_hidden_layers=4,
+        layer_types=HYBRID,
+        head_dim=16,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+    ),
+    "jamba": small(
+        "jamba",
+        layers=4,
+        projections=2,
+        **MOE,
+        num_hidden_layers=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        mamba_dt_rank=4,
+        mamba_d_state=4,
+        use_mamba_kernels=False,
+    ),
+}
+
+
+def build_config(family: Family) -> Any:
+    return transformers.AutoConfig.for_model(family.model_type, **family.sizes)
+
+
+def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A tiny model with weights large enough that attention matters."""
+    torch.manual_seed(0)
+    if name == "kanana":
+        relax_head_check()
+    model = transformers.AutoModelForCausalLM.from_config(build_config(FAMILIES[name]), dtype=dtype).eval()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(7)
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                noise = torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5
+                parameter.copy_(noise.to(dtype))
+            else:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(dtype))
+    return model
+
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def build_tokenizer(*, template: bool = True) -> Any:
+    """A byte-level tokenizer with a beginning-of-text token and a small chat template."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", *alphabet])}
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    if template:
+        tokenizer.chat_template = "<s>" + TEMPLATE
+    return tokenizer
+
+
+def save(
+    name: str, folder: Path, dtype: torch.dtype = torch.float32, *, shard: str = "5GB", template: bool = True
+) -> Path:
+    """Writes a tiny model and its tokenizer as a Hugging Face folder."""
+    model = build(name, dtype)
+    model.save_pretrained(folder, max_shard_size=shard)
+    build_tokenizer(template=template).save_pretrained(folder)
+    return folder
