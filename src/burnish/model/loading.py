@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from burnish.anatomy import Anatomy, find_anatomy
@@ -58,7 +59,7 @@ def load_config(folder: Path, options: ModelOptions) -> Any:
     """The folder's config object. Raises ModelError with the library's reason."""
     try:
         return _config(folder, options)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
         raise ModelError(
             f"The config of {folder} was refused: {str(error).strip().splitlines()[-1]} "
             "A model with code of its own needs --trust-remote-code (read that code first)."
@@ -68,7 +69,7 @@ def load_config(folder: Path, options: ModelOptions) -> Any:
 def _config(folder: Path, options: ModelOptions) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:
         if HEADS_MESSAGE not in str(error):
             raise
         relax_head_check()
