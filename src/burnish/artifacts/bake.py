@@ -5,13 +5,15 @@ inside the copy, in their own type. The model is never loaded; memory is that of
 `.partial` folder says which files and tensors are done, so that a killed run goes on where it stopped.
 """
 
+import functools
 import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +102,7 @@ def bake(
     out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out):
         journal = Journal.open(partial, {"source": source.fingerprint, "about": about})
-        _copy_all(source.folder, partial, journal, total, progress)
-        gains, hashes = _edit_all(source, partial, edits, journal, progress)
+        gains, hashes = _copy_and_edit(source, partial, edits, journal, progress)
         mark = {
             **about,
             "source_fingerprint": source.fingerprint,
@@ -123,6 +124,7 @@ class Journal:
     path: Path
     key: str
     done: dict[str, Any]
+    lock: Any = field(default_factory=threading.Lock)
 
     @staticmethod
     def open(partial: Path, identity: dict[str, Any]) -> "Journal":
@@ -140,11 +142,12 @@ class Journal:
         return journal
 
     def mark(self, item: str, value: Any) -> None:
-        if item:
-            self.done[item] = value
-        temporary = self.path.with_suffix(".new")
-        temporary.write_text(json.dumps({"key": self.key, "done": self.done}), encoding="utf-8")
-        temporary.replace(self.path)
+        with self.lock:
+            if item:
+                self.done[item] = value
+            temporary = self.path.with_suffix(".new")
+            temporary.write_text(json.dumps({"key": self.key, "done": self.done}), encoding="utf-8")
+            temporary.replace(self.path)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -156,22 +159,45 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _copy_all(source: Path, partial: Path, journal: Journal, total: int, progress: Progress | None) -> None:
-    copied = 0
+@dataclass
+class Copying:
+    """How far a background copy has come, so that edits can follow right behind it."""
+
+    moved: threading.Condition
+    reached: dict[str, int]  # bytes in place, by file name
+    stopped: bool = False
+
+    def wait_for(self, file: str, end: int) -> None:
+        """Returns once the first `end` bytes of `file` are in place, or the copy has stopped."""
+        with self.moved:
+            self.moved.wait_for(lambda: self.stopped or self.reached.get(file, 0) >= end)
+
+    def report(self, file: str, reached: int) -> None:
+        with self.moved:
+            if self.stopped:
+                raise InterruptedError("the edit stopped")
+            self.reached[file] = reached
+            self.moved.notify_all()
+
+    def stop(self) -> None:
+        with self.moved:
+            self.stopped = True
+            self.moved.notify_all()
+
+
+def _copy_all(source: Path, partial: Path, journal: Journal, copying: Copying) -> None:
     for path in _files(source):
         name = str(path.relative_to(source))
         target = partial / name
         size = path.stat().st_size
         if journal.done.get(f"copy {name}") != size:
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy_file(path, target)
+            copy_file(path, target, functools.partial(copying.report, name))
             journal.mark(f"copy {name}", size)
-        copied += size
-        if progress is not None:
-            progress("copying", copied, total)
+        copying.report(name, size)
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path, report: Callable[[int], None] = lambda reached: None) -> None:
     """Copies inside the kernel (a clone where the file system can), following links; the copy is writable."""
     with source.open("rb") as reader, target.open("wb") as writer:
         left = os.fstat(reader.fileno()).st_size
@@ -186,36 +212,56 @@ def copy_file(source: Path, target: Path) -> None:
                 shutil.copyfileobj(reader, writer, BLOCK)
                 return
             left -= moved
+            report(os.fstat(reader.fileno()).st_size - left)
 
 
-def _edit_all(
+def _copy_and_edit(
     source: Checkpoint, partial: Path, edits: Sequence[TensorEdit], journal: Journal, progress: Progress | None
 ) -> tuple[tuple[LayerGain, ...], dict[str, str]]:
-    gains: list[LayerGain] = []
-    hashes: dict[str, str] = {}
-    # Two tensors at a time: the row by row rounding leaves a core idle, and memory stays that of two projections.
-    with ThreadPoolExecutor(2) as workers:
-        for index, (item, done) in enumerate(
-            zip(edits, workers.map(lambda e: _edit(source, partial, e, journal), edits), strict=True)
-        ):
-            journal.mark(f"edit {item.name}", done)
-            hashes[item.name] = done["sha256"]
-            if done["asked"] is not None:
-                gains.append(LayerGain(item.name, item.projection.layer, done["asked"], done["realised"]))
-            if progress is not None:
-                progress("editing", index + 1, len(edits))
-    return tuple(gains), hashes
+    """Copies in one thread and rewrites each edited tensor in another as soon as its bytes are in place."""
+    copying = Copying(threading.Condition(), {})
+    in_file_order = sorted(edits, key=lambda e: (source.tensors[e.name].file, source.tensors[e.name].start))
+    done: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(1) as worker:
+        copied = worker.submit(_copying, source.folder, partial, journal, copying)
+        try:
+            for number, item in enumerate(in_file_order, 1):
+                finished = journal.done.get(f"edit {item.name}")
+                done[item.name] = finished or _edit(source, partial, item, copying)
+                if finished is None and not copying.stopped:
+                    journal.mark(f"edit {item.name}", done[item.name])
+                if progress is not None:
+                    progress("writing", number, len(edits))
+                if copied.done() and copied.exception() is not None:
+                    break
+        except BaseException:
+            copying.stop()
+            raise
+        copied.result()
+    gains = [
+        LayerGain(e.name, e.projection.layer, done[e.name]["asked"], done[e.name]["realised"])
+        for e in edits
+        if done[e.name]["asked"] is not None
+    ]
+    return tuple(gains), {e.name: done[e.name]["sha256"] for e in edits}
 
 
-def _edit(source: Checkpoint, partial: Path, item: TensorEdit, journal: Journal) -> dict[str, Any]:
-    finished: dict[str, Any] | None = journal.done.get(f"edit {item.name}")
-    if finished is not None:
-        return finished
+def _copying(source: Path, partial: Path, journal: Journal, copying: Copying) -> None:
+    try:
+        _copy_all(source, partial, journal, copying)
+    except BaseException:
+        copying.stop()
+        raise
+
+
+def _edit(source: Checkpoint, partial: Path, item: TensorEdit, copying: Copying) -> dict[str, Any]:
     stored = source.tensors[item.name]
     before = source.read(item.name)
     new, oriented = edited_tensor(before, item)
     data = new.contiguous().view(torch.uint8).numpy().tobytes()
-    _overwrite(partial, stored, data)
+    copying.wait_for(stored.file, stored.end)
+    if not copying.stopped:
+        _overwrite(partial, stored, data)
     is_weight = before.ndim == 2
     old = before if item.projection.layout == "out_in" or not is_weight else before.T
     return {

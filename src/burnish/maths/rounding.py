@@ -42,6 +42,7 @@ def round_along(exact: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 def realised_gain(before: Tensor, after: Tensor, edit: LowRankEdit) -> Tensor:
     """Gain realised per direction [k]: least squares of the change of the coordinates `R W` on the coordinates."""
-    old = edit.right.double() @ before.double()
-    new = edit.right.double() @ after.double()
+    right = edit.right.float()
+    old = (right @ before.float()).double()
+    new = (right @ after.float()).double()
     return ((new - old) * old).sum(-1) / (old * old).sum(-1).clamp_min(torch.finfo(torch.float64).tiny)
