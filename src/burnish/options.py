@@ -16,7 +16,6 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DEFAULT_INSTRUCTIONS = 95
 DEFAULT_LAYER = "60%"
 DEFAULT_FACTOR = 1.5
-DEFAULT_BATCH = 16
 SHUFFLES = 40
 
 

@@ -1,11 +1,11 @@
 """One pass over prompts, keeping only running sums of the hidden states at one position.
 
 What makes it fast: the tokens that every prompt shares at the start (the template's system turn) are computed once and
-their cache reused; prompts are sorted by length, so that padding is small; padding is on the right, where a causal model
-cannot see it; the language-model head is never run; and the pass stops after the last layer asked for.
+every batch attends to that one copy; prompts are sorted by length and batched by tokens, so that padding is small; padding
+is on the right, where a causal model cannot see it; the language-model head is never run; and the pass stops after the last
+layer asked for.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.model.model import Model
-from burnish.options import DEFAULT_BATCH, Site
+from burnish.options import Site
 
 Progress = Callable[[int], None]
+# Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
+CPU_TOKENS, GPU_TOKENS = 384, 8192
+SHORTEST_PREFIX = 4  # tokens worth a pass of their own
 
 
 @dataclass(frozen=True)
@@ -61,33 +64,43 @@ def capture(
     *,
     site: Site = "residual",
     last_layer: int | None = None,
-    batch: int = DEFAULT_BATCH,
+    tokens: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Runs every sequence once and hands over its states in batches.
 
     consume(rows, states): indices into `sequences`, and float32 states [rows, layers, hidden] (the mean over the kept
-    positions). last_layer: the pass stops after it. The batch halves on out-of-memory and the batch is run again.
+    positions). last_layer: the pass stops after it. tokens: how many a batch holds, padding included; halved on
+    out-of-memory, and the batch is run again.
     """
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
+    tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     prefix = _shared_prefix(sequences)
-    cache = _prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= 4 else None
+    cache = _prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
     prefix = prefix if cache is not None else 0
-    order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i].tokens), i))
-    start = 0
-    while start < len(order):
-        rows = order[start : start + batch]
+    lengths = [len(s.tokens) - prefix for s in sequences]
+    order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))
+    while order:
+        rows = order[: fitting([lengths[i] for i in order], tokens)]
         try:
             states = _run(model, [sequences[i] for i in rows], prefix, cache, site, layers)
         except torch.OutOfMemoryError:
-            if batch == 1:
+            if len(rows) == 1:
                 raise
-            batch //= 2
+            tokens = len(rows) // 2 * lengths[rows[-1]]
             continue
         consume(rows, states)
-        start += len(rows)
+        order = order[len(rows) :]
         if progress is not None:
             progress(len(rows))
+
+
+def fitting(lengths: Sequence[int], tokens: int) -> int:
+    """How many of the sequences (shortest first) fit `tokens` when padded to the longest of them; at least one."""
+    count = 1
+    while count < len(lengths) and (count + 1) * lengths[count] <= tokens:
+        count += 1
+    return count
 
 
 def _shared_prefix(sequences: Sequence[Tokens]) -> int:
@@ -106,15 +119,27 @@ def _shared_prefix(sequences: Sequence[Tokens]) -> int:
 def _prefix_cache(model: Model, tokens: list[int]) -> Any | None:
     """The key-value cache of the shared prefix, or None where the model's cache cannot be repeated over a batch."""
     import transformers
+    from transformers.cache_utils import DynamicLayer
+
+    class SharedPrefix(DynamicLayer):  # type: ignore[misc]
+        """Hands every row of a batch the one prefix, and keeps nothing of the batch."""
+
+        def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            return (
+                torch.cat([self.keys.expand(len(keys), -1, -1, -1), keys], dim=-2),
+                torch.cat([self.values.expand(len(values), -1, -1, -1), values], dim=-2),
+            )
 
     ids = torch.tensor([tokens], device=model.device)
     cache = transformers.DynamicCache(config=model.network.config)
-    plain = all(type(layer) is transformers.cache_utils.DynamicLayer for layer in cache.layers)
+    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
     mixers = {projection.kind for projection in model.anatomy.projections}
     if not plain or mixers != {"attention"} or model.anatomy.skipped:
         return None
-    out = _decoder(model)(input_ids=ids, past_key_values=cache, use_cache=True)
-    return out.past_key_values
+    cache = _decoder(model)(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
+    for layer in cache.layers:
+        layer.__class__ = SharedPrefix
+    return cache
 
 
 def _decoder(model: Model) -> nn.Module:
@@ -134,9 +159,7 @@ def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site
     last = torch.tensor([s.last - prefix for s in batch])
     arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
     if cache is not None:
-        repeated = copy.deepcopy(cache)
-        repeated.batch_repeat_interleave(len(batch))
-        arguments["past_key_values"] = repeated
+        arguments["past_key_values"] = cache
     states = torch.zeros(len(batch), layers, model.anatomy.hidden_size)
     with _hooks(model, states, first, last, site, layers), suppress(_StopError):
         _decoder(model)(**arguments)
