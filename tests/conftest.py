@@ -74,4 +74,4 @@ def fake_direction(model: Model, vectors: torch.Tensor) -> Direction:
         seed=0,
         protected=False,
     )
-    return Direction(vectors, layers // 2, "per-layer", "residual", provenance, report)
+    return Direction(vectors, layers // 2, "per-layer", "residual", provenance, report, model.anatomy)

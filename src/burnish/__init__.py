@@ -1,3 +1,65 @@
-"""Burnish brings out what a language model can already do."""
+"""Burnish brings out what a language model can already do.
+
+The public names are loaded when they are first used: importing the package costs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from burnish.artifacts.direction import Direction, Enhancement
+    from burnish.checking import check
+    from burnish.finding import find_direction
+    from burnish.model.model import Model, load
+    from burnish.options import FindOptions, ModelOptions
+    from burnish.pipeline import export
+    from burnish.pipeline import verify_folders as verify
+    from burnish.prompts import read_prompts
+    from burnish.prompts.domains import load_domain, load_general, load_protect
+
+__all__ = [
+    "Direction",
+    "Enhancement",
+    "FindOptions",
+    "Model",
+    "ModelOptions",
+    "check",
+    "export",
+    "find_direction",
+    "load",
+    "load_domain",
+    "load_general",
+    "load_protect",
+    "read_prompts",
+    "verify",
+]
+
+_HOMES = {
+    "Direction": "artifacts.direction",
+    "Enhancement": "artifacts.direction",
+    "FindOptions": "options",
+    "Model": "model.model",
+    "ModelOptions": "options",
+    "check": "checking",
+    "export": "pipeline",
+    "find_direction": "finding",
+    "load": "model.model",
+    "load_domain": "prompts.domains",
+    "load_general": "prompts.domains",
+    "load_protect": "prompts.domains",
+    "read_prompts": "prompts",
+    "verify": "pipeline",
+}
+_INNER = {"verify": "verify_folders"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'burnish' has no attribute '{name}'")
+    return getattr(import_module(f"burnish.{_HOMES[name]}"), _INNER.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ any device, "meta" included, so that a plan costs no weights.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -31,6 +31,8 @@ MIXERS: dict[str, MixerKind] = {
     "temporal_block": "state_space",
     "conv": "convolution",
 }
+# Blocks whose attention feeds a feed-forward network instead of the residual stream (Zamba).
+NOT_WRITING = ("shared_transformer", "shared_transf")
 # The names of output projections, best first; a map with another name is taken only when it is the mixer's last.
 OUTPUT_NAMES = ("o_b_proj", "o_proj", "out_proj", "c_proj", "dense", "Wo", "wo", "linear_out", "output")
 # Norms between the projection and the residual addition. `post_attention_layernorm` is one only where the layer has no
@@ -71,6 +73,15 @@ class Anatomy:
     projections: tuple[Projection, ...]
     skipped: tuple[SkippedLayer, ...]
 
+    @staticmethod
+    def from_dict(stored: dict[str, Any]) -> "Anatomy":
+        """The inverse of `dataclasses.asdict`."""
+        parts = {
+            "projections": tuple(Projection(**p) for p in stored["projections"]),
+            "skipped": tuple(SkippedLayer(**s) for s in stored["skipped"]),
+        }
+        return Anatomy(**{**stored, **parts})
+
     def attention(self) -> tuple[Projection, ...]:
         """Projections of attention proper (softmax or linear); state-space and convolution mixers are left alone."""
         return tuple(p for p in self.projections if p.kind in ("attention", "linear_attention"))
@@ -92,15 +103,16 @@ class Anatomy:
 
 
 def layout_of(module: nn.Module) -> tuple[Layout, int, int] | None:
-    """(layout, outputs, inputs) of a linear map, None for anything else. Decided by class."""
-    weight = getattr(module, "weight", None)
-    names = {base.__name__ for base in type(module).__mro__}
-    if weight is None or getattr(weight, "ndim", 0) != 2:
-        return None
-    if "Conv1D" in names:
-        return "in_out", weight.shape[1], weight.shape[0]
-    if isinstance(module, nn.Linear) or names & {"Linear8bitLt", "Linear4bit", "QuantLinear", "BitLinear"}:
-        return "out_in", weight.shape[0], weight.shape[1]
+    """(layout, outputs, inputs) of a linear map, None for anything else. Decided by class.
+
+    Quantised linear maps (whose weights are packed) say their sizes as `out_features` and `in_features`, as `Linear` does.
+    """
+    weight: Any = getattr(module, "weight", None)
+    if any(base.__name__ == "Conv1D" for base in type(module).__mro__):
+        return "in_out", int(weight.shape[1]), int(weight.shape[0])
+    sizes = getattr(module, "out_features", None), getattr(module, "in_features", None)
+    if isinstance(sizes[0], int) and isinstance(sizes[1], int) and getattr(weight, "ndim", 2) <= 2:
+        return "out_in", sizes[0], sizes[1]
     return None
 
 
@@ -131,9 +143,10 @@ def find_anatomy(model: nn.Module, hidden_size: int, expected_layers: int | None
     anatomy = Anatomy(stack_path, len(stack), hidden_size, tuple(projections), tuple(skipped))
     if not anatomy.attention():
         children = ", ".join(name for name, _ in stack[0].named_children()) if len(stack) else "nothing"
+        reasons = {s.reason for s in skipped} | {f"a {p.kind.replace('_', '-')} layer" for p in projections}
         raise NoProjectionError(
             f"No attention output projection was found in {type(model).__name__}: its {len(stack)} layers at "
-            f"'{stack_path}' hold {children}; reasons: {'; '.join(sorted({s.reason for s in skipped})) or 'none is attention'}. "
+            f"'{stack_path}' hold {children}; {'; '.join(sorted(reasons))}. "
             "Burnish edits linear maps that write to the residual stream; please report this architecture."
         )
     return anatomy
@@ -186,7 +199,7 @@ def _layer_projections(
                     bias=getattr(linear, "bias", None) is not None,
                     post_norm=_post_norm(layer, path),
                 ),
-                linear.weight,
+                getattr(linear, "weight", linear),
             )
 
 
@@ -224,9 +237,12 @@ def _post_norm(layer: nn.Module, path: str) -> str | None:
 
 
 def _why_none(layer: nn.Module) -> str:
-    mixers = [name for name, _ in layer.named_children() if name in MIXERS]
+    children = [name for name, _ in layer.named_children()]
+    if any(name in NOT_WRITING for name in children):
+        return "its attention does not write to the residual stream"
+    mixers = [name for name in children if name in MIXERS]
     if not mixers:
-        return "no token mixer (only " + ", ".join(name for name, _ in layer.named_children()) + ")"
+        return "no token mixer (only " + ", ".join(children) + ")"
     packed = [
         f"{path} {tuple(parameter.shape)}"
         for name in mixers

@@ -1,7 +1,7 @@
 """From two sets of prompts to a direction, with the evidence that it is one."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -10,32 +10,41 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError
-from burnish.maths.direction import leading_components, mean_difference, without
-from burnish.maths.statistics import auroc, d_prime, largest_share
+from burnish.maths.direction import leading_components, without
+from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.model import Model
 from burnish.options import SHUFFLES, FindOptions, layer_index
-from burnish.prompts import PromptSet
+from burnish.prompts import PromptSet, PromptSource, as_prompts
 
 PROTECTED_COMPONENTS = 3  # leading components of the protected writes taken out besides their mean
 ANSWER_TOKENS = 96  # longest part of an answer that is averaged
+OWN_ANSWERS_BATCH = 8
+FEWEST_HELD_OUT = 4
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
-class Halves:
-    """The tuning prompts and the held-out ones."""
+class Split:
+    """The prompts that make the direction, and those it is measured on."""
 
     tune: PromptSet
     held_out: PromptSet
+    measured: tuple[bool, ...]  # per tuning prompt: whether it is in the direction that is measured
 
 
-def halve(prompts: PromptSet, options: FindOptions) -> Halves:
-    """`instructions` prompts to tune on, the rest held out; with nothing left over, a quarter is held out."""
+def split(prompts: PromptSet, options: FindOptions, held_out: PromptSet | None = None) -> Split:
+    """`instructions` prompts make the direction, the rest (or the set given) is held out.
+
+    With nothing left over all prompts make the direction, and its separation is that of a direction from three quarters
+    of them, measured on the fourth.
+    """
     tune, rest = prompts.split(options.instructions, options.seed)
-    if len(rest) < 4:
-        tune, rest = prompts.split(len(prompts) - max(1, len(prompts) // 4), options.seed)
-    return Halves(tune, rest)
+    if held_out is not None or len(rest) >= FEWEST_HELD_OUT:
+        return Split(tune, rest if held_out is None else held_out, (True,) * len(tune))
+    fourth = set(prompts.split(max(1, len(prompts) // 4), options.seed)[0].prompts)
+    inside = tuple(p not in fourth for p in prompts.prompts)
+    return Split(prompts, PromptSet(prompts.name, tuple(p for p in prompts.prompts if p in fourth)), inside)
 
 
 @dataclass(frozen=True)
@@ -56,58 +65,52 @@ class _Sums:
 
 def find_direction(
     model: Model,
-    enhance: PromptSet,
-    normal: PromptSet,
-    options: FindOptions | None = None,
     *,
+    enhance: PromptSource,
+    normal: PromptSource,
+    options: FindOptions | None = None,
     held_out: tuple[PromptSet, PromptSet] | None = None,
     protect: PromptSet | None = None,
     progress: Progress | None = None,
 ) -> Direction:
     """Finds `mean(enhance) - mean(normal)` at every layer in one pass, then measures it on held-out prompts.
 
-    held_out: (enhance, normal) prompts kept for the measurement; without them part of the two sets is held out.
-    Raises InputError for sets that are too small or the same, LayerError for a layer that does not exist.
+    enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
+    measurement, without them part of the two sets is held out; protect: with `options.protect`, prompts whose writes are
+    taken out besides the normal ones'. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
+    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist.
     """
     options = options or FindOptions()
     layer = layer_index(options.layer_idx, model.anatomy.layers)
+    enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
     check_sets(enhance, normal)
-    if held_out is None:
-        parts = halve(enhance, options), halve(normal, options)
-    else:
-        parts = (
-            Halves(enhance.split(options.instructions, options.seed)[0], held_out[0]),
-            Halves(normal.split(options.instructions, options.seed)[0], held_out[1]),
-        )
-    tune = [parts[0].tune, parts[1].tune]
-    held = [parts[0].held_out, parts[1].held_out]
-    sequences = [_sequences(model, s, options) for s in (*tune, *held)]
-    n, m, held_n, held_m = map(len, sequences)
-    total = n + m + held_n + held_m
-    report = _reporter(progress, "reading prompts", total)
+    parts = [
+        split(prompts, options, None if held_out is None else held_out[i])
+        for i, prompts in enumerate((enhance, normal))
+    ]
+    tune, held = [part.tune for part in parts], [part.held_out for part in parts]
+    sequences = [_sequences(model, prompts, options) for prompts in (*tune, *held)]
+    report = _reporter(progress, "reading prompts", sum(map(len, sequences)))
 
-    weights = _group_weights(n, m, options.seed)
-    sums = _Sums.over(weights, model.anatomy.layers, model.anatomy.hidden_size)
+    labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
+    measured = torch.tensor(parts[0].measured + parts[1].measured)
+    sums = _Sums.over(_weights(labels, measured, options.seed), model.anatomy.layers, model.anatomy.hidden_size)
     capture(model, sequences[0] + sequences[1], sums.add, site=options.site, progress=report)
-    groups = sums.totals
-    vectors = mean_difference(groups[0], groups[1])
-    halves = torch.stack([mean_difference(groups[2], groups[3]), mean_difference(groups[4], groups[5])])
+    whole, fitted, first_half, second_half, *shuffled = sums.totals  # differences of means, [layers, hidden] each
     if options.protect:
-        protected = protect.joined(tune[1]) if protect is not None else tune[1]
-        kept = _states(model, prompt_sequences(model, protected.prompts), "attention", progress)
-        vectors = without(vectors, leading_components(kept.transpose(0, 1), PROTECTED_COMPONENTS))
-    shuffled = groups[6:]  # [shuffles, layers, hidden]: differences of means under shuffled labels
+        spared = tune[1] if protect is None else protect.joined(tune[1])
+        kept = leading_components(_writes(model, spared, progress), PROTECTED_COMPONENTS)
+        whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
+    vectors = unit(whole)
 
-    projected = torch.zeros(held_n + held_m, 1 + len(shuffled), model.anatomy.layers, dtype=torch.float64)
-    rulers = torch.cat([vectors[None], shuffled])
+    rulers = torch.stack([unit(fitted), *shuffled])  # [1 + shuffles, layers, hidden]
+    projected = torch.zeros(len(held[0]) + len(held[1]), len(rulers), model.anatomy.layers, dtype=torch.float64)
 
     def project(rows: list[int], states: Tensor) -> None:
         projected[rows] = torch.einsum("blh,glh->bgl", states.double(), rulers)
 
     capture(model, sequences[2] + sequences[3], project, site=options.site, progress=report)
-    own = projected[:, 0].T  # [layers, held-out prompts]
-    null = _null_aurocs(projected[:, 1:], held_n, options.seed)
-    chosen = vectors[layer]
+    positive, negative = projected[: len(held[0]), 0].T, projected[len(held[0]) :, 0].T  # [layers, prompts]
     return Direction(
         vectors=vectors.float(),
         layer=layer,
@@ -115,14 +118,15 @@ def find_direction(
         site=options.site,
         provenance=_provenance(model, tune, options),
         report=LayerReport(
-            auroc=auroc(own[:, :held_n], own[:, held_n:]).tolist(),
-            d_prime=d_prime(own[:, :held_n], own[:, held_n:]).tolist(),
-            null_auroc=null.tolist(),
-            split_half_cosine=(halves[0] * halves[1]).sum(-1).tolist(),
-            cosine_with_chosen=(vectors @ chosen).tolist(),
+            auroc=auroc(positive, negative).tolist(),
+            d_prime=d_prime(positive, negative).tolist(),
+            null_auroc=_null_aurocs(projected[:, 1:], len(held[0]), options.seed).tolist(),
+            split_half_cosine=(unit(first_half) * unit(second_half)).sum(-1).tolist(),
+            cosine_with_chosen=(vectors @ vectors[layer]).tolist(),
             largest_share=largest_share(vectors).tolist(),
-            held_out=held_n + held_m,
+            held_out=len(projected),
         ),
+        anatomy=model.anatomy,
     )
 
 
@@ -134,53 +138,63 @@ def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
                 f"'{prompts.name}' holds {len(prompts)} prompt{'s' * (len(prompts) != 1)}: too few for a mean and a held-out check. "
                 "Write at least 8 (95 is the default)."
             )
-    if enhance.hash == normal.hash:
+    if set(enhance.prompts) == set(normal.prompts):
         raise InputError(
             "The enhance and the normal prompts are the same: there is nothing to contrast. Pass two different files."
         )
 
 
 def _sequences(model: Model, prompts: PromptSet, options: FindOptions) -> list[Tokens]:
-    if options.position == "prompt":
-        return prompt_sequences(model, prompts.prompts)
     rows = prompts.prompts
+    if options.position == "prompt":
+        return prompt_sequences(model, rows)
     answers = [
-        model.tokenizer(p.answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
+        None if p.answer is None else model.tokenizer(p.answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
         for p in rows
-        if p.answer is not None
     ]
-    if not answers:
-        answers = []
-        for start in range(0, len(rows), 8):
-            batch = [model.tokens(p) for p in rows[start : start + 8]]
-            answers += model.continuations(batch, ANSWER_TOKENS)
-    return answer_sequences(model, rows, answers)
+    missing = [i for i, answer in enumerate(answers) if answer is None]
+    for start in range(0, len(missing), OWN_ANSWERS_BATCH):
+        batch = missing[start : start + OWN_ANSWERS_BATCH]
+        own = model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS)
+        for i, answer in zip(batch, own, strict=True):
+            answers[i] = answer
+    return answer_sequences(model, rows, [a or [] for a in answers])
 
 
-def _states(model: Model, sequences: Sequence[Tokens], site: str, progress: Progress | None) -> Tensor:
-    states = torch.zeros(len(sequences), model.anatomy.layers, model.anatomy.hidden_size)
+def _writes(model: Model, prompts: PromptSet, progress: Progress | None) -> Tensor:
+    """What attention writes at the last token of each prompt, [layers, prompts, hidden]."""
+    states = torch.zeros(len(prompts), model.anatomy.layers, model.anatomy.hidden_size)
 
     def keep(rows: list[int], batch: Tensor) -> None:
         states[rows] = batch
 
-    capture(model, sequences, keep, site="attention", progress=_reporter(progress, "reading protected", len(sequences)))
-    return states
+    report = _reporter(progress, "reading protected", len(prompts))
+    capture(model, prompt_sequences(model, prompts.prompts), keep, site="attention", progress=report)
+    return states.transpose(0, 1)
 
 
-def _group_weights(n: int, m: int, seed: int) -> Tensor:
-    """Rows: mean of enhance, of normal, of two halves of each (enhance 1, normal 1, enhance 2, normal 2), then differences of
-    means under shuffled labels. Columns: the enhance prompts, then the normal ones."""
+def _weights(labels: Tensor, measured: Tensor, seed: int) -> Tensor:
+    """Each row, times the states, is a difference of means: of all prompts; of the measured ones; of two halves; and of the
+    measured ones under shuffled labels. labels, measured: [prompts] of bool; returns [4 + shuffles, prompts]."""
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.cat([torch.ones(n), torch.zeros(m)]).bool()
-    half = torch.zeros(n + m, dtype=torch.bool)
-    half[torch.randperm(n, generator=generator)[: n // 2]] = True
-    half[n + torch.randperm(m, generator=generator)[: m // 2]] = True
-    masks = [labels, ~labels, labels & half, ~labels & half, labels & ~half, ~labels & ~half]
-    rows = [mask / mask.sum() for mask in masks]
+    half = torch.zeros_like(labels)
+    for side in (labels, ~labels):
+        members = side.nonzero().flatten()
+        half[members[torch.randperm(len(members), generator=generator)[: len(members) // 2]]] = True
+    everything = torch.ones_like(labels)
+    rows = [_difference(labels, among) for among in (everything, measured, half, ~half)]
+    members = measured.nonzero().flatten()
     for _ in range(SHUFFLES):
-        mixed = labels[torch.randperm(n + m, generator=generator)]
-        rows.append(mixed / mixed.sum() - ~mixed / (~mixed).sum())
+        mixed = labels.clone()
+        mixed[members] = labels[members[torch.randperm(len(members), generator=generator)]]
+        rows.append(_difference(mixed, measured))
     return torch.stack(rows)
+
+
+def _difference(labels: Tensor, among: Tensor) -> Tensor:
+    """Weights of `mean(labelled) - mean(not labelled)` among some prompts."""
+    positive, negative = labels & among, ~labels & among
+    return positive.double() / positive.sum() - negative.double() / negative.sum()
 
 
 def _null_aurocs(projected: Tensor, positives: int, seed: int) -> Tensor:

@@ -1,22 +1,28 @@
-"""The main job: find, choose gains, write, check. Each step is also a function of its own."""
+"""From a plan to files: what `enhance`, `apply`, `verify` and `burnish.export` share."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from burnish.artifacts.adapter import adapter_bytes, write_adapter
-from burnish.artifacts.bake import MARK, LayerGain, TensorEdit, bake, tensor_edits
+from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_adapter
+from burnish.artifacts.bake import MARK, LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
 from burnish.artifacts.files import check_output
 from burnish.artifacts.verify import Verification, verify
-from burnish.checking import Check
-from burnish.errors import ModelError, NoDirectionError, WrongModelError
+from burnish.errors import InputError, ModelError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
-from burnish.options import ModelOptions, OutputOptions
-from burnish.prompts import PromptSet
+from burnish.options import Form, ModelOptions, OutputOptions
+
+if TYPE_CHECKING:
+    from burnish.anatomy import Projection
+    from burnish.artifacts.adapter import AdapterLayer
+    from burnish.checking import Check
+    from burnish.prompts import PromptSet
 
 Progress = Callable[[str, int, int], None]
 PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
@@ -40,7 +46,7 @@ class WritePlan:
     out: str
     form: str
     bytes: int
-    tensors: int
+    projections: int
     layers: list[int]
     coverage: str
 
@@ -57,29 +63,45 @@ def require_direction(direction: Direction, *, force: bool) -> None:
     )
 
 
-def open_plan(model: str | Path, options: ModelOptions, *, again: bool = False) -> FolderPlan:
-    """The model folder without its weights. Raises WrongModelError for one that was enhanced before, unless `again`."""
+def open_plan(
+    model: str | Path, options: ModelOptions, *, again: bool = False, enhancement: Enhancement | None = None
+) -> FolderPlan:
+    """The model folder without its weights.
+
+    enhancement: one made on these very weights saves building the architecture. Raises WrongModelError for a folder that was
+    enhanced before, unless `again`.
+    """
     plan = FolderPlan(resolve(model, revision=options.revision), options)
     if (plan.folder / MARK).exists() and not again:
         raise WrongModelError(
             f"{plan.folder} is already enhanced (it holds {MARK}): applying again would multiply the gains, (1 + a)^2. "
             "Pass the original model, or --force if that is what you want."
         )
+    if enhancement is not None and enhancement.provenance.fingerprint == plan.checkpoint.fingerprint:
+        return FolderPlan(plan.folder, options, known=enhancement.anatomy)
     return plan
 
 
-def write_plan(plan: FolderPlan, enhancement: Enhancement, output: OutputOptions) -> WritePlan:
-    """Checks everything that can fail before writing: model, tensors, disk, output path."""
-    edits = _edits(plan, enhancement)
+def write_plan(plan: FolderPlan, output: OutputOptions, layers: Sequence[int], *, rank: int = 1) -> WritePlan:
+    """Checks everything that can fail before writing: the layers' tensors, the disk, the output path.
+
+    layers: those with a gain other than zero. Raises InputError, ModelError, QuantisedModelError, OutputError.
+    """
+    edited = [p for p in plan.anatomy.attention() if p.layer in set(layers)]
+    if output.form == "adapter" and not edited:
+        raise InputError("Every gain is zero: an adapter would do nothing. Pass a factor other than 0.")
+    if output.form == "model":
+        check_editable(plan.checkpoint, edited)
     size = {
         "model": plan.checkpoint.bytes,
-        "adapter": adapter_bytes(edits),
-        "enhancement": 4 * (enhancement.vectors.numel() + enhancement.gains.numel()),
+        "adapter": adapter_bytes(edited, rank),
+        "enhancement": 4 * plan.anatomy.layers * rank * (plan.anatomy.hidden_size + 1),
     }[output.form]
+    source, out = plan.folder.resolve(), output.out.resolve()
+    if source.is_relative_to(out) or out.is_relative_to(source):
+        raise OutputError(f"{output.out} is, holds or lies in the model's own folder {plan.folder}. Pass another path.")
     check_output(output.out, size, overwrite=output.overwrite, resumable=output.form == "model")
-    return WritePlan(
-        str(output.out), output.form, size, len(edits), enhancement.edited_layers(), plan.anatomy.coverage()
-    )
+    return WritePlan(str(output.out), output.form, size, len(edited), sorted(layers), plan.anatomy.coverage())
 
 
 def apply(
@@ -93,13 +115,14 @@ def apply(
 ) -> Applied:
     """Writes an enhancement in one of its forms; the source is never touched.
 
-    Raises WrongModelError, QuantisedModelError, OutputExistsError, DiskFullError before anything is written.
+    name: the base model as the user calls it; check: goes into the card. Raises WrongModelError, QuantisedModelError,
+    OutputExistsError, DiskFullError before anything is written.
     """
-    planned = write_plan(plan, enhancement, output)
+    enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
+    planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
     if output.form == "enhancement":
         enhancement.save(output.out, overwrite=output.overwrite)
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
-    edits = _edits(plan, enhancement)
     about = about_enhancement(enhancement, name, check)
     card = plan.folder / "README.md"
     base = base_facts(name, card.read_text(encoding="utf-8") if card.exists() else None)
@@ -114,23 +137,59 @@ def apply(
         enhancement.save(folder / PLAN_FILE, overwrite=True)  # makes the sub-folder
 
     if output.form == "model":
+        edits = tensor_edits(plan.checkpoint, plan.edits(enhancement))
         done = bake(plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, progress=progress)
         return Applied(output.out, output.form, done.bytes, done.gains, planned.coverage)
-    exact = tuple(
-        LayerGain(e.name, e.projection.layer, gains, gains)
-        for e in edits
-        if not e.name.endswith(".bias") and (gains := enhancement.gains[e.projection.layer].tolist())
-    )
+    layers = _adapter_layers(plan, enhancement)
+    exact = tuple(_exact_gain(layer.projection, enhancement) for layer in layers)
     write_adapter(
-        plan.checkpoint,
         output.out,
-        edits,
+        layers,
         about,
         lambda folder: extras(folder, exact),
-        base_model=str(plan.folder) if Path(name).exists() or "/" not in name else name,
+        base_model=name if "/" in name and not Path(name).exists() else str(plan.folder),
         overwrite=output.overwrite,
     )
     return Applied(output.out, output.form, planned.bytes, exact, planned.coverage)
+
+
+def export(
+    enhancement: Enhancement,
+    out: Path | str,
+    *,
+    form: Form = "model",
+    model: str | Path | None = None,
+    overwrite: bool = False,
+    check: Check | None = None,
+    options: ModelOptions | None = None,
+    progress: Progress | None = None,
+) -> Applied:
+    """Writes an enhancement as a model folder, a PEFT adapter or a plan file, as `burnish apply` does.
+
+    model: the base model, by default the one the directions were found on. Raises what `apply` raises.
+    """
+    name = enhancement.provenance.model if model is None else str(model)
+    plan = open_plan(name, options or ModelOptions(), enhancement=enhancement)
+    output = OutputOptions(out=Path(out), form=form, overwrite=overwrite)
+    return apply(plan, enhancement, output, name=name, check=check, progress=progress)
+
+
+def _adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLayer]:
+    """From the stored weights, or through the loaded model where they are quantised."""
+    try:
+        return checkpoint_layers(plan.checkpoint, tensor_edits(plan.checkpoint, plan.edits(enhancement)))
+    except QuantisedModelError:
+        from burnish.model.live import network_layers
+        from burnish.model.loading import load_model
+
+        network, _ = load_model(plan.folder, plan.options)
+        return network_layers(network, plan.edits(enhancement))
+
+
+def _exact_gain(projection: Projection, enhancement: Enhancement) -> LayerGain:
+    """An adapter is not rounded: what was asked is what it does."""
+    gains = enhancement.gains[projection.layer].tolist()
+    return LayerGain(f"{projection.path}.weight", projection.layer, gains, gains)
 
 
 def about_enhancement(enhancement: Enhancement, name: str, check: Check | None) -> dict[str, Any]:
@@ -179,8 +238,3 @@ def limited(prompts: PromptSet, count: int) -> PromptSet:
         return prompts
     step = len(prompts) / count
     return PromptSet(prompts.name, tuple(prompts.prompts[int(i * step)] for i in range(count)))
-
-
-def _edits(plan: FolderPlan, enhancement: Enhancement) -> list[TensorEdit]:
-    enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
-    return tensor_edits(plan.checkpoint, plan.edits(enhancement))

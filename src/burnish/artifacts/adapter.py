@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,48 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from burnish.artifacts.bake import TensorEdit
+from burnish.anatomy import Projection
+from burnish.artifacts.bake import TensorEdit, oriented
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import written
-from burnish.errors import ModelError
-from burnish.maths.gain import adapter_factors
+from burnish.maths.gain import LowRankEdit, adapter_factors, edit_weight
+
+
+@dataclass(frozen=True)
+class AdapterLayer:
+    """LoRA's two factors for one projection: `B A` is the change of its weight."""
+
+    projection: Projection
+    a: Tensor  # [k, inputs]
+    b: Tensor  # [hidden, k]
+    bias: Tensor | None  # [hidden], edited, where the projection has one
+
+
+def adapter_layer(projection: Projection, edit: LowRankEdit, weight: Tensor, bias: Tensor | None) -> AdapterLayer:
+    """weight: [hidden, inputs]; bias: [hidden] before the edit."""
+    a, b = adapter_factors(weight, edit)
+    edited = None if bias is None else edit_weight(bias[:, None], edit)[:, 0]
+    return AdapterLayer(projection, a.contiguous(), b.contiguous(), edited)
+
+
+def checkpoint_layers(source: Checkpoint, edits: Sequence[TensorEdit]) -> list[AdapterLayer]:
+    """The factors of each edited projection, from the stored weights."""
+    biases = {item.projection.path: source.read(item.name) for item in edits if item.is_bias}
+    return [
+        adapter_layer(
+            item.projection,
+            item.edit,
+            oriented(source.read(item.name), item.projection),
+            biases.get(item.projection.path),
+        )
+        for item in edits
+        if not item.is_bias
+    ]
 
 
 def write_adapter(
-    source: Checkpoint,
     out: Path,
-    edits: Sequence[TensorEdit],
+    layers: Sequence[AdapterLayer],
     about: dict[str, Any],
     extra: Callable[[Path], None] | None = None,
     *,
@@ -30,25 +62,16 @@ def write_adapter(
 
     `r = lora_alpha = k`, so that PEFT's scale is 1. A projection's bias is part of what the live and baked forms
     strengthen; LoRA has no term for its input-free part, so the edited bias itself is stored (PEFT's `bias="lora_only"`).
-    Raises ModelError when there is nothing to write.
+    extra: writes further files (card, enhancement) into the folder. Source: Hu et al. 2021, "LoRA", equation 3.
     """
-    weights = [item for item in edits if not item.name.endswith(".bias")]
-    if not weights:
-        raise ModelError("Every gain is zero: there is no adapter to write. Pass a factor other than 0.")
     tensors: dict[str, Tensor] = {}
-    for item in weights:
-        weight = source.read(item.name)
-        oriented = weight if item.projection.layout == "out_in" else weight.T
-        a, b = adapter_factors(oriented, item.edit)
-        stem = f"base_model.model.{item.projection.path}"
-        tensors[f"{stem}.lora_A.weight"] = a.contiguous()
-        tensors[f"{stem}.lora_B.weight"] = b.contiguous()
-    biases = [item for item in edits if item.name.endswith(".bias")]
-    for item in biases:
-        bias = source.read(item.name).float()
-        edited = bias + (item.edit.left.float() @ (item.edit.right.float() @ bias))
-        tensors[f"base_model.model.{item.projection.path}.base_layer.bias"] = edited.contiguous()
-    rank = weights[0].edit.rank
+    for layer in layers:
+        stem = f"base_model.model.{layer.projection.path}"
+        tensors[f"{stem}.lora_A.weight"] = layer.a
+        tensors[f"{stem}.lora_B.weight"] = layer.b
+        if layer.bias is not None:
+            tensors[f"{stem}.base_layer.bias"] = layer.bias
+    rank = len(layers[0].a)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -56,9 +79,9 @@ def write_adapter(
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,
-        "bias": "lora_only" if biases else "none",
-        "fan_in_fan_out": weights[0].projection.layout == "in_out",
-        "target_modules": sorted({item.projection.path for item in weights}),
+        "bias": "lora_only" if any(layer.bias is not None for layer in layers) else "none",
+        "fan_in_fan_out": layers[0].projection.layout == "in_out",
+        "target_modules": sorted({layer.projection.path for layer in layers}),
         "inference_mode": True,
         "init_lora_weights": True,
         "use_rslora": False,
@@ -75,7 +98,7 @@ def write_adapter(
     return out
 
 
-def adapter_bytes(edits: Sequence[TensorEdit]) -> int:
+def adapter_bytes(projections: Sequence[Projection], rank: int) -> int:
     """The size the adapter will have."""
-    count = sum(item.edit.rank * (item.projection.inputs + item.projection.outputs) for item in edits)
+    count = sum(rank * (p.inputs + p.outputs) + (p.outputs if p.bias else 0) for p in projections)
     return count * torch.float32.itemsize

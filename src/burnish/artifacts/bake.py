@@ -40,6 +40,10 @@ class TensorEdit:
     projection: Projection
     edit: LowRankEdit
 
+    @property
+    def is_bias(self) -> bool:
+        return self.name.endswith(".bias")
+
 
 @dataclass(frozen=True)
 class LayerGain:
@@ -257,29 +261,24 @@ def _copying(source: Path, partial: Path, journal: Journal, copying: Copying) ->
 def _edit(source: Checkpoint, partial: Path, item: TensorEdit, copying: Copying) -> dict[str, Any]:
     stored = source.tensors[item.name]
     before = source.read(item.name)
-    new, oriented = edited_tensor(before, item)
-    data = new.contiguous().view(torch.uint8).numpy().tobytes()
+    old = oriented(before, item.projection)
+    new = round_along(edit_weight(old, item.edit), item.edit.right, before.dtype)
+    data = oriented(new, item.projection).contiguous().flatten().view(torch.uint8).numpy().data
     copying.wait_for(stored.file, stored.end)
     if not copying.stopped:
         _overwrite(partial, stored, data)
-    is_weight = before.ndim == 2
-    old = before if item.projection.layout == "out_in" or not is_weight else before.T
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
-        "asked": _asked(item.edit) if is_weight else None,
-        "realised": realised_gain(old, oriented, item.edit).tolist() if is_weight else None,
+        "asked": None if item.is_bias else _asked(item.edit),
+        "realised": None if item.is_bias else realised_gain(old, new, item.edit).tolist(),
     }
 
 
-def edited_tensor(before: Tensor, item: TensorEdit) -> tuple[Tensor, Tensor]:
-    """(the tensor as stored, the same oriented [hidden, inputs]) after the edit, in the stored type."""
-    if before.ndim == 1:
-        exact = edit_weight(before[:, None], item.edit)
-        rounded = round_along(exact, item.edit.right, before.dtype)
-        return rounded[:, 0], rounded
-    old = before if item.projection.layout == "out_in" else before.T
-    rounded = round_along(edit_weight(old, item.edit), item.edit.right, before.dtype)
-    return (rounded if item.projection.layout == "out_in" else rounded.T), rounded
+def oriented(tensor: Tensor, projection: Projection) -> Tensor:
+    """A stored weight as [hidden, inputs], a bias as [hidden, 1]; the same turn leads back to the stored layout."""
+    if tensor.ndim == 1:
+        return tensor[:, None]
+    return tensor if projection.layout == "out_in" else tensor.T
 
 
 def _asked(edit: LowRankEdit) -> list[float]:
@@ -287,7 +286,7 @@ def _asked(edit: LowRankEdit) -> list[float]:
     return [round(float(g), 12) for g in torch.diagonal(edit.right @ edit.left)]
 
 
-def _overwrite(partial: Path, stored: StoredTensor, data: bytes) -> None:
+def _overwrite(partial: Path, stored: StoredTensor, data: memoryview) -> None:
     if len(data) != stored.end - stored.start or stored.dtype not in DTYPES:
         raise ValueError(f"{stored.name} changed size: {len(data)} bytes for {stored.end - stored.start}")
     with (partial / stored.file).open("r+b") as file:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from burnish import __version__
+from burnish.anatomy import Anatomy
 from burnish.artifacts.files import written
 from burnish.errors import InputError, WrongModelError
 from burnish.maths.statistics import effective_rank
@@ -66,6 +67,7 @@ class Direction:
     site: Site
     provenance: Provenance
     report: LayerReport
+    anatomy: Anatomy  # of the model it was found on
 
     def __str__(self) -> str:
         p, layer = self.provenance, self.layer
@@ -115,6 +117,10 @@ class Enhancement:
     @property
     def provenance(self) -> Provenance:
         return self.directions[0].provenance
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return self.directions[0].anatomy
 
     @property
     def rank(self) -> int:
@@ -198,6 +204,7 @@ def _save(
             "site": d.site,
             "provenance": asdict(d.provenance),
             "report": asdict(d.report),
+            "anatomy": asdict(d.anatomy),
         }
         for d in directions
     ]
@@ -232,4 +239,5 @@ def _direction(header: dict[str, Any], vectors: Tensor) -> Direction:
         site=header["site"],
         provenance=Provenance(**header["provenance"]),
         report=LayerReport(**header["report"]),
+        anatomy=Anatomy.from_dict(header["anatomy"]),
     )

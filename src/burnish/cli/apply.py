@@ -32,9 +32,9 @@ def apply(
     from burnish.pipeline import open_plan, read_enhancement, write_plan
 
     enhancement = read_enhancement(plan_file, enhancement_factor, layers)
-    plan = open_plan(model, loading, again=force)
+    plan = open_plan(model, loading, again=force, enhancement=enhancement)
     if dry_run:
-        planned = write_plan(plan, enhancement, output)
+        planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
         show_plan(vars(planned), json=json)
         return
     with console.progress() as progress:

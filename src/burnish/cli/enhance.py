@@ -35,19 +35,19 @@ def enhance(
     from burnish.checking import check
     from burnish.model.model import load
     from burnish.options import checked_factor, layer_window
-    from burnish.pipeline import apply, limited, open_plan, require_direction
+    from burnish.pipeline import apply, limited, open_plan, require_direction, write_plan
 
     factor = checked_factor(gains.enhancement_factor)
     contrast = read_contrast(prompts or PromptOptions(), finding.position)
     plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
-    planned = _space(plan, output, window)
+    planned = write_plan(plan, output, list(window) if factor else [])
     console.say(
         f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with factor {factor:g}."
     )
     if dry_run:
-        show_plan(planned, json=json)
+        show_plan(vars(planned), json=json)
         return
     loaded = load(model, loading)
     direction = run_find(loaded, contrast, finding)
@@ -77,31 +77,6 @@ def enhance(
             f"repeated 4-grams {checked.repetition_base:.1%} -> {checked.repetition_enhanced:.1%}"
         )
     _next(model, applied)
-
-
-def _space(plan: Any, output: OutputOptions, window: range) -> dict[str, Any]:
-    """What will be written, checked against the disk before any weight is loaded."""
-    from burnish.artifacts.bake import check_editable
-    from burnish.artifacts.files import check_output
-
-    anatomy = plan.anatomy
-    edited = [p for p in anatomy.attention() if p.layer in window]
-    sizes = {
-        "model": plan.checkpoint.bytes,
-        "adapter": sum(4 * (p.inputs + p.outputs) for p in edited),
-        "enhancement": 4 * anatomy.layers * (anatomy.hidden_size + 1),
-    }
-    if output.form == "model":
-        check_editable(plan.checkpoint, edited)
-    check_output(output.out, sizes[output.form], overwrite=output.overwrite, resumable=output.form == "model")
-    return {
-        "out": str(output.out),
-        "form": output.form,
-        "bytes": sizes[output.form],
-        "tensors": len(edited),
-        "layers": f"{window.start}-{window.stop - 1}",
-        "coverage": anatomy.coverage(),
-    }
 
 
 def applied_summary(applied: "Applied") -> dict[str, Any]:

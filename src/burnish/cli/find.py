@@ -68,14 +68,14 @@ def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direc
     for prompts in (contrast.enhance, contrast.normal):
         if len(prompts) < finding.instructions:
             console.say(
-                f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}."
+                f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}: all are used."
             )
     with console.progress() as progress:
         direction = find_direction(
             model,
-            contrast.enhance,
-            contrast.normal,
-            finding,
+            enhance=contrast.enhance,
+            normal=contrast.normal,
+            options=finding,
             held_out=contrast.held_out,
             protect=contrast.protect,
             progress=progress,

@@ -1,14 +1,9 @@
-"""From means of hidden states to directions."""
+"""Taking protected components out of directions."""
 
 import torch
 from torch import Tensor
 
 from burnish.maths.statistics import unit
-
-
-def mean_difference(enhance: Tensor, normal: Tensor) -> Tensor:
-    """Unit vectors of `mean(enhance) - mean(normal)` per layer: [layers, hidden] in, [layers, hidden] out."""
-    return unit(enhance.double() - normal.double())
 
 
 def without(directions: Tensor, protected: Tensor) -> Tensor:

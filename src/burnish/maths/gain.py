@@ -64,9 +64,9 @@ def edit_output(output: Tensor, edit: LowRankEdit) -> Tensor:
 
 
 def edit_weight(weight: Tensor, edit: LowRankEdit) -> Tensor:
-    """Baked form of a weight [hidden, inputs] (or a bias [hidden]): `W + L (R W)`, float32, not yet rounded."""
-    exact = weight.float()
-    return exact + edit.left.float() @ (edit.right.float() @ exact)
+    """Baked form of a weight [hidden, inputs]: `W + L (R W)`, float32, not yet rounded."""
+    exact = weight.to(torch.float32, copy=True)
+    return exact.addmm_(edit.left.float(), edit.right.float() @ exact)
 
 
 def adapter_factors(weight: Tensor, edit: LowRankEdit) -> tuple[Tensor, Tensor]:

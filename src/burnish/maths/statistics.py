@@ -1,7 +1,5 @@
 """How well a direction separates two sets of prompts, and how far that could be chance."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -41,15 +39,3 @@ def effective_rank(directions: Tensor) -> float:
     values = torch.linalg.eigvalsh(unit(directions.double()) @ unit(directions.double()).T).clamp_min(0)
     shares = values / values.sum()
     return float(torch.exp(-(shares * torch.where(shares > 0, shares, torch.ones_like(shares)).log()).sum()))
-
-
-@dataclass(frozen=True)
-class Separation:
-    """Held-out separation per layer, and its shuffled-label null."""
-
-    auroc: Tensor  # [layers]
-    d_prime: Tensor  # [layers]
-    null_auroc: Tensor  # [layers], 95th percentile of the null
-    split_half_cosine: Tensor  # [layers]
-    largest_share: Tensor  # [layers], of the four largest coordinates
-    held_out: int  # prompts used, both sets together

@@ -1,4 +1,4 @@
-"""The live form of an enhancement: forward hooks on the projections' outputs."""
+"""The live form of an enhancement (forward hooks on the projections' outputs), and factors read from a live model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from burnish.anatomy import Anatomy, Projection
+from burnish.artifacts.adapter import AdapterLayer, adapter_layer
 from burnish.artifacts.direction import Enhancement
 from burnish.maths.gain import LowRankEdit, edit_output, low_rank_edit
 
+IDENTITY_ROWS = 256
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
@@ -18,8 +20,12 @@ Hook = Callable[[nn.Module, Any, Any], Any]
 def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) -> Iterator[None]:
     """Hooks every edited projection; layers with zero gains get no hook at all. Hooks are removed on exit."""
     handles = []
+
+    def scale_of(norm: str) -> Tensor:
+        return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
+
     try:
-        for projection, edit in layer_edits(network, anatomy, enhancement):
+        for projection, edit in layer_edits(anatomy, enhancement, scale_of):
             handles.append(network.get_submodule(projection.path).register_forward_hook(_hook(edit)))
         yield
     finally:
@@ -28,21 +34,18 @@ def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) ->
 
 
 def layer_edits(
-    network: nn.Module, anatomy: Anatomy, enhancement: Enhancement
+    anatomy: Anatomy, enhancement: Enhancement, scale_of: Callable[[str], Tensor]
 ) -> Iterator[tuple[Projection, LowRankEdit]]:
-    """The edit of each projection whose layer has a gain other than zero."""
+    """The edit of each projection whose layer has a gain other than zero.
+
+    scale_of: the effective weight [hidden] of the norm at a path, asked where one follows the projection.
+    """
     edited = set(enhancement.edited_layers())
     for projection in anatomy.attention():
         if projection.layer in edited:
-            norm = network.get_submodule(projection.post_norm) if projection.post_norm else None
-            yield (
-                projection,
-                low_rank_edit(
-                    enhancement.vectors[projection.layer].T,
-                    enhancement.gains[projection.layer],
-                    None if norm is None else norm_weight(norm, anatomy.hidden_size),
-                ),
-            )
+            layer = projection.layer
+            scale = scale_of(projection.post_norm) if projection.post_norm else None
+            yield projection, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer], scale)
 
 
 @torch.inference_mode()
@@ -57,6 +60,28 @@ def norm_weight(norm: nn.Module, hidden_size: int) -> Tensor:
     ones = torch.ones(1, hidden_size, device=device, dtype=dtype)
     weight: Tensor = norm(ones)
     return weight[0].double().cpu().clone()
+
+
+@torch.inference_mode()
+def network_layers(network: nn.Module, edits: Iterator[tuple[Projection, LowRankEdit]]) -> list[AdapterLayer]:
+    """The adapter's factors from a loaded model, for weights that are quantised or packed.
+
+    A projection maps the rows of the identity to its weight's columns (plus its bias), whatever its storage.
+    """
+    layers = []
+    for projection, edit in edits:
+        module = network.get_submodule(projection.path)
+        bias = getattr(module, "bias", None) if projection.bias else None
+        device = next(module.parameters()).device
+        dtype = getattr(network, "dtype", torch.float32)
+        columns = [
+            module(torch.eye(projection.inputs, dtype=dtype)[start : start + IDENTITY_ROWS].to(device)).float().cpu()
+            for start in range(0, projection.inputs, IDENTITY_ROWS)
+        ]
+        weight = torch.cat(columns).T
+        known = None if bias is None else bias.float().cpu()
+        layers.append(adapter_layer(projection, edit, weight if known is None else weight - known[:, None], known))
+    return layers
 
 
 def _hook(edit: LowRankEdit) -> Hook:

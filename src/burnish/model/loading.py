@@ -86,13 +86,25 @@ def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
     config = load_config(folder, options)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
-    with torch.device("meta"):
-        return _auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
+    try:
+        with torch.device("meta"):
+            return _auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"The architecture of {folder} ('{config.model_type}') cannot be built: {str(error).strip()} "
+            "Check its config.json, or install what the message names."
+        ) from error
 
 
 def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
+    """Where the model's attention writes. Raises ModelError, NoProjectionError."""
     text = text_config(config)
-    return find_anatomy(model, text.hidden_size, getattr(text, "num_hidden_layers", None))
+    hidden_size = getattr(text, "hidden_size", None)
+    if not isinstance(hidden_size, int):
+        raise ModelError(
+            f"'{config.model_type}' states no hidden size for its language model. Pass a decoder-only language model."
+        )
+    return find_anatomy(model, hidden_size, getattr(text, "num_hidden_layers", None))
 
 
 def _auto_class(config: Any) -> Any:

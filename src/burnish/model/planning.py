@@ -13,7 +13,6 @@ from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.maths.gain import LowRankEdit
 from burnish.model.live import layer_edits, norm_weight
-from burnish.model.loading import anatomy_of, skeleton
 from burnish.options import ModelOptions
 
 
@@ -23,47 +22,41 @@ class FolderPlan:
 
     folder: Path
     options: ModelOptions
+    known: Anatomy | None = None  # from an enhancement made on these very weights: saves building the architecture
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         return Checkpoint(self.folder)
 
     @cached_property
-    def _parts(self) -> tuple[nn.Module, Anatomy]:
-        network, config = skeleton(self.folder, self.options)
-        return network, anatomy_of(network, config)
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return self._parts[1]
-
-    @property
     def network(self) -> nn.Module:
         """The model on the meta device; norms that edits need are filled from the checkpoint."""
-        return self._parts[0]
+        from burnish.model.loading import skeleton
+
+        return skeleton(self.folder, self.options)[0]
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        if self.known is not None:
+            return self.known
+        from burnish.model.loading import anatomy_of
+
+        return anatomy_of(self.network, self.network.config)
 
     def edits(self, enhancement: Enhancement) -> Iterator[tuple[Projection, LowRankEdit]]:
         """The edit of each projection, from the enhancement and the few norm weights it needs."""
-        edited = set(enhancement.edited_layers())
-        for projection in self.anatomy.attention():
-            if projection.post_norm and projection.layer in edited:
-                self._fill(projection.post_norm)
-        return layer_edits(self.network, self.anatomy, enhancement)
+        return layer_edits(self.anatomy, enhancement, self.norm_scale)
 
     def norm_scales(self) -> dict[str, Tensor]:
         """The effective norm weight [hidden] after each projection that has one, by the projection's path."""
-        found = {}
-        for projection in self.anatomy.attention():
-            if projection.post_norm:
-                self._fill(projection.post_norm)
-                norm = self.network.get_submodule(projection.post_norm)
-                found[projection.path] = norm_weight(norm, self.anatomy.hidden_size)
-        return found
+        return {p.path: self.norm_scale(p.post_norm) for p in self.anatomy.attention() if p.post_norm}
 
-    def _fill(self, path: str) -> None:
+    def norm_scale(self, path: str) -> Tensor:
+        """The effective weight [hidden] of the norm at `path`, read from the checkpoint."""
         norm = self.network.get_submodule(path)
         norm.to_empty(device="cpu")
         with torch.no_grad():
             for name, parameter in norm.named_parameters():
                 stored = self.checkpoint.match(path, name, tuple(parameter.shape))
                 parameter.copy_(self.checkpoint.read(stored))
+        return norm_weight(norm, self.anatomy.hidden_size)

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,18 @@ class PromptSet:
         return PromptSet(f"{self.name} + {other.name}", self.prompts + other.prompts)
 
 
+PromptSource = PromptSet | Path | str | Sequence[str]  # a set, a file, or texts
+
+
+def as_prompts(source: PromptSource, name: str) -> PromptSet:
+    """A set as it is, a file read, or a list of texts under `name`. Raises PromptFileError."""
+    if isinstance(source, PromptSet):
+        return source
+    if isinstance(source, str | Path):
+        return read_prompts(source)
+    return PromptSet(name, tuple(Prompt.of(text) for text in source))
+
+
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
     """Reads `.jsonl` (`prompt` or `messages`, optional `answer`), `.csv` (a `prompt` column) or one prompt a line.
 
@@ -105,7 +117,8 @@ def _text(path: Path) -> str:
 
 
 def _filled(text: str) -> Iterable[tuple[int, str]]:
-    return ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    """Numbered lines that are not blank. Only line ends split: other Unicode separators belong to the prompt."""
+    return ((number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip())
 
 
 def _json_row(path: Path, number: int, line: str) -> Prompt:
@@ -142,7 +155,7 @@ def _chat(where: str, messages: object, answer: str | None) -> Prompt:
 
 
 def _csv_rows(path: Path, text: str) -> Iterable[Prompt]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     if "prompt" not in (reader.fieldnames or []):
         raise PromptFileError(
             f"{path} has no 'prompt' column (columns: {', '.join(reader.fieldnames or []) or 'none'}). Name one 'prompt'."

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 import yaml
 
@@ -53,7 +54,7 @@ def load_domain(name: str) -> Domain:
         raise InputError(f"There is no packaged domain '{name}'. Pass one of: {', '.join(domain_names())}.")
     folder = ROOT / name
     about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (folder / "references.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = _rows(folder, "references.jsonl")
     references = {
         split: PromptSet(
             f"{name} references", tuple(Prompt.of(r["prompt"], r["answer"]) for r in rows if r["split"] == split)
@@ -92,12 +93,15 @@ def load_general(language: str = "en") -> GeneralSet:
 
 def load_protect(*, category: str | None = None) -> PromptSet:
     """The prompts that an enhancement must leave alone; one category of them if asked."""
-    text = (ROOT / PROTECT / "protect.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
-    kept = (r for r in rows if category in (None, r["category"]))
+    kept = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
     return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in kept))
 
 
 def _lines(folder: Traversable, file: str, name: str) -> PromptSet:
     text = (folder / file).read_text(encoding="utf-8")
-    return PromptSet(name, tuple(Prompt.of(line.strip()) for line in text.splitlines() if line.strip()))
+    return PromptSet(name, tuple(Prompt.of(line.strip()) for line in text.split("\n") if line.strip()))
+
+
+def _rows(folder: Traversable, file: str) -> list[dict[str, Any]]:
+    text = (folder / file).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
