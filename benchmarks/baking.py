@@ -97,14 +97,16 @@ def make_plan(folder: Path, path: Path) -> None:
     """An enhancement with one random direction a layer and factor 0.3."""
     import torch
 
-    from burnish.artifacts.checkpoint import Checkpoint
     from burnish.artifacts.direction import Direction, LayerReport, Provenance
     from burnish.maths.statistics import unit
+    from burnish.options import ModelOptions
+    from burnish.pipeline import open_plan
 
     flat = [1.0] * 32
+    plan = open_plan(folder, ModelOptions())
     provenance = Provenance(
         model="kanana geometry, random weights",
-        fingerprint=Checkpoint(folder).fingerprint,
+        fingerprint=plan.checkpoint.fingerprint,
         architecture="LlamaForCausalLM",
         layers=32,
         hidden_size=1792,
@@ -121,7 +123,8 @@ def make_plan(folder: Path, path: Path) -> None:
     )
     vectors = unit(torch.randn(32, 1792, generator=torch.Generator().manual_seed(1)))
     report = LayerReport(flat, flat, flat, flat, flat, flat, 0)
-    Direction(vectors, 19, "per-layer", "residual", provenance, report).enhancement(0.3).save(path, overwrite=True)
+    direction = Direction(vectors, 19, "per-layer", "residual", provenance, report, plan.anatomy)
+    direction.enhancement(0.3).save(path, overwrite=True)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_ad
 from burnish.artifacts.bake import MARK, LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import check_output
+from burnish.artifacts.files import check_output, overlapping
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import InputError, ModelError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.planning import FolderPlan
@@ -21,6 +21,7 @@ from burnish.options import Form, ModelOptions, OutputOptions
 if TYPE_CHECKING:
     from burnish.anatomy import Projection
     from burnish.artifacts.adapter import AdapterLayer
+    from burnish.artifacts.copying import FolderCopy
     from burnish.checking import Check
     from burnish.prompts import PromptSet
 
@@ -97,8 +98,7 @@ def write_plan(plan: FolderPlan, output: OutputOptions, layers: Sequence[int], *
         "adapter": adapter_bytes(edited, rank),
         "enhancement": 4 * plan.anatomy.layers * rank * (plan.anatomy.hidden_size + 1),
     }[output.form]
-    source, out = plan.folder.resolve(), output.out.resolve()
-    if source.is_relative_to(out) or out.is_relative_to(source):
+    if overlapping(plan.folder, output.out):
         raise OutputError(f"{output.out} is, holds or lies in the model's own folder {plan.folder}. Pass another path.")
     check_output(output.out, size, overwrite=output.overwrite, resumable=output.form == "model")
     return WritePlan(str(output.out), output.form, size, len(edited), sorted(layers), plan.anatomy.coverage())
@@ -111,11 +111,12 @@ def apply(
     *,
     name: str,
     check: Check | None = None,
+    copy: FolderCopy | None = None,
     progress: Progress | None = None,
 ) -> Applied:
     """Writes an enhancement in one of its forms; the source is never touched.
 
-    name: the base model as the user calls it; check: goes into the card. Raises WrongModelError, QuantisedModelError,
+    name: the base model as the user calls it; check: goes into the card; copy: of this model, started already. Raises WrongModelError, QuantisedModelError,
     OutputExistsError, DiskFullError before anything is written.
     """
     enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
@@ -138,7 +139,9 @@ def apply(
 
     if output.form == "model":
         edits = tensor_edits(plan.checkpoint, plan.edits(enhancement))
-        done = bake(plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, progress=progress)
+        done = bake(
+            plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, copy=copy, progress=progress
+        )
         return Applied(output.out, output.form, done.bytes, done.gains, planned.coverage)
     layers = _adapter_layers(plan, enhancement)
     exact = tuple(_exact_gain(layer.projection, enhancement) for layer in layers)

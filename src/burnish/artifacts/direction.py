@@ -18,7 +18,7 @@ from burnish.maths.statistics import effective_rank
 from burnish.options import GainOptions, Scope, Site, checked_factor, layer_window
 
 LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,9 @@ def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, Any]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     if metadata["format"] != FORMAT:
-        raise InputError(f"{path} has format {metadata['format']}, and this version reads {FORMAT}. Update Burnish.")
+        raise InputError(
+            f"{path} has format {metadata['format']}, and this version reads {FORMAT}. Make it again with this version."
+        )
     return tensors, json.loads(metadata["directions"])
 
 

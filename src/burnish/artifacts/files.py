@@ -30,6 +30,12 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
         )
 
 
+def overlapping(source: Path, out: Path) -> bool:
+    """Whether writing `out` could touch the folder `source`: one is, holds or lies in the other."""
+    one, other = source.resolve(), out.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 def partial_of(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 

@@ -1,7 +1,8 @@
 """`burnish apply`: a direction or enhancement file -> a model, an adapter, or another enhancement file."""
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -11,6 +12,33 @@ from burnish.cli.find import show_plan
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName
 from burnish.options import ModelOptions, OutputOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from burnish.artifacts.copying import FolderCopy
+
+
+@contextmanager
+def _early_copy(
+    model: str, output: OutputOptions, loading: ModelOptions, *, wanted: bool
+) -> "Iterator[FolderCopy | None]":
+    """Starts copying the model while torch is still being loaded, where nothing stands in the way.
+
+    Whatever turns out to be wrong afterwards removes the copy again; a partial output of an earlier run is left to be resumed.
+    """
+    from burnish.artifacts.copying import FolderCopy, model_files
+    from burnish.artifacts.files import check_output, overlapping, partial_of
+    from burnish.model.source import resolve
+
+    folder = resolve(model, revision=loading.revision)
+    if not wanted or output.form != "model" or partial_of(output.out).exists() or overlapping(folder, output.out):
+        yield None
+        return
+    check_output(output.out, sum(p.stat().st_size for p in model_files(folder)), overwrite=output.overwrite)
+    with FolderCopy(folder, output.out) as copy:
+        copy.start()
+        yield copy
 
 
 def apply(
@@ -28,17 +56,18 @@ def apply(
     json: Json = False,
 ) -> None:
     """Write a direction or enhancement as a model, an adapter or an enhancement file. No model is loaded."""
-    from burnish.pipeline import apply as write
-    from burnish.pipeline import open_plan, read_enhancement, write_plan
+    with _early_copy(model, output, loading, wanted=plan_file.exists() and not dry_run) as copy:
+        from burnish.pipeline import apply as write
+        from burnish.pipeline import open_plan, read_enhancement, write_plan
 
-    enhancement = read_enhancement(plan_file, enhancement_factor, layers)
-    plan = open_plan(model, loading, again=force, enhancement=enhancement)
-    if dry_run:
-        planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
-        show_plan(vars(planned), json=json)
-        return
-    with console.progress() as progress:
-        applied = write(plan, enhancement, output, name=model, progress=progress)
+        enhancement = read_enhancement(plan_file, enhancement_factor, layers)
+        plan = open_plan(model, loading, again=force, enhancement=enhancement)
+        if dry_run:
+            planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
+            show_plan(vars(planned), json=json)
+            return
+        with console.progress() as progress:
+            applied = write(plan, enhancement, output, name=model, copy=copy, progress=progress)
     if json:
         console.as_json(applied_summary(applied))
     else:

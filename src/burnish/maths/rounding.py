@@ -32,21 +32,25 @@ def round_along(exact: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     outside = torch.ones(exact.shape[0], dtype=torch.bool)
     outside[order] = False
     carried = coefficients[:, outside] @ (exact[outside].float() - rounded[outside].float())  # [k, inputs]
-    for rows in torch.split(order, ROWS):
-        here = coefficients[:, rows]  # [k, rows]
+    steps = _corrections(coefficients[:, order])
+    for number, rows in enumerate(torch.split(order, ROWS)):
         target = exact[rows].float()
-        kept = (target + _correction(here) @ carried).to(dtype)
+        kept = (target + steps[number, : len(rows)] @ carried).to(dtype)
         rounded[rows] = kept
-        carried.addmm_(here, target - kept.float())
+        carried.addmm_(coefficients[:, rows], target - kept.float())
     return rounded
 
 
-def _correction(coefficients: Tensor) -> Tensor:
-    """The smallest change of these rows [rows, k] that moves each coordinate by one: C^T (C C^T + damping)^-1."""
-    gram = (coefficients @ coefficients.T).double()
-    damping = DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    correction: Tensor = torch.linalg.solve(gram + damping, coefficients.double()).T.float()
-    return correction
+def _corrections(coefficients: Tensor) -> Tensor:
+    """For each few rows of `coefficients` [k, hidden], the smallest change of them that moves each coordinate by one:
+    C^T (C C^T + damping)^-1, [groups, rows, k]."""
+    k, hidden = coefficients.shape
+    padded = torch.nn.functional.pad(coefficients.double(), (0, -hidden % ROWS))
+    groups = padded.view(k, -1, ROWS).transpose(0, 1)  # [groups, k, rows]
+    gram = groups @ groups.transpose(1, 2)
+    damping = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(k, dtype=torch.float64)
+    corrections: Tensor = torch.linalg.solve(gram + damping, groups).transpose(1, 2).float()
+    return corrections
 
 
 def realised_gain(before: Tensor, after: Tensor, edit: LowRankEdit) -> Tensor:

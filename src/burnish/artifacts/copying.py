@@ -1,0 +1,181 @@
+"""A background copy of a model folder into its `.partial` place, with a journal of what is finished.
+
+Needs no torch, so that `burnish apply` can start copying while torch is still being loaded. The journal makes a killed
+run resumable: files are skipped when the same source was copied whole, and edits when they belong to the same recipe.
+"""
+
+import functools
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from burnish.artifacts.files import partial_of
+
+JOURNAL = ".burnish-journal.json"
+BLOCK = 256 << 20  # bytes a kernel copy moves at a time
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Everything in a model folder but version control and caches."""
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
+    )
+
+
+@dataclass
+class Journal:
+    """What of a partial output is finished."""
+
+    path: Path
+    source: str
+    recipe: str | None  # hash of what is written into the copy; None while there are only copies
+    done: dict[str, Any] = field(default_factory=dict)
+    lock: Any = field(default_factory=threading.Lock)
+
+    @staticmethod
+    def open(partial: Path, source: Path) -> "Journal":
+        """Continues a partial output of the same source, else starts a clean one."""
+        path = partial / JOURNAL
+        journal = Journal(path, str(source.resolve()), None)
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["source"] == journal.source:
+                return Journal(path, journal.source, stored["recipe"], stored["done"])
+        journal.restart()
+        return journal
+
+    def restart(self) -> None:
+        """Forgets and removes what is there."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+        self.path.parent.mkdir(parents=True)
+        self.recipe, self.done = None, {}
+        self._write()
+
+    def mark(self, item: str, value: Any) -> None:
+        with self.lock:
+            self.done[item] = value
+            self._write()
+
+    def _write(self) -> None:
+        temporary = self.path.with_suffix(".new")
+        stored = {"source": self.source, "recipe": self.recipe, "done": self.done}
+        temporary.write_text(json.dumps(stored), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+class FolderCopy:
+    """Copies `source` to the `.partial` of `out` in a thread, telling how far each file has come.
+
+    As a context manager it stops the copy on an error and removes the partial output, unless the error is an interrupt: that
+    one is to be resumed.
+    """
+
+    def __init__(self, source: Path, out: Path) -> None:
+        self.source = source
+        self.out = out
+        self.partial = partial_of(out)
+        self.journal = Journal.open(self.partial, source)
+        self._moved = threading.Condition()
+        self._reached: dict[str, int] = {}
+        self._stopped = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "FolderCopy":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop()
+        if kind is not None and issubclass(kind, Exception):
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    @property
+    def started(self) -> bool:
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Begins copying, unless it has begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="burnish-copy")
+            self._thread.start()
+
+    def claim(self, recipe: str) -> None:
+        """Says what will be written into the copy. What another recipe wrote there is thrown away."""
+        if self.journal.recipe not in (None, recipe):
+            assert not self.started, "a copy of another recipe's output must not be started before it is claimed"
+            self.journal.restart()
+        self.journal.recipe = recipe
+
+    def wait_for(self, file: str, end: int) -> bool:
+        """Returns once the first `end` bytes of `file` are in place; False when the copy has stopped before."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._stopped or self._reached.get(file, 0) >= end)
+            return self._reached.get(file, 0) >= end
+
+    def finish(self) -> None:
+        """Waits for the last byte. Raises what stopped the copy."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        with self._moved:
+            self._stopped = True
+            self._moved.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for path in model_files(self.source):
+                self._copy(path, str(path.relative_to(self.source)))
+        except OSError as error:
+            self._error = error
+        finally:
+            with self._moved:
+                self._stopped = True
+                self._moved.notify_all()
+
+    def _copy(self, path: Path, name: str) -> None:
+        status = path.stat()
+        identity = [status.st_size, status.st_mtime_ns]
+        if self.journal.done.get(f"copy {name}") != identity:
+            target = self.partial / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(path, target, functools.partial(self._report, name))
+            self.journal.mark(f"copy {name}", identity)
+        self._report(name, status.st_size)
+
+    def _report(self, file: str, reached: int) -> None:
+        with self._moved:
+            if self._stopped:
+                raise InterruptedError("the copy was stopped")
+            self._reached[file] = reached
+            self._moved.notify_all()
+
+
+def copy_file(source: Path, target: Path, report: Callable[[int], None] = lambda reached: None) -> None:
+    """Copies inside the kernel (a clone where the file system can), following links; the copy is writable."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        size = left = os.fstat(reader.fileno()).st_size
+        while left:
+            try:
+                moved = os.copy_file_range(reader.fileno(), writer.fileno(), min(BLOCK, left))
+            except OSError:
+                if left != size:
+                    raise
+                moved = 0
+            if moved == 0:
+                shutil.copyfileobj(reader, writer, BLOCK)
+                return
+            left -= moved
+            report(size - left)
