@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from burnish.artifacts.adapter import AdapterLayer
     from burnish.artifacts.copying import FolderCopy
     from burnish.checking import Check
-    from burnish.prompts import PromptSet
 
 Progress = Callable[[str, int, int], None]
 PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
@@ -233,11 +232,3 @@ def verify_folders(
     return verify(
         plan.checkpoint, copy.checkpoint, plan.anatomy.attention(), scales=plan.norm_scales(), progress=progress
     )
-
-
-def limited(prompts: PromptSet, count: int) -> PromptSet:
-    """Every k-th prompt, so that a short check covers the whole set."""
-    if len(prompts) <= count:
-        return prompts
-    step = len(prompts) / count
-    return PromptSet(prompts.name, tuple(prompts.prompts[int(i * step)] for i in range(count)))

@@ -128,7 +128,9 @@ class Checkpoint:
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """(header, offset of the data) of a safetensors file. Raises ModelError for a damaged one."""
+    """(header, offset of the data) of a safetensors file. Raises ModelError for a missing or damaged one."""
+    if not path.is_file():
+        raise ModelError(f"{path} is missing, and the checkpoint's index names it. Download the model again.")
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1

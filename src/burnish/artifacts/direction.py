@@ -18,7 +18,8 @@ from burnish.maths.statistics import effective_rank
 from burnish.options import GainOptions, Scope, Site, checked_factor, layer_window
 
 LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
-FORMAT = "2"
+FORMAT = 1
+HEADER = "burnish"  # metadata key
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,24 @@ class Enhancement:
 
 def kind_of(path: Path) -> str:
     """'direction' or 'enhancement'. Raises InputError for any other file."""
+    return str(_header(path)["kind"])
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The metadata of one of our files. Raises InputError for any other file, or one of another format."""
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as a direction or enhancement: {error}. Check the path.") from error
-    if metadata.get("burnish") not in ("direction", "enhancement"):
+    if HEADER not in metadata:
         raise InputError(f"{path} was not written by Burnish. Pass a file made by `burnish find` or `burnish enhance`.")
-    return str(metadata["burnish"])
+    header: dict[str, Any] = json.loads(metadata[HEADER])
+    if header["format"] != FORMAT:
+        raise InputError(
+            f"{path} has format {header['format']}, and this version reads {FORMAT}. Make it again with this version."
+        )
+    return header
 
 
 def _save(
@@ -208,29 +219,21 @@ def _save(
         }
         for d in directions
     ]
-    metadata = {
-        "burnish": kind,
-        "format": FORMAT,
-        "version": __version__,
-        "directions": json.dumps(headers, ensure_ascii=False, sort_keys=True),
-    }
+    header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": headers}
+    # One key only: several would be stored in an order that differs from run to run.
+    metadata = {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
     with written(path, overwrite=overwrite) as partial:
         save_file({k: v.float().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
     return path
 
 
 def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    found = kind_of(path)
-    if found != kind:
-        raise InputError(f"{path} holds a {found}, and a {kind} is needed here.")
+    header = _header(path)
+    if header["kind"] != kind:
+        raise InputError(f"{path} holds a {header['kind']}, and a {kind} is needed here.")
     with safe_open(str(path), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    if metadata["format"] != FORMAT:
-        raise InputError(
-            f"{path} has format {metadata['format']}, and this version reads {FORMAT}. Make it again with this version."
-        )
-    return tensors, json.loads(metadata["directions"])
+    return tensors, header["directions"]
 
 
 def _direction(header: dict[str, Any], vectors: Tensor) -> Direction:

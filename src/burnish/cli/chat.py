@@ -104,3 +104,4 @@ def _side_by_side(model: "Model", plan: "Enhancement | None", question: str, tok
             for piece in pieces:
                 texts[kind] += piece
                 live.update(table())
+    console.stdout.print()

@@ -12,6 +12,7 @@ from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_cont
 from burnish.options import FindOptions, GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
+    from burnish.checking import Check
     from burnish.pipeline import Applied
 
 CHECK_PROMPTS = 24
@@ -35,7 +36,7 @@ def enhance(
     from burnish.checking import check
     from burnish.model.model import load
     from burnish.options import checked_factor, layer_window
-    from burnish.pipeline import apply, limited, open_plan, require_direction, write_plan
+    from burnish.pipeline import apply, open_plan, require_direction, write_plan
 
     factor = checked_factor(gains.enhancement_factor)
     contrast = read_contrast(prompts or PromptOptions(), finding.position)
@@ -55,7 +56,7 @@ def enhance(
     enhancement = direction.enhancement(factor, layers=gains.layers)
     with console.progress() as progress:
         checked = (
-            check(loaded, enhancement, limited(contrast.general, check_prompts), progress=progress)
+            check(loaded, enhancement, contrast.general.spread(check_prompts), progress=progress)
             if check_prompts
             else None
         )
@@ -67,16 +68,21 @@ def enhance(
     }
     if json:
         console.as_json(result)
-        return
-    show_direction(direction)
-    show_applied(applied)
-    if checked:
+    else:
+        show_direction(direction)
+        show_applied(applied)
+        show_check(checked)
+    _next(model, applied)
+
+
+def show_check(checked: "Check | None") -> None:
+    """The closing check in two lines."""
+    if checked is not None:
         console.data(f"Check: {checked.verdict}")
         console.data(
             f"  {checked.prompts} general prompts, KL mean {checked.kl_mean:.4f}, 95th percentile {checked.kl_p95:.3f} nats per token; "
             f"repeated 4-grams {checked.repetition_base:.1%} -> {checked.repetition_enhanced:.1%}"
         )
-    _next(model, applied)
 
 
 def applied_summary(applied: "Applied") -> dict[str, Any]:

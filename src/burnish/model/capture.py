@@ -20,7 +20,8 @@ from burnish.options import Site
 
 Progress = Callable[[int], None]
 # Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
-CPU_TOKENS, GPU_TOKENS = 384, 8192
+CPU_TOKENS, GPU_TOKENS = 512, 8192
+BATCH_OVERHEAD = 20  # tokens that could be run in the time a further batch costs
 SHORTEST_PREFIX = 4  # tokens worth a pass of their own
 
 
@@ -80,27 +81,39 @@ def capture(
     prefix = prefix if cache is not None else 0
     lengths = [len(s.tokens) - prefix for s in sequences]
     order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))
+    sizes = batches([lengths[i] for i in order], tokens)
     while order:
-        rows = order[: fitting([lengths[i] for i in order], tokens)]
+        rows = order[: sizes[0]]
         try:
             states = _run(model, [sequences[i] for i in rows], prefix, cache, site, layers)
         except torch.OutOfMemoryError:
             if len(rows) == 1:
                 raise
-            tokens = len(rows) // 2 * lengths[rows[-1]]
+            sizes = batches([lengths[i] for i in order], len(rows) // 2 * lengths[rows[-1]])
             continue
         consume(rows, states)
-        order = order[len(rows) :]
+        order, sizes = order[len(rows) :], sizes[1:]
         if progress is not None:
             progress(len(rows))
 
 
-def fitting(lengths: Sequence[int], tokens: int) -> int:
-    """How many of the sequences (shortest first) fit `tokens` when padded to the longest of them; at least one."""
-    count = 1
-    while count < len(lengths) and (count + 1) * lengths[count] <= tokens:
-        count += 1
-    return count
+def batches(lengths: Sequence[int], tokens: int) -> list[int]:
+    """Cuts sequences (shortest first) into batches of at most `tokens`, padding included, so that the padding and an overhead
+    a batch cost least; returns the batches' sizes. A sequence longer than `tokens` stands alone."""
+    cost = [0.0] + [float("inf")] * len(lengths)
+    start = [0] * (len(lengths) + 1)
+    for end in range(1, len(lengths) + 1):
+        longest = lengths[end - 1]
+        for first in range(end - 1, max(-1, end - 1 - max(1, tokens // longest)), -1):
+            total = cost[first] + (end - first) * longest + BATCH_OVERHEAD
+            if total < cost[end]:
+                cost[end], start[end] = total, first
+    sizes: list[int] = []
+    end = len(lengths)
+    while end:
+        sizes.append(end - start[end])
+        end = start[end]
+    return sizes[::-1]
 
 
 def _shared_prefix(sequences: Sequence[Tokens]) -> int:

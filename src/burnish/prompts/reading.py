@@ -59,6 +59,12 @@ class PromptSet:
             self.name, tuple(p for i, p in enumerate(self.prompts) if i not in chosen)
         )
 
+    def spread(self, count: int) -> "PromptSet":
+        """At most `count` prompts, evenly spaced, so that every part of the set is there."""
+        if len(self) <= count:
+            return self
+        return PromptSet(self.name, tuple(self.prompts[i * len(self) // count] for i in range(count)))
+
     def joined(self, other: "PromptSet") -> "PromptSet":
         return PromptSet(f"{self.name} + {other.name}", self.prompts + other.prompts)
 

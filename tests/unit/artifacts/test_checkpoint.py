@@ -1,0 +1,72 @@
+"""Checkpoints are read header by header; damaged and quantised ones are refused in words."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from burnish.artifacts.checkpoint import Checkpoint
+from burnish.errors import ModelError, QuantisedModelError
+
+NAME = "model.layers.0.self_attn.o_proj"
+
+
+def stored(folder: Path, tensors: dict[str, torch.Tensor], file: str = "model.safetensors") -> Checkpoint:
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / file)
+    return Checkpoint(folder)
+
+
+def test_a_tensor_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    weight = torch.randn(4, 6).bfloat16()
+    found = stored(tmp_path / "m", {f"{NAME}.weight": weight})
+    assert torch.equal(found.read(f"{NAME}.weight"), weight)
+    assert found.tensors[f"{NAME}.weight"].end - found.tensors[f"{NAME}.weight"].start == 48
+
+
+def test_a_wrapper_prefix_does_not_matter(tmp_path: Path) -> None:
+    found = stored(tmp_path / "m", {f"language_model.{NAME}.weight": torch.zeros(4, 6)})
+    assert found.match(f"model.language_model.{NAME[6:]}", "weight", (4, 6)) == f"language_model.{NAME}.weight"
+
+
+def test_the_fingerprint_sees_names_types_and_bytes(tmp_path: Path) -> None:
+    weights = {f"{NAME}.weight": torch.zeros(4, 6)}
+    one = stored(tmp_path / "a", weights).fingerprint
+    assert stored(tmp_path / "b", weights).fingerprint == one
+    others = [
+        {"other": torch.zeros(4, 6)},
+        {f"{NAME}.weight": torch.zeros(4, 6).half()},
+        {f"{NAME}.weight": torch.ones(4, 6)},
+    ]
+    assert len({stored(tmp_path / str(i), w).fingerprint for i, w in enumerate(others)} | {one}) == 4
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {f"{NAME}.weight": torch.zeros(12, 1, dtype=torch.uint8)},
+        {f"{NAME}.qweight": torch.zeros(3, 6, dtype=torch.int32)},
+    ],
+)
+def test_packed_weights_are_refused_with_both_ways_out(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(QuantisedModelError, match=r"--form adapter.*original"):
+        stored(tmp_path / "m", tensors).match(NAME, "weight", (4, 6))
+
+
+def test_a_missing_tensor_says_that_config_and_weights_disagree(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="do not belong together"):
+        stored(tmp_path / "m", {"other": torch.zeros(2)}).match(NAME, "weight", (4, 6))
+
+
+def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no \.safetensors"):
+        _ = Checkpoint(tmp_path).tensors
+    (tmp_path / "model.safetensors").write_bytes(b"\x01\x02")
+    with pytest.raises(ModelError, match="not a complete safetensors"):
+        _ = Checkpoint(tmp_path).tensors
+    index = {"weight_map": {"a": "gone.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"gone\.safetensors"):
+        _ = Checkpoint(tmp_path).tensors

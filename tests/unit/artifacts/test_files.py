@@ -1,0 +1,80 @@
+"""Nothing is half-written, nothing is silently lost."""
+
+import errno
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from burnish.artifacts.files import check_output, overlapping, publish, written
+from burnish.errors import DiskFullError, OutputError, OutputExistsError
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), written(tmp_path / "out", overwrite=False) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_overwrite_keeps_the_old_output(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    out.write_text("old")
+    with pytest.raises(RuntimeError), written(out, overwrite=True) as partial:
+        partial.write_text("new")
+        raise RuntimeError
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_publishing_replaces_what_stood_there(tmp_path: Path, kind: str) -> None:
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    for path, text in ((out, "old"), (partial, "new")):
+        if kind == "folder":
+            path.mkdir()
+            path = path / "file"
+        path.write_text(text)
+    publish(partial, out)
+    assert (out / "file" if kind == "folder" else out).read_text() == "new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_existing_output_is_refused_unless_it_is_an_empty_folder(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "deep", 0, overwrite=False)
+    (tmp_path / "empty").mkdir()
+    check_output(tmp_path / "empty", 0, overwrite=False)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        check_output(tmp_path / "file", 0, overwrite=False)
+    check_output(tmp_path / "file", 0, overwrite=True)
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written to"):
+        check_output(tmp_path / "file" / "out", 0, overwrite=False)
+
+
+def test_a_full_disk_is_seen_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100 << 20))
+    check_output(tmp_path / "out", 30 << 20, overwrite=False)
+    with pytest.raises(DiskFullError, match="104,857,600 free"):
+        check_output(tmp_path / "out", 50 << 20, overwrite=False)
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DiskFullError, match="filled up"), written(tmp_path / "out", overwrite=False) as partial:
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overlapping_folders(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (tmp_path / "link").symlink_to(model)
+    assert all(overlapping(model, p) for p in (model, model / "out", tmp_path, tmp_path / "link", model / "." / "x"))
+    assert not overlapping(model, tmp_path / "model-enhanced")
