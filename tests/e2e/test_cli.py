@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -337,14 +336,22 @@ def test_every_public_name_is_there() -> None:
 def test_ctrl_c_ends_without_a_traceback_and_without_an_output(
     tiny_folder: Folders, files: tuple[str, ...], tmp_path: Path
 ) -> None:
-    command = [BURNISH, "enhance", str(tiny_folder("llama")), *files, "-o", str(tmp_path / "out")]
+    command = [
+        BURNISH,
+        "enhance",
+        str(tiny_folder("llama")),
+        *files,
+        "-o",
+        str(tmp_path / "out"),
+        "--check-prompts",
+        "140",
+    ]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}
     )
     assert process.stderr is not None
     while "Plan:" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
