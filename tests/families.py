@@ -8,7 +8,7 @@ import tokenizers
 import torch
 import transformers
 
-from burnish.model.loading import relax_head_check
+from burnish.model.loading import auto_class, relax_head_check
 
 VOCABULARY = 300
 SMALL = {
@@ -67,7 +67,19 @@ def small(model_type: str, layers: int = 3, projections: int = 3, **sizes: Any) 
     return Family(model_type, {**SMALL, **sizes}, layers, projections)
 
 
-HYBRID = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
+HYBRID = ["linear_attention", "full_attention"] * 2
+SLIDING = ["sliding_attention", "full_attention"] * 2
+FOUR = {"num_hidden_layers": 4}
+DELTA = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 FAMILIES = {
     "llama": small("llama"),
     "llama-biased": small("llama", attention_bias=True),
@@ -141,6 +153,145 @@ FAMILIES = {
         mamba_d_state=4,
         use_mamba_kernels=False,
     ),
+    "gemma3n": small(
+        "gemma3n_text",
+        4,
+        4,
+        **FOUR,
+        head_dim=8,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY,
+        num_kv_shared_layers=0,
+        laurel_rank=4,
+        intermediate_size=[48] * 4,
+        activation_sparsity_pattern=[0.0] * 4,
+        layer_types=SLIDING,
+        altup_num_inputs=2,
+    ),
+    "gemma4-two-shapes": small(
+        "gemma4_text",
+        4,
+        4,
+        **FOUR,
+        head_dim=8,
+        global_head_dim=16,
+        hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=VOCABULARY,
+        layer_types=SLIDING,
+        num_kv_shared_layers=0,
+    ),
+    "vaultgemma": small("vaultgemma", head_dim=16, sliding_window=64),
+    "seed_oss": small("seed_oss", head_dim=16, attention_out_bias=True),
+    "ernie4_5": small("ernie4_5", head_dim=16),
+    "apertus": small("apertus"),
+    "arcee": small("arcee"),
+    "helium": small("helium", head_dim=8),
+    "nanochat": small("nanochat"),
+    "qwen2_moe": small("qwen2_moe", **MOE, shared_expert_intermediate_size=16),
+    "qwen3_5": small("qwen3_5_text", 4, 4, **FOUR, **DELTA, layer_types=HYBRID, head_dim=16),
+    "minimax": small("minimax", 4, 4, **MOE, **FOUR, head_dim=8, layer_types=HYBRID),
+    "minimax_m2": small("minimax_m2", **MOE, head_dim=16),
+    "mimo_v2_flash": small("mimo_v2_flash", **MOE, head_dim=8, v_head_dim=16),
+    "kimi_linear": small("kimi_linear", **{**MOE, **MLA}),
+    "olmo_hybrid": small(
+        "olmo_hybrid",
+        4,
+        4,
+        **FOUR,
+        layer_types=HYBRID,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=16,
+    ),
+    "afmoe": small("afmoe", **MOE, head_dim=8, sliding_window=64),
+    "glm4_moe": small("glm4_moe", **MOE, head_dim=8, n_group=1, topk_group=1, first_k_dense_replace=1),
+    "phimoe": small("phimoe", **MOE, attention_bias=True),
+    "persimmon": small("persimmon"),
+    "codegen": Family("codegen", {**OLD, "rotary_dim": 4}),
+    "gpt_neox-sequential": small("gpt_neox", use_parallel_residual=False),
+    "opt-350m": small("opt", ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
+    "xglm": Family(
+        "xglm",
+        {
+            "vocab_size": VOCABULARY,
+            "d_model": 32,
+            "num_layers": 3,
+            "attention_heads": 4,
+            "ffn_dim": 48,
+            "max_position_embeddings": 256,
+        },
+    ),
+    "biogpt": small("biogpt"),
+    "modernbert-decoder": small("modernbert-decoder", num_key_value_heads=4),
+    "bitnet": small("bitnet"),
+    "minicpm3": small("minicpm3", **MLA),
+    "cohere2": small("cohere2", sliding_window=64),
+    "granitemoehybrid": small(
+        "granitemoehybrid",
+        4,
+        2,
+        **MOE,
+        **FOUR,
+        **MAMBA,
+        layer_types=["mamba", "attention"] * 2,
+        shared_intermediate_size=16,
+    ),
+    "bamba": small("bamba", 4, 2, **FOUR, **MAMBA, attn_layer_indices=[1, 3]),
+    "nemotron_h": small(
+        "nemotron_h",
+        4,
+        1,
+        **MOE,
+        **FOUR,
+        hybrid_override_pattern="M*M-",
+        mamba_num_heads=8,
+        mamba_head_dim=8,
+        ssm_state_size=8,
+        n_groups=1,
+        head_dim=8,
+        moe_shared_expert_intermediate_size=16,
+        n_group=1,
+        topk_group=1,
+    ),
+    "falcon_h1": small("falcon_h1", **MAMBA, mamba_d_ssm=64, head_dim=8),
+    "lfm2": small("lfm2", 4, 2, **FOUR, layer_types=["conv", "full_attention"] * 2, block_ff_dim=48),
+    "recurrent_gemma": small(
+        "recurrent_gemma",
+        3,
+        1,
+        lru_width=32,
+        attention_window_size=64,
+        block_types=["recurrent", "recurrent", "attention"],
+    ),
+    "deepseek_v2": small("deepseek_v2", **{**MOE, **MLA}),
+    "deepseek_v4": small("deepseek_v4", **{**MOE, **MLA}, o_groups=2, o_lora_rank=8, head_dim=8),
+    "gemma3-vision": Family(
+        "gemma3", {"text_config": {**SMALL, "head_dim": 16, "sliding_window": 64}, "vision_config": VISION}
+    ),
+    "llava": Family(
+        "llava",
+        {
+            "text_config": {**SMALL, "model_type": "llama"},
+            "vision_config": {**VISION, "model_type": "clip_vision_model"},
+        },
+    ),
+    "qwen2_5_vl": Family(
+        "qwen2_5_vl",
+        {
+            "text_config": {
+                **SMALL,
+                "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+            },
+            "vision_config": {
+                "depth": 1,
+                "hidden_size": 16,
+                "num_heads": 2,
+                "intermediate_size": 16,
+                "out_hidden_size": 32,
+            },
+        },
+    ),
 }
 
 
@@ -153,7 +304,8 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
     if name == "kanana":
         relax_head_check()
-    model = transformers.AutoModelForCausalLM.from_config(build_config(FAMILIES[name]), dtype=dtype).eval()
+    config = build_config(FAMILIES[name])
+    model = auto_class(config).from_config(config, dtype=dtype).eval()
     with torch.no_grad():
         generator = torch.Generator().manual_seed(7)
         for parameter in model.parameters():

@@ -6,6 +6,7 @@ decides the layout (GPT-2's `Conv1D` stores [in, out]; GPT-BigCode has the same 
 any device, "meta" included, so that a plan costs no weights.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +36,10 @@ MIXERS: dict[str, MixerKind] = {
 NOT_WRITING = ("shared_transformer", "shared_transf")
 # The names of output projections, best first; a map with another name is taken only when it is the mixer's last.
 OUTPUT_NAMES = ("o_b_proj", "o_proj", "out_proj", "c_proj", "dense", "Wo", "wo", "linear_out", "output")
+# Maps into attention are never taken for the one out of it, even where they are square.
+INPUT_NAMES = re.compile(
+    r"(^|_)(q|k|v|kv|qk|qkv|query|key|value|gate|g|b|a|f|z|in|x|beta|alpha|router)(_|\d|$)|^(W|c_)?(q|k|v|qkv|attn)$"
+)
 # Norms between the projection and the residual addition. `post_attention_layernorm` is one only where the layer has no
 # pre-attention norm (OLMo 2, EXAONE 4) or has a separate pre-feed-forward norm (Gemma 2 and 3).
 ALWAYS_POST_NORMS = ("post_self_attn_layernorm",)
@@ -138,7 +143,7 @@ def find_anatomy(model: nn.Module, hidden_size: int, expected_layers: int | None
             projections.extend(fresh)
         elif found:
             skipped.append(SkippedLayer(index, "its weights are those of an earlier layer"))
-        else:
+        if not found or any(name in NOT_WRITING for name, _ in layer.named_children()):
             skipped.append(SkippedLayer(index, _why_none(layer)))
     anatomy = Anatomy(stack_path, len(stack), hidden_size, tuple(projections), tuple(skipped))
     if not anatomy.attention():
@@ -188,6 +193,8 @@ def _layer_projections(
                 continue
             inner, linear, (layout, outputs, inputs) = found
             mixer_kind = _mixer_kind(kind, module)
+            if mixer_kind is None:
+                continue
             yield (
                 Projection(
                     layer=index,
@@ -203,12 +210,15 @@ def _layer_projections(
             )
 
 
-def _mixer_kind(kind: MixerKind, mixer: nn.Module) -> MixerKind:
-    """Some hybrids call every mixer `mixer` or `temporal_block`: one with queries and keys is attention."""
+def _mixer_kind(kind: MixerKind, mixer: nn.Module) -> MixerKind | None:
+    """Some hybrids call every block of a layer `mixer`: one with queries and keys is attention, one without any map into a
+    state is a feed-forward network."""
     names = {name.rsplit(".", 1)[-1] for name, _ in mixer.named_modules()}
-    if kind == "state_space" and {"q_proj", "k_proj"} <= names:
+    if kind != "state_space":
+        return kind
+    if {"q_proj", "k_proj"} <= names:
         return "attention"
-    return kind
+    return kind if names & {"in_proj", "conv1d", "conv_1d", "linear_x"} else None
 
 
 def _output_map(mixer: nn.Module, hidden_size: int) -> tuple[str, nn.Module, tuple[Layout, int, int]] | None:
@@ -221,7 +231,8 @@ def _output_map(mixer: nn.Module, hidden_size: int) -> tuple[str, nn.Module, tup
         for entry in reversed(fitting):
             if entry[0].rsplit(".", 1)[-1] == wanted:
                 return entry
-    return fitting[-1] if fitting else None
+    others = [entry for entry in fitting if not INPUT_NAMES.search(entry[0].rsplit(".", 1)[-1])]
+    return others[-1] if others else None
 
 
 def _post_norm(layer: nn.Module, path: str) -> str | None:
@@ -249,7 +260,7 @@ def _why_none(layer: nn.Module) -> str:
         for path, parameter in getattr(layer, name).named_parameters()
         if parameter.ndim == 3
     ]
-    return f"weights packed per expert ({', '.join(packed[:2])})" if packed else "no linear map with hidden-size output"
+    return f"weights packed per expert ({', '.join(packed[:2])})" if packed else "no linear map to the residual stream"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,14 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder's weights, read lazily."""
+    """A model folder's weights, read lazily.
+
+    module_names: asked when a module's tensor is not stored under the module's own name; gives, for architectures whose
+    tensors are renamed on loading, the stored name of each tensor by its name in the loaded model.
+    """
 
     folder: Path
+    module_names: Callable[[], Mapping[str, str]] = field(default=dict, compare=False)
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -75,23 +81,21 @@ class Checkpoint:
     def match(self, path: str, suffix: str, shape: tuple[int, ...]) -> str:
         """The name under which module `path` stores `suffix` ("weight", "bias").
 
-        Wrappers store the same module under another prefix, so that the longest common ending decides, and the shape
-        must agree. Raises QuantisedModelError or ModelError.
+        Its own name, or the one it is renamed from on loading, or (wrappers store a module under another prefix) the longest
+        common ending; the shape must agree. Raises QuantisedModelError or ModelError.
         """
         wanted = f"{path}.{suffix}"
-        parts = wanted.split(".")
-        for start in range(len(parts)):
-            ending = ".".join(parts[start:])
-            found = [n for n in self.tensors if n == ending or n.endswith("." + ending)]
-            if not found:
-                continue
-            fitting = [n for n in found if self.tensors[n].shape == shape]
-            if len(fitting) == 1 and self.tensors[fitting[0]].dtype in DTYPES:
-                return fitting[0]
-            if start >= len(parts) - 3 and len(found) > 1:
-                break
+        found = [wanted] if wanted in self.tensors else []
+        if not found:
+            renamed = self.module_names().get(wanted)
+            found = [renamed] if renamed is not None else self._endings(wanted)
+        fitting = [n for n in found if self.tensors[n].shape == shape]
+        if len(fitting) == 1 and self.tensors[fitting[0]].dtype in DTYPES:
+            return fitting[0]
+        if len(found) == 1:
+            stored = self.tensors[found[0]]
             raise QuantisedModelError(
-                f"'{found[0]}' is stored as {self.tensors[found[0]].dtype} {list(self.tensors[found[0]].shape)}, not as floating "
+                f"'{stored.name}' is stored as {stored.dtype} {list(stored.shape)}, not as floating "
                 f"point {list(shape)}: these weights are quantised or packed and cannot be edited in place. "
                 "Write --form adapter instead, or pass the original (unquantised) weights."
             )
@@ -104,6 +108,17 @@ class Checkpoint:
         raise ModelError(
             f"The checkpoint has no tensor for '{wanted}' of shape {list(shape)}. The folder's config and weights do not belong together."
         )
+
+    def _endings(self, wanted: str) -> list[str]:
+        """The tensors that share the longest ending with `wanted`, down to the layer's number."""
+        parts = wanted.split(".")
+        last = max((i for i, part in enumerate(parts) if part.isdigit()), default=len(parts) - 1)
+        for start in range(1, last + 1):
+            ending = ".".join(parts[start:])
+            found = [n for n in self.tensors if n == ending or n.endswith("." + ending)]
+            if found:
+                return found
+        return []
 
     @property
     def bytes(self) -> int:

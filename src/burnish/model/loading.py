@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
         del config.quantization_config
     try:
         with torch.device("meta"):
-            return _auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
+            return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
     except (ImportError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(
             f"The architecture of {folder} ('{config.model_type}') cannot be built: {str(error).strip()} "
@@ -107,7 +107,20 @@ def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
     return find_anatomy(model, hidden_size, getattr(text, "num_hidden_layers", None))
 
 
-def _auto_class(config: Any) -> Any:
+def module_names(network: Any, stored: Iterable[str]) -> dict[str, str]:
+    """The stored name of each tensor by the name it has in the loaded model; the library renames those of some
+    architectures while loading (OLMo hybrid, DeepSeek V4)."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(network)
+    renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+    converters = [t for t in transforms if isinstance(t, WeightConverter)]
+    state, prefix = network.state_dict(), network.base_model_prefix
+    return {rename_source_key(name, renamings, converters, prefix, state)[0]: name for name in stored}
+
+
+def auto_class(config: Any) -> Any:
     """The causal language model class, or the multimodal one where the config has no causal mapping."""
     if type(config) in transformers.AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map"):
         return transformers.AutoModelForCausalLM
@@ -131,7 +144,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     if options.attn_implementation:
         arguments["attn_implementation"] = options.attn_implementation
     with quiet():
-        model = _auto_class(config).from_pretrained(folder, **arguments)
+        model = auto_class(config).from_pretrained(folder, **arguments)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
     model.requires_grad_(False)
     return model.eval(), tokenizer

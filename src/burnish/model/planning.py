@@ -26,7 +26,12 @@ class FolderPlan:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.folder)
+        return Checkpoint(self.folder, self._module_names)
+
+    def _module_names(self) -> dict[str, str]:
+        from burnish.model.loading import module_names
+
+        return module_names(self.network, self.checkpoint.tensors)
 
     @cached_property
     def network(self) -> nn.Module:
