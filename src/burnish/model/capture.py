@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
+from burnish.model.loading import text_config
 from burnish.model.model import Model
 from burnish.options import Site
 
@@ -182,13 +183,15 @@ def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site
 @contextmanager
 def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Site, layers: int) -> Iterator[None]:
     stack = model.network.get_submodule(model.anatomy.stack)
+    stream = getattr(text_config(model.network.config), "altup_active_idx", None)
     handles = []
     try:
         for index in range(layers):
             block = stack[index]
             stop = index == layers - 1 and layers < model.anatomy.layers
             if site == "residual":
-                handles.append(block.register_forward_hook(_keep(states, index, first, last, stop=stop)))
+                hook = _keep(states, index, first, last, stop=stop, stream=stream)
+                handles.append(block.register_forward_hook(hook))
                 continue
             if stop:
                 handles.append(block.register_forward_hook(_stop))
@@ -206,13 +209,13 @@ def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
     raise _StopError
 
 
-def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool) -> Any:
+def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
     single = bool((first == last).all())
     rows = torch.arange(len(first))
 
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
-        hidden = hidden.view(len(first), -1, hidden.shape[-1])
+        hidden = one_stream(hidden, stream).view(len(first), -1, hidden.shape[-1])
         if single:
             kept = hidden[rows, last]
         else:
@@ -225,3 +228,14 @@ def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool
             raise _StopError
 
     return hook
+
+
+def one_stream(hidden: Tensor, stream: int | None) -> Tensor:
+    """A block's output without the parallel residual streams that some architectures carry.
+
+    stream: the one that attention writes to, of [streams, rows, tokens, hidden] (Gemma 3n); without it several streams
+    [rows, tokens, streams, hidden] are averaged (DeepSeek V4), and three dimensions are left as they are.
+    """
+    if hidden.ndim < 4:
+        return hidden
+    return hidden.mean(2) if stream is None else hidden[stream]
