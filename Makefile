@@ -17,8 +17,8 @@ demo: $(STAMP)  ## enhance a real model and show both answers
 	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite \
 	  --enhancement-factor 0.5 --layers 50%.. --scope per-layer --dtype bfloat16
 	$(BIN)/burnish verify smollm2-135m demo/model
-	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 90 \
-	  --prompt "Describe a rainy evening in the harbour." --prompt "What is photosynthesis?"
+	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 80 \
+	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
 
 test: $(STAMP)  ## every test, the slower ones on the real model included
 	$(BIN)/burnish models pull smollm2-135m

@@ -347,3 +347,41 @@ def save(
     model.save_pretrained(folder, max_shard_size=shard)
     build_tokenizer(template=template).save_pretrained(folder)
     return folder
+
+
+def save_gguf(path: Path) -> Path:
+    """Writes a tiny llama with a byte-level tokenizer as an F32 GGUF file."""
+    import gguf
+
+    model = build("llama")
+    sizes = model.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(sizes.max_position_embeddings)
+    writer.add_embedding_length(sizes.hidden_size)
+    writer.add_block_count(sizes.num_hidden_layers)
+    writer.add_feed_forward_length(sizes.intermediate_size)
+    writer.add_head_count(sizes.num_attention_heads)
+    writer.add_head_count_kv(sizes.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(sizes.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(sizes.hidden_size // sizes.num_attention_heads)
+    tokens = list(build_tokenizer().get_vocab())
+    tokens += ["ab", *(f"<extra{i}>" for i in range(VOCABULARY - len(tokens) - 1))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["a b"])
+    writer.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, sizes.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        values = tensor
+        for projection, heads in (("q_proj", sizes.num_attention_heads), ("k_proj", sizes.num_key_value_heads)):
+            if projection in name:  # GGUF stores rotary halves interleaved
+                values = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

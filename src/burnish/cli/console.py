@@ -34,6 +34,13 @@ def hint(command: str) -> None:
 
 
 @contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner on a terminal while something without countable steps goes on."""
+    with stderr.status(what):
+        yield
+
+
+@contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars on stderr: call with (what, done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

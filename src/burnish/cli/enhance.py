@@ -40,7 +40,8 @@ def enhance(
 
     factor = checked_factor(gains.enhancement_factor)
     contrast = read_contrast(prompts or PromptOptions(), finding.position)
-    plan = open_plan(model, loading, again=finding.force)
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+        plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
     planned = write_plan(plan, output, list(window) if factor else [])
@@ -50,7 +51,8 @@ def enhance(
     if dry_run:
         show_plan(vars(planned), json=json)
         return
-    loaded = load(model, loading)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
     enhancement = direction.enhancement(factor, layers=gains.layers)

@@ -34,13 +34,15 @@ def find(
 
     contrast = read_contrast(prompts or PromptOptions(), finding.position)
     check_output(out, 0, overwrite=overwrite)
-    plan = open_plan(model, loading, again=finding.force)
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+        plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     if dry_run:
         size = 4 * plan.anatomy.layers * plan.anatomy.hidden_size
         show_plan({"out": str(out), "form": "direction", "bytes": size, "coverage": plan.anatomy.coverage()}, json=json)
         return
-    loaded = load(model, loading)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
     direction.save(out, overwrite=overwrite)

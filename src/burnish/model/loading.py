@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -89,7 +90,7 @@ def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
     try:
         with torch.device("meta"):
             return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
-    except (ImportError, ValueError, TypeError, AttributeError) as error:
+    except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(
             f"The architecture of {folder} ('{config.model_type}') cannot be built: {str(error).strip()} "
             "Check its config.json, or install what the message names."
@@ -167,7 +168,8 @@ def quiet() -> Iterator[None]:
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Dequantises a GGUF file into a Hugging Face folder (bfloat16) with no trace of GGUF in its config."""
-    with quiet():
+    # The library's bars for single tensors know no off switch; they go to standard error.
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent,

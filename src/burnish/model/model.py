@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
+from transformers import GenerationConfig
 
 from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
@@ -47,10 +49,17 @@ class Model:
         """The text the model reads, up to where its answer begins."""
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
         turns = [{"role": role, "content": content} for role, content in prompt.messages]
-        if system is not None and self.chat_template:
-            turns = [{"role": "system", "content": system}, *turns]
         if not self.chat_template:
             return "\n\n".join([system or "", *(t["content"] for t in turns)]).strip()
+        if system is None:
+            return self._templated(turns)
+        try:
+            return self._templated([{"role": "system", "content": system}, *turns])
+        except TemplateError:  # templates without a system turn say so: the words go before the first turn's
+            first = {**turns[0], "content": f"{system}\n\n{turns[0]['content']}"}
+            return self._templated([first, *turns[1:]])
+
+    def _templated(self, turns: list[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
@@ -85,22 +94,27 @@ class Model:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        out: Tensor = self.network.generate(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            max_new_tokens=tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
-        )
+        with self._greedy(pad):
+            out: Tensor = self.network.generate(
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=tokens
+            )
         stops = self.stop_tokens
         answers = []
         for row in out[:, width:].tolist():
             end = next((i for i, token in enumerate(row) if token in stops), len(row))
             answers.append(row[:end])
         return answers
+
+    @contextmanager
+    def _greedy(self, pad: int) -> Iterator[None]:
+        """Plain greedy decoding: the checkpoint's own settings may hold sampling, penalties or bans."""
+        own = self.network.generation_config
+        stops = sorted(self.stop_tokens) or None
+        self.network.generation_config = GenerationConfig(do_sample=False, pad_token_id=pad, eos_token_id=stops)
+        try:
+            yield
+        finally:
+            self.network.generation_config = own
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
