@@ -41,4 +41,4 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/baking.py
 
 clean:
-	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

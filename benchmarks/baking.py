@@ -5,6 +5,7 @@ python benchmarks/baking.py [--folder FOLDER] [--runs 5]
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,12 @@ def make_plan(folder: Path, path: Path) -> None:
     direction.enhancement(0.3).save(path, overwrite=True)
 
 
+def clear(out: Path) -> None:
+    """Removes the last step's output and waits until nothing of it is left to be written."""
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=None, help="where the 4 GB checkpoint is made and kept")
@@ -148,7 +155,7 @@ def main() -> None:
             "burnish apply": [burnish, "apply", str(source), str(plan), "-o", str(out)],
             "load, edit, save_pretrained": [sys.executable, "-c", LOAD_EDIT_SAVE, str(source), str(plan), str(out)],
         }
-        rows = measure.repeat(steps, arguments.runs, lambda: shutil.rmtree(out, ignore_errors=True))
+        rows = measure.repeat(steps, arguments.runs, lambda: clear(out))
         size = sum(p.stat().st_size for p in source.glob("*.safetensors"))
     copy = rows[0].median
     lines = ["| step | median seconds | times `cp -r` | peak memory, MB |", "|---|---|---|---|"]

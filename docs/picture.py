@@ -15,13 +15,13 @@ PICTURE = Path(__file__).with_name("side-by-side.svg")
 BURNISH = str(Path(sys.executable).with_name("burnish"))
 QUESTIONS = ("Describe an old lighthouse at dusk.", "What is photosynthesis?")
 WIDTH = 110
-FRAME = """<svg xmlns="http://www.w3.org/2000/svg" class="rich-terminal" viewBox="0 0 {terminal_width} {terminal_height}">
+FRAME = """<svg xmlns="http://www.w3.org/2000/svg" class="rich-terminal" viewBox="0 0 {width} {height}">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: {char_height}px; line-height: {line_height}px; }}
 {styles}
 </style>
-<rect width="{terminal_width}" height="{terminal_height}" rx="8" fill="#1e1e24"/>
-<g transform="translate({terminal_x}, {terminal_y})">{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
+<rect width="{width}" height="{height}" rx="8" fill="#1e1e24"/>
+<g transform="translate({terminal_x}, 20)">{backgrounds}<g class="{unique_id}-matrix">{matrix}</g></g>
 </svg>
 """
 
