@@ -77,7 +77,7 @@ def find_direction(
 
     enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
     measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
-    taken out besides the normal ones'. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
+    taken out, besides the normal ones' at the prompt position. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
     Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist.
     """
     options = options or FindOptions()
@@ -95,8 +95,7 @@ def find_direction(
     capture(model, sequences[0] + sequences[1], sums.add, site=options.site, progress=report)
     whole, fitted, first_half, second_half, *shuffled = sums.totals  # differences of means, [layers, hidden] each
     if options.protect:
-        spared = tune[1] if protect is None else protect.joined(tune[1])
-        kept = leading_components(_writes(model, spared, progress), PROTECTED_COMPONENTS)
+        kept = leading_components(_writes(model, _spared(protect, tune[1], options), progress), PROTECTED_COMPONENTS)
         whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
     vectors = unit(whole)
 
@@ -159,6 +158,17 @@ def _sequences(model: Model, prompts: PromptSet, options: FindOptions, progress:
         if report is not None:
             report(len(batch))
     return answer_sequences(model, rows, [a or [] for a in answers])
+
+
+def _spared(protect: PromptSet | None, normal: PromptSet, options: FindOptions) -> PromptSet:
+    """The prompts to leave where they are. With answers, the normal side holds the speciality's own prompts: not spared."""
+    if options.position == "prompt":
+        return normal if protect is None else protect.joined(normal)
+    if protect is None:
+        raise InputError(
+            "Protecting with --position answer needs protect prompts: pass some, general ones for example."
+        )
+    return protect
 
 
 def _writes(model: Model, prompts: PromptSet, progress: Progress | None) -> Tensor:

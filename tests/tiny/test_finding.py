@@ -63,8 +63,9 @@ def test_the_same_inputs_give_the_same_bytes(site: str, position: str, tiny_mode
         PromptSet("e", tuple(Prompt.of(t, t[::-1] + end) for t in texts(20, s, end))) for s, end in ((0, "!"), (9, "#"))
     ]
     options = FindOptions(instructions=12, site=site, position=position, protect=site == "attention")  # type: ignore[arg-type]
+    spared = PromptSet("spared", tuple(Prompt.of(t) for t in texts(9, 4, ".")))
     for name in ("one", "two"):
-        find_direction(model, enhance=rows[0], normal=rows[1], options=options).save(tmp_path / name)
+        find_direction(model, enhance=rows[0], normal=rows[1], options=options, protect=spared).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -101,6 +102,17 @@ def test_protecting_takes_the_general_mean_out(tiny_model: Models) -> None:
     plain, spared = found(model, site="attention"), found(model, site="attention", protect=True)
     assert spared.provenance.protected
     assert abs(float(plain.vectors[1] @ spared.vectors[1])) < 0.999
+
+
+def test_protecting_answers_needs_prompts_to_protect(tiny_model: Models) -> None:
+    rows = PromptSet("e", tuple(Prompt.of(t, "Yes.") for t in texts(12, 0, "?")))
+    with pytest.raises(InputError, match="needs protect prompts"):
+        find_direction(
+            tiny_model("llama"),
+            enhance=rows,
+            normal=texts(12, 3, "."),
+            options=FindOptions(position="answer", protect=True),
+        )
 
 
 def test_all_prompts_make_the_direction_when_there_are_no_more_than_asked() -> None:

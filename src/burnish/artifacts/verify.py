@@ -93,6 +93,7 @@ def verify(
             elsewhere.append(name)
     elsewhere += _changed_files(base.folder, other.folder, base.files)
     cosines = [abs(float(v @ vectors[0])) for v in vectors]
+    edited.sort(key=lambda layer: (layer.layer, layer.tensor))
     return Verification(tuple(edited), tuple(elsewhere), identical, min(cosines, default=1.0))
 
 

@@ -42,7 +42,7 @@ class Contrast:
     normal: "PromptSet"
     held_out: "tuple[PromptSet | None, PromptSet | None]"
     general: "PromptSet"  # held-out general and protect prompts for the check
-    protect: "PromptSet"
+    protect: "PromptSet"  # left where they are with --protect
 
 
 def read_contrast(options: PromptOptions, position: str) -> Contrast:
@@ -74,7 +74,8 @@ def read_contrast(options: PromptOptions, position: str) -> Contrast:
     check_sets(enhance, normal)
     for finding in lint(enhance, normal):
         say(f"Note: {finding}")
-    return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), protect)
+    spared = general.prompts.joined(protect) if answers else protect
+    return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), spared)
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":
