@@ -99,7 +99,7 @@ def test_the_shared_prefix_is_run_once(tiny_model: Models) -> None:
         lambda module, arguments, output: widths.append(arguments[0].shape[1])
     )
     sequences = prompt_sequences(model, PROMPTS)
-    prefix = capturing._shared_prefix(sequences)
+    prefix = capturing.shared_prefix([s.tokens for s in sequences])
     captured(model, sequences)
     handle.remove()
     assert prefix >= len("<|user|>")

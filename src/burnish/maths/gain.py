@@ -63,6 +63,13 @@ def edit_output(output: Tensor, edit: LowRankEdit) -> Tensor:
     return (output.float() + change).to(output.dtype)
 
 
+def edit_rows(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Live form with an edit of its own for each row: outputs [rows, tokens, hidden], left [rows, hidden, k], right
+    [rows, k, hidden]."""
+    exact = output.float()
+    return (exact + (exact @ right.transpose(1, 2)) @ left.transpose(1, 2)).to(output.dtype)
+
+
 def edit_weight(weight: Tensor, edit: LowRankEdit) -> Tensor:
     """Baked form of a weight [hidden, inputs]: `W + L (R W)`, float32, not yet rounded."""
     exact = weight.to(torch.float32, copy=True)

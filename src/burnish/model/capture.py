@@ -75,10 +75,12 @@ def capture(
     positions). last_layer: the pass stops after it. tokens: how many a batch holds, padding included; halved on
     out-of-memory, and the batch is run again.
     """
+    if not sequences:
+        return
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
-    prefix = _shared_prefix(sequences)
-    cache = _prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
+    prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
+    cache = prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
     prefix = prefix if cache is not None else 0
     lengths = [len(s.tokens) - prefix for s in sequences]
     order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))
@@ -117,46 +119,53 @@ def batches(lengths: Sequence[int], tokens: int) -> list[int]:
     return sizes[::-1]
 
 
-def _shared_prefix(sequences: Sequence[Tokens]) -> int:
-    """How many leading tokens all sequences share, none of them a kept position."""
+def shared_prefix(sequences: Sequence[list[int]]) -> int:
+    """How many leading tokens all sequences share; at least one token of each is left."""
     if len(sequences) < 2:
         return 0
-    limit = min(min(s.first for s in sequences), min(len(s.tokens) for s in sequences) - 1)
-    first = sequences[0].tokens
-    for index in range(limit):
-        if any(s.tokens[index] != first[index] for s in sequences):
-            return index
-    return limit
+    first, last = min(sequences), max(sequences)  # in alphabetical order: what these two share, all share
+    limit = min(len(s) for s in sequences) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
 
 
 @torch.inference_mode()
-def _prefix_cache(model: Model, tokens: list[int]) -> Any | None:
-    """The key-value cache of the shared prefix, or None where the model's cache cannot be repeated over a batch."""
+def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | None:
+    """The key-value cache of a prefix, run in `rows` rows, or None where the model's cache cannot be shared by a batch.
+
+    Batches then attend to it and leave nothing in it; `pick(which)` says which of its rows each row of a batch attends to.
+    """
     import transformers
     from transformers.cache_utils import DynamicLayer
 
-    class SharedPrefix(DynamicLayer):  # type: ignore[misc]
-        """Hands every row of a batch the one prefix, and keeps nothing of the batch."""
+    class SharedLayer(DynamicLayer):  # type: ignore[misc]
+        """Hands every row of a batch its prefix, and keeps nothing of the batch."""
 
         def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            return (
-                torch.cat([self.keys.expand(len(keys), -1, -1, -1), keys], dim=-2),
-                torch.cat([self.values.expand(len(values), -1, -1, -1), values], dim=-2),
-            )
+            which: Tensor | None = self.which
+            if which is None:
+                own = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
+            else:
+                own = [t[which.to(t.device)] for t in (self.keys, self.values)]
+            return torch.cat([own[0], keys], dim=-2), torch.cat([own[1], values], dim=-2)
 
-    ids = torch.tensor([tokens], device=model.device)
-    cache = transformers.DynamicCache(config=model.network.config)
+    class SharedCache(transformers.DynamicCache):  # type: ignore[misc]
+        def pick(self, which: Tensor) -> None:
+            for layer in self.layers:
+                layer.which = which
+
+    cache = SharedCache(config=model.network.config)
     plain = all(type(layer) is DynamicLayer for layer in cache.layers)
     mixers = {projection.kind for projection in model.anatomy.projections}
     if not plain or mixers != {"attention"} or model.anatomy.skipped:
         return None
-    cache = _decoder(model)(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
+    ids = torch.tensor([tokens], device=model.device).expand(rows, -1)
+    cache = decoder_of(model)(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
     for layer in cache.layers:
-        layer.__class__ = SharedPrefix
+        layer.__class__, layer.which = SharedLayer, None
     return cache
 
 
-def _decoder(model: Model) -> nn.Module:
+def decoder_of(model: Model) -> nn.Module:
     """The model without its language-model head."""
     base = getattr(model.network, "base_model", model.network)
     return base if isinstance(base, nn.Module) else model.network
@@ -176,7 +185,7 @@ def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site
         arguments["past_key_values"] = cache
     states = torch.zeros(len(batch), layers, model.anatomy.hidden_size)
     with _hooks(model, states, first, last, site, layers), suppress(_StopError):
-        _decoder(model)(**arguments)
+        decoder_of(model)(**arguments)
     return states
 
 

@@ -1,0 +1,315 @@
+"""Log probabilities of given answers under the base model and many candidate edits, in one pass for all.
+
+What makes it fast: a batch row has a candidate of its own (the edit's factors are picked by row), the base model is one of the
+rows, everything below the first edited layer is run once for all candidates, the prefix that all prompts share is run once
+a candidate, and logits are computed only where an answer's token is predicted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.anatomy import Projection
+from burnish.artifacts.direction import Enhancement
+from burnish.maths.gain import LowRankEdit, edit_rows
+from burnish.model.capture import SHORTEST_PREFIX, batches, decoder_of, prefix_cache, shared_prefix
+from burnish.model.live import layer_edits, norm_weight
+from burnish.model.model import Model
+
+CPU_TOKENS, GPU_TOKENS = 1024, 16384  # a batch, padding and candidates included
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Tokens of a rendered prompt and of an answer to score."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is done to the model in some rows of a batch."""
+
+    name: str
+    enhancement: Enhancement | None = None
+    steering: Tensor | None = None  # [layers, hidden], added to the output of each block: a control vector
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """One answer under one candidate, a number a token."""
+
+    log_probability: Tensor  # [tokens], float64
+    kl: Tensor  # [tokens], KL(base || candidate) in nats, float64
+    flipped: Tensor  # [tokens], whether the most likely token changed
+
+
+@dataclass(frozen=True)
+class Scores:
+    base: tuple[TokenScores, ...]  # one an item
+    candidates: tuple[tuple[TokenScores, ...], ...]  # [candidate][item]
+
+
+def score(
+    model: Model,
+    items: Sequence[Item],
+    candidates: Sequence[Candidate],
+    *,
+    tokens: int | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Scores every item under the base model and every candidate. tokens: how many a batch holds.
+
+    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement of another model.
+    """
+    if any(not item.prompt or not item.answer for item in items):
+        raise ValueError("every item needs a prompt and an answer of at least one token")
+    for candidate in candidates:
+        if candidate.enhancement is not None:
+            candidate.enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if not items:
+        return Scores((), tuple(() for _ in candidates))
+    tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
+    longest = max(len(i.prompt) + len(i.answer) for i in items)
+    group = max(1, min(len(candidates), tokens // longest - 1))
+    base: list[TokenScores] = []
+    found: list[tuple[TokenScores, ...]] = []
+    for start in range(0, max(1, len(candidates)), group):
+        part = list(candidates[start : start + group])
+        rows = _score_group(model, items, part, tokens, progress)
+        base = base or rows[0]
+        found += [tuple(row) for row in rows[1:]]
+    return Scores(tuple(base), tuple(found))
+
+
+@torch.inference_mode()
+def _score_group(
+    model: Model, items: Sequence[Item], candidates: list[Candidate], tokens: int, progress: Progress | None
+) -> list[list[TokenScores]]:
+    kinds = 1 + len(candidates)
+    edits = _RowEdits(model, [Candidate("base"), *candidates])
+    sequences = [i.prompt + i.answer for i in items]
+    prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
+    cache = None
+    if prefix >= SHORTEST_PREFIX:
+        with edits.rows(torch.arange(kinds)):
+            cache = prefix_cache(model, sequences[0][:prefix], rows=kinds)
+    prefix = prefix if cache is not None else 0
+    lengths = [len(s) - prefix for s in sequences]
+    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
+    found: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(kinds)]
+    done = 0
+    for size in batches([lengths[i] * kinds for i in order], tokens):
+        members = order[done : done + size]
+        logits = _answer_logits(model, [items[i] for i in members], edits, prefix, cache)
+        for number, i in enumerate(members):
+            for kind, row in enumerate(_token_scores(logits[number], items[i].answer)):
+                found[kind][i] = row
+        done += size
+        if progress is not None:
+            progress("scoring answers", done, len(items))
+    return found
+
+
+_NOTHING = TokenScores(torch.zeros(0), torch.zeros(0), torch.zeros(0))
+
+
+def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
+    """logits: [kinds, tokens, vocabulary], the base model's first."""
+    target = torch.tensor(answer, device=logits.device)[:, None]
+    base = logits[0].float().log_softmax(-1)
+    weights = base.exp()
+    for row in logits:
+        other = row.float().log_softmax(-1)
+        yield TokenScores(
+            other.gather(1, target)[:, 0].double().cpu(),
+            (weights * (base - other)).sum(-1, dtype=torch.float64).clamp_min(0).cpu(),
+            (other.argmax(-1) != base.argmax(-1)).cpu(),
+        )
+
+
+def _answer_logits(model: Model, items: list[Item], edits: "_RowEdits", prefix: int, cache: Any | None) -> list[Tensor]:
+    """[kinds, answer tokens, vocabulary] of each item."""
+    kinds = edits.kinds
+    width = max(len(i.prompt) + len(i.answer) for i in items) - prefix
+    ids = torch.zeros(len(items), width, dtype=torch.long)
+    for row, item in enumerate(items):
+        tail = (item.prompt + item.answer)[prefix:]
+        ids[row, : len(tail)] = torch.tensor(tail)
+    first = edits.first_block if cache is not None else 0
+    # Rows: every candidate of the first item, then of the second, and so on.
+    which = torch.arange(kinds).repeat(len(items))
+    at_row = torch.cat([torch.full((len(i.answer) * kinds,), n) for n, i in enumerate(items)]) * kinds
+    at_row += torch.cat([torch.arange(kinds).repeat_interleave(len(i.answer)) for i in items])
+    at = torch.cat([torch.arange(len(i.answer)).repeat(kinds) + len(i.prompt) - prefix - 1 for i in items])
+    with ExitStack() as stack:
+        if first:
+            below = _run_below(model, ids, first, cache)
+            stack.enter_context(_start_at(model, first, below.repeat_interleave(kinds, 0)))
+        stack.enter_context(edits.rows(which))
+        stack.enter_context(_only_at(model, at_row, at))
+        arguments: dict[str, Any] = {"use_cache": cache is not None}
+        if cache is not None:
+            cache.pick(which)
+            arguments["past_key_values"] = cache
+        logits: Tensor = model.network(input_ids=ids.repeat_interleave(kinds, 0).to(model.device), **arguments).logits[
+            0
+        ]
+    parts = torch.split(logits, [len(i.answer) * kinds for i in items])
+    return [part.view(kinds, -1, part.shape[-1]) for part in parts]
+
+
+class _Reached(Exception):  # noqa: N818
+    """Raised inside a forward pass when nothing further is needed."""
+
+
+def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
+    """The hidden states [rows, tokens, hidden] that enter block `first` of the base model."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, keywords: Any) -> None:
+        kept.append(arguments[0] if arguments else keywords["hidden_states"])
+        raise _Reached
+
+    cache.pick(torch.zeros(len(ids), dtype=torch.long))
+    block = model.network.get_submodule(model.anatomy.stack)[first]
+    handle = block.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        decoder_of(model)(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+@contextmanager
+def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
+    """Lets a pass begin at block `first` with these hidden states: the blocks below hand on what they get."""
+    stack = model.network.get_submodule(model.anatomy.stack)
+
+    def pass_on(states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return states
+
+    def enter(module: nn.Module, arguments: Any, keywords: Any) -> Any:
+        return ((hidden, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": hidden})
+
+    handle = stack[first].register_forward_pre_hook(enter, with_kwargs=True)
+    for block in stack[:first]:
+        block.forward = pass_on
+    try:
+        yield
+    finally:
+        handle.remove()
+        for block in stack[:first]:
+            del block.forward
+
+
+@contextmanager
+def _only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Hands the language-model head nothing but these positions, as one row [1, n, hidden]."""
+
+    def gather(module: nn.Module, arguments: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0][rows, positions][None], *output[1:])
+        output["last_hidden_state"] = output["last_hidden_state"][rows, positions][None]
+        return output
+
+    # The module that holds the blocks ends with the final norm; what it returns goes to the head, in every architecture.
+    inner = model.network.get_submodule(model.anatomy.stack.rpartition(".")[0])
+    handle = inner.register_forward_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass
+class _RowEdits:
+    """The hooks of several candidates, each applied to the rows of a batch that are its own."""
+
+    model: Model
+    candidates: list[Candidate]
+    _factors: dict[Projection, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # [kinds, hidden, k], [kinds, k, hidden]
+    _steering: Tensor | None = None  # [kinds, layers, hidden]
+
+    def __post_init__(self) -> None:
+        anatomy, network = self.model.anatomy, self.model.network
+        edits: dict[Projection, dict[int, LowRankEdit]] = {}
+
+        def scale_of(norm: str) -> Tensor:
+            return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
+
+        for kind, candidate in enumerate(self.candidates):
+            if candidate.enhancement is not None:
+                for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):
+                    edits.setdefault(projection, {})[kind] = edit
+        device = self.model.device
+        for projection, by_kind in edits.items():
+            rank = max(edit.rank for edit in by_kind.values())
+            left = torch.zeros(self.kinds, projection.outputs, rank)
+            right = torch.zeros(self.kinds, rank, projection.outputs)
+            for kind, edit in by_kind.items():
+                left[kind, :, : edit.rank], right[kind, : edit.rank] = edit.left.float(), edit.right.float()
+            self._factors[projection] = left.to(device), right.to(device)
+        if any(c.steering is not None for c in self.candidates):
+            none = torch.zeros(anatomy.layers, anatomy.hidden_size)
+            self._steering = torch.stack([none if c.steering is None else c.steering.float() for c in self.candidates])
+
+    @property
+    def kinds(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def first_block(self) -> int:
+        """The first block that any candidate changes."""
+        blocks = [p.layer for p in self._factors]
+        if self._steering is not None:
+            blocks += self._steering.abs().amax((0, 2)).nonzero().flatten().tolist()
+        return min(blocks, default=self.model.anatomy.layers - 1)
+
+    @contextmanager
+    def rows(self, which: Tensor) -> Iterator[None]:
+        """Registers the hooks for a batch whose rows have these candidates."""
+        handles = []
+        network = self.model.network
+        try:
+            for projection, (left, right) in self._factors.items():
+                hook = _row_hook(left[which], right[which])
+                handles.append(network.get_submodule(projection.path).register_forward_hook(hook))
+            if self._steering is not None:
+                for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
+                    vectors = self._steering[which, layer]
+                    if bool(vectors.any()):
+                        handles.append(block.register_forward_hook(_steering_hook(vectors.to(self.model.device))))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _row_hook(left: Tensor, right: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        rows = first.view(len(left), -1, first.shape[-1])
+        changed = edit_rows(rows, left, right).view(first.shape)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
+
+
+def _steering_hook(vectors: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        changed = (first.float() + vectors[:, None]).to(first.dtype)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
