@@ -11,9 +11,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import check
+    from burnish.evaluation.comparison import compare
+    from burnish.evaluation.evaluating import evaluate
     from burnish.finding import find_direction
     from burnish.model.model import Model, load
-    from burnish.options import FindOptions, ModelOptions
+    from burnish.options import EvaluateOptions, FindOptions, ModelOptions
     from burnish.pipeline import export
     from burnish.pipeline import verify_folders as verify
     from burnish.prompts import read_prompts
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Direction",
     "Enhancement",
+    "EvaluateOptions",
     "FindOptions",
     "Model",
     "ModelOptions",
     "check",
+    "compare",
+    "evaluate",
     "export",
     "find_direction",
     "load",
@@ -39,10 +44,13 @@ __all__ = [
 _HOMES = {
     "Direction": "artifacts.direction",
     "Enhancement": "artifacts.direction",
+    "EvaluateOptions": "options",
     "FindOptions": "options",
     "Model": "model.model",
     "ModelOptions": "options",
     "check": "checking",
+    "compare": "evaluation.comparison",
+    "evaluate": "evaluation.evaluating",
     "export": "pipeline",
     "find_direction": "finding",
     "load": "model.model",

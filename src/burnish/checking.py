@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.model.model import Model
+from burnish.model.scoring import Candidate, Item, score
 from burnish.prompts import PromptSet
 
 CHECK_TOKENS = 32
@@ -32,16 +32,23 @@ class Check:
     @property
     def verdict(self) -> str:
         """Plain words: fine, or what to lower."""
-        if self.repetition_enhanced > self.repetition_base + 0.15:
-            return "too strong: answers repeat themselves. Lower the factor, or edit fewer layers (--layers 60%..)."
-        if self.kl_mean > TOO_MUCH:
-            return f"too strong: general answers moved by {self.kl_mean:.3f} nats per token. Halve the factor, or use --layers 60%.."
-        if self.kl_mean > FINE:
-            return f"noticeable: general answers moved by {self.kl_mean:.3f} nats per token. Read the samples; a lower factor is safer."
-        return f"fine: general answers moved by {self.kl_mean:.4f} nats per token."
+        return verdict_of(self.kl_mean, self.repetition_base, self.repetition_enhanced)
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "verdict": self.verdict}
+
+
+def verdict_of(kl: float, repetition_base: float, repetition_enhanced: float) -> str:
+    """Plain words for a damage: fine, or what to lower. kl: nats per token; repetition: shares of repeated 4-grams."""
+    if repetition_enhanced > repetition_base + 0.15:
+        return "too strong: answers repeat themselves. Lower the factor, or edit fewer layers (--layers 60%..)."
+    if kl > TOO_MUCH:
+        return f"too strong: general answers moved by {kl:.3f} nats per token. Halve the factor, or use --layers 60%.."
+    if kl > FINE:
+        return (
+            f"noticeable: general answers moved by {kl:.3f} nats per token. Read the samples; a lower factor is safer."
+        )
+    return f"fine: general answers moved by {kl:.4f} nats per token."
 
 
 def check(
@@ -55,58 +62,28 @@ def check(
 ) -> Check:
     """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
     rendered = [model.tokens(p) for p in prompts.prompts]
-    base_answers: list[list[int]] = []
-    enhanced_answers: list[list[int]] = []
-    divergences: list[Tensor] = []
-    flips: list[Tensor] = []
+    base: list[list[int]] = []
+    enhanced: list[list[int]] = []
     for start in range(0, len(rendered), batch):
         part = rendered[start : start + batch]
-        answers = model.continuations(part, tokens)
-        kept = [(p, a) for p, a in zip(part, answers, strict=True) if a]
-        base_answers += answers
-        base = answer_log_probabilities(model, kept)
+        base += model.continuations(part, tokens)
         with model.enhanced(enhancement):
-            enhanced = answer_log_probabilities(model, kept)
-            enhanced_answers += model.continuations(part, tokens)
-        for p, q in zip(base, enhanced, strict=True):
-            divergences.append(kl_per_token(p, q))
-            flips.append((p.argmax(-1) != q.argmax(-1)).double())
+            enhanced += model.continuations(part, tokens)
         if progress is not None:
             progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
-    kl, flipped = torch.cat(divergences), torch.cat(flips)
+    items = [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer]
+    found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
+    kl = torch.cat([s.kl for s in found])
+    flipped = torch.cat([s.flipped for s in found]).double()
     return Check(
         prompts=len(rendered),
         tokens=len(kl),
         kl_mean=float(kl.mean()),
         kl_p95=float(kl.quantile(0.95)),
         top1_flips=float(flipped.mean()),
-        repetition_base=repetition(base_answers),
-        repetition_enhanced=repetition(enhanced_answers),
+        repetition_base=repetition(base),
+        repetition_enhanced=repetition(enhanced),
     )
-
-
-@torch.inference_mode()
-def answer_log_probabilities(model: Model, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Tensor]:
-    """Log probabilities [answer tokens, vocabulary], float32, of the model before each token of each answer."""
-    if not pairs:
-        return []
-    width = max(len(p) + len(a) for p, a in pairs)
-    ids = torch.zeros(len(pairs), width, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(pairs):
-        ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-    longest = width - min(len(p) for p, _ in pairs) + 1
-    logits: Tensor = model.network(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=longest).logits
-    offset = width - longest
-    return [
-        logits[row, len(prompt) - 1 - offset : len(prompt) - 1 - offset + len(answer)].float().log_softmax(-1).cpu()
-        for row, (prompt, answer) in enumerate(pairs)
-    ]
-
-
-def kl_per_token(base: Tensor, other: Tensor) -> Tensor:
-    """KL(base || other) per row of two tables of log probabilities [tokens, vocabulary], float64 [tokens]."""
-    p, q = base.double(), other.double()
-    return (p.exp() * (p - q)).sum(-1).clamp_min(0)
 
 
 def repetition(answers: Sequence[Sequence[int]], n: int = 4) -> float:

@@ -14,7 +14,8 @@ BurnishError                      exit  HTTP
 │   ├── OutputExistsError           5    409
 │   └── DiskFullError               5    507
 ├── VerificationError               6    409   two checkpoints differ in a way that was not asked for
-└── DownloadError                   7    502   a packaged model could not be fetched or is not the one pinned
+├── DownloadError                   7    502   a packaged model could not be fetched or is not the one pinned
+└── JudgeError                      8    502   the judge model cannot be reached or does not answer as asked
 """
 
 
@@ -88,4 +89,9 @@ class VerificationError(BurnishError):
 
 class DownloadError(BurnishError):
     exit_code = 7
+    http_status = 502
+
+
+class JudgeError(BurnishError):
+    exit_code = 8
     http_status = 502

@@ -75,6 +75,30 @@ class OutputOptions:
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What an evaluation is measured on."""
+
+    prompts: Annotated[int, "general and protect prompts in each half (tuning and report)"] = 32
+    tokens: Annotated[int, "tokens of each answer generated"] = 32
+    answer_tokens: Annotated[int, "longest part of reference and user answers that is scored"] = 96
+    samples: Annotated[int, "held-out prompts of the domain answered in full for text statistics and side-by-side"] = 12
+    sample_tokens: Annotated[int, "tokens of those answers"] = 96
+    budget: Annotated[float, "nats per token on general prompts at which methods are compared"] = 0.02
+    random_directions: Annotated[int, "random directions: half say what any edit shifts, half are the null"] = 6
+    seed: Annotated[int, "seed of every random choice"] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "tokens", "answer_tokens", "samples", "sample_tokens"):
+            if getattr(self, name) < 2:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} {getattr(self, name)} is too few to measure on. Pass 8 or more.")
+        if not self.budget > 0:
+            raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.02.")
+        if self.random_directions < 2:
+            raise InputError(f"--random-directions {self.random_directions} is too few for a null. Pass 4 or more.")
+
+
 _LAYER = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*$")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from burnish.checking import answer_log_probabilities, check, kl_per_token, repetition
+from burnish.checking import check, repetition
 from burnish.model.model import Model
 from burnish.model.streaming import stream
 from burnish.prompts import Prompt, PromptSet
@@ -61,24 +61,6 @@ def test_a_template_without_a_system_turn_gets_the_words_in_the_first(tiny_model
     assert model.render("Hello", system="Be brief.") == "[Be brief.\n\nHello]"
 
 
-def test_kl_is_zero_for_equal_and_the_sum_for_others() -> None:
-    generator = torch.Generator().manual_seed(0)
-    p, q = (torch.randn(3, 7, generator=generator).log_softmax(-1) for _ in range(2))
-    assert kl_per_token(p, p).tolist() == [0, 0, 0]
-    expected = [sum(float(a.exp() * (a - b)) for a, b in zip(x, y, strict=True)) for x, y in zip(p, q, strict=True)]
-    assert kl_per_token(p, q).tolist() == pytest.approx(expected, rel=1e-4)
-
-
-def test_log_probabilities_are_those_of_a_plain_pass(tiny_model: Models) -> None:
-    model = tiny_model("llama")
-    pairs = [(model.tokens(p), [40, 41, 42][: n + 1]) for n, p in enumerate(PROMPTS)]
-    for (prompt, answer), found in zip(pairs, answer_log_probabilities(model, pairs), strict=True):
-        with torch.inference_mode():
-            logits = model.network(input_ids=torch.tensor([prompt + answer])).logits[0]
-        expected = logits[len(prompt) - 1 : -1].log_softmax(-1)
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-
-
 def test_repetition_counts_grams_seen_before() -> None:
     assert repetition([[1, 2, 3, 4, 5]]) == 0
     assert repetition([[1, 2, 1, 2, 1, 2]], n=2) == pytest.approx(3 / 5)
@@ -88,7 +70,8 @@ def test_repetition_counts_grams_seen_before() -> None:
 def test_a_check_of_nothing_is_zero_and_a_large_edit_is_too_strong(tiny_model: Models) -> None:
     model = tiny_model("llama")
     nothing = check(model, random_enhancement(model, 0.0), EVERYDAY, tokens=6)
-    assert (nothing.kl_mean, nothing.top1_flips) == (0, 0)
+    assert nothing.kl_mean < 1e-6
+    assert nothing.top1_flips == 0
     assert nothing.verdict.startswith("fine")
     large = check(model, random_enhancement(model, 20.0), EVERYDAY, tokens=6)
     assert large.kl_mean > nothing.kl_mean

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from burnish import __version__
-from burnish.cli import apply, chat, domains, enhance, find, models, verify
+from burnish.cli import apply, chat, domains, enhance, evaluate, find, models, verify
 from burnish.cli.console import say
 from burnish.errors import BurnishError
 
@@ -23,6 +23,7 @@ app.command(enhance.enhance)
 app.command(find.find)
 app.command(apply.apply)
 app.command(verify.verify)
+app.command(evaluate.evaluate)
 app.command(chat.chat)
 app.command(domains.app)
 app.command(models.app)

@@ -84,9 +84,21 @@ class Model:
         answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
         return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
 
-    @torch.inference_mode()
     def continuations(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
-        """Greedy continuations, batched with left padding; each ends before its end-of-text token."""
+        """Greedy continuations; each ends before its end-of-text token."""
+        return self._generated(prompts, tokens)
+
+    def samples(
+        self, prompts: Sequence[list[int]], tokens: int, *, seed: int, temperature: float = 0.8
+    ) -> list[list[int]]:
+        """Seeded samples at a temperature; each ends before its end-of-text token."""
+        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+            torch.manual_seed(seed)
+            return self._generated(prompts, tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+
+    @torch.inference_mode()
+    def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
+        """Batched with left padding. The checkpoint's own settings (sampling, penalties, bans) are left out."""
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), pad, dtype=torch.long)
@@ -94,27 +106,21 @@ class Model:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        with self._greedy(pad):
+        own = self.network.generation_config
+        self.network.generation_config = GenerationConfig(
+            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
+        )
+        try:
             out: Tensor = self.network.generate(
                 input_ids=ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=tokens
             )
-        stops = self.stop_tokens
-        answers = []
-        for row in out[:, width:].tolist():
-            end = next((i for i, token in enumerate(row) if token in stops), len(row))
-            answers.append(row[:end])
-        return answers
-
-    @contextmanager
-    def _greedy(self, pad: int) -> Iterator[None]:
-        """Plain greedy decoding: the checkpoint's own settings may hold sampling, penalties or bans."""
-        own = self.network.generation_config
-        stops = sorted(self.stop_tokens) or None
-        self.network.generation_config = GenerationConfig(do_sample=False, pad_token_id=pad, eos_token_id=stops)
-        try:
-            yield
         finally:
             self.network.generation_config = own
+        answers = []
+        for row in out[:, width:].tolist():
+            end = next((i for i, token in enumerate(row) if token in self.stop_tokens), len(row))
+            answers.append(row[:end])
+        return answers
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:

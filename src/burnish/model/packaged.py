@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
+from burnish.artifacts.cache import cache_root
 from burnish.errors import DownloadError
 
 
@@ -46,8 +44,8 @@ MODELS = {
 
 
 def cache_folder() -> Path:
-    """Where converted models live: `$BURNISH_CACHE`, else the platform's user cache."""
-    return Path(os.environ.get("BURNISH_CACHE") or platformdirs.user_cache_dir("burnish")) / "models"
+    """Where converted models live."""
+    return cache_root() / "models"
 
 
 def folder_of(name: str) -> Path:

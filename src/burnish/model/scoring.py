@@ -89,6 +89,24 @@ def score(
 
 
 @torch.inference_mode()
+def score_prompts(model: Model, items: Sequence[Item], others: Sequence[Item]) -> Scores:
+    """Scores the same answers after two prompts of the unedited model: `items` are the base, `others` the one candidate.
+
+    For system prompts, which change what the model reads instead of what it computes.
+    """
+    none = _RowEdits(model, [Candidate("base")])
+    base, changed = [], []
+    for item, other in zip(items, others, strict=True):
+        if item.answer != other.answer:
+            raise ValueError("the two prompts must be followed by the same answer")
+        logits = [_answer_logits(model, [i], none, 0, None)[0] for i in (item, other)]
+        rows = list(_token_scores(torch.cat(logits), item.answer))
+        base.append(rows[0])
+        changed.append(rows[1])
+    return Scores(tuple(base), (tuple(changed),))
+
+
+@torch.inference_mode()
 def _score_group(
     model: Model, items: Sequence[Item], candidates: list[Candidate], tokens: int, progress: Progress | None
 ) -> list[list[TokenScores]]:

@@ -14,10 +14,11 @@ from burnish.errors import PromptFileError
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: chat turns ending with the user's, and an answer where the file has one."""
+    """One prompt: chat turns ending with the user's, and an answer (and a worse one) where the file has them."""
 
     messages: tuple[tuple[str, str], ...]  # (role, content)
     answer: str | None = None
+    rejected: str | None = None
 
     @property
     def text(self) -> str:
@@ -25,8 +26,8 @@ class Prompt:
         return self.messages[-1][1]
 
     @staticmethod
-    def of(text: str, answer: str | None = None) -> "Prompt":
-        return Prompt((("user", text),), answer)
+    def of(text: str, answer: str | None = None, rejected: str | None = None) -> "Prompt":
+        return Prompt((("user", text),), answer, rejected)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class PromptSet:
     @property
     def hash(self) -> str:
         """SHA-256 of the prompts and answers, whatever file format they came in."""
-        rows = [[list(map(list, p.messages)), p.answer] for p in self.prompts]
+        rows = [[list(map(list, p.messages)), p.answer, p.rejected] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -82,7 +83,7 @@ def as_prompts(source: PromptSource, name: str) -> PromptSet:
 
 
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
-    """Reads `.jsonl` (`prompt` or `messages`, optional `answer`), `.csv` (a `prompt` column) or one prompt a line.
+    """Reads `.jsonl` (`prompt` or `messages`, optional `answer` or `chosen`, and `rejected`), `.csv` (those columns) or one prompt a line.
 
     answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored.
     Raises PromptFileError naming file and line.
@@ -136,17 +137,19 @@ def _json_row(path: Path, number: int, line: str) -> Prompt:
     if not isinstance(row, dict):
         raise PromptFileError(f'{where} is not a JSON object. Write rows such as {{"prompt": "..."}}.')
     answer = row.get("answer", row.get("completion", row.get("chosen")))
-    if answer is not None and not (isinstance(answer, str) and answer.strip()):
-        raise PromptFileError(f"{where}: the answer is not a text. Give a string, or leave the key out.")
+    rejected = row.get("rejected")
+    for name, text in (("answer", answer), ("rejected answer", rejected)):
+        if text is not None and not (isinstance(text, str) and text.strip()):
+            raise PromptFileError(f"{where}: the {name} is not a text. Give a string, or leave the key out.")
     if "messages" in row:
-        return _chat(where, row["messages"], answer)
+        return _chat(where, row["messages"], answer, rejected)
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise PromptFileError(f"{where} has no 'prompt' text (keys: {', '.join(map(str, row))}). Add one.")
-    return Prompt.of(prompt.strip(), answer)
+    return Prompt.of(prompt.strip(), answer, rejected)
 
 
-def _chat(where: str, messages: object, answer: str | None) -> Prompt:
+def _chat(where: str, messages: object, answer: str | None, rejected: str | None) -> Prompt:
     turns: list[tuple[str, str]] = []
     for turn in messages if isinstance(messages, list) else []:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
@@ -157,7 +160,7 @@ def _chat(where: str, messages: object, answer: str | None) -> Prompt:
         turns.pop()
     if not turns or turns[-1][0] != "user":
         raise PromptFileError(f"{where}: 'messages' must hold a user turn last (or user, then assistant).")
-    return Prompt(tuple(turns), answer)
+    return Prompt(tuple(turns), answer, rejected)
 
 
 def _csv_rows(path: Path, text: str) -> Iterable[Prompt]:
@@ -172,4 +175,5 @@ def _csv_rows(path: Path, text: str) -> Iterable[Prompt]:
             continue
         if not prompt:
             raise PromptFileError(f"{path}, line {reader.line_num} has an empty 'prompt'. Fill it or remove the row.")
-        yield Prompt.of(prompt, (row.get("answer") or "").strip() or None)
+        answer = (row.get("answer") or row.get("chosen") or "").strip() or None
+        yield Prompt.of(prompt, answer, (row.get("rejected") or "").strip() or None)

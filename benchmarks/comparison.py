@@ -1,0 +1,73 @@
+"""Every packaged domain on SmolLM2: methods at equal damage with intervals, the null, dose curves, and interference.
+
+python benchmarks/comparison.py [--model smollm2-135m] [--dtype bfloat16]
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results")
+INTERFERING = "a direction a layer, upper half"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--answer-tokens", type=int, default=64)
+    arguments = parser.parse_args()
+    from burnish import (
+        EvaluateOptions,
+        FindOptions,
+        ModelOptions,
+        compare,
+        find_direction,
+        load,
+        load_domain,
+        load_general,
+    )
+    from burnish.evaluation.comparison import interference
+    from burnish.evaluation.material import reference_pairs
+    from burnish.evaluation.tables import comparison_table, interference_table
+    from burnish.model.scoring import Candidate
+    from burnish.prompts.domains import domain_names
+
+    model = load(arguments.model, ModelOptions(dtype=arguments.dtype))
+    options = EvaluateOptions(prompts=arguments.prompts, answer_tokens=arguments.answer_tokens)
+    command = f"python benchmarks/comparison.py --prompts {options.prompts} --answer-tokens {options.answer_tokens}"
+    pages, stored = [f"Made by `{command}`."], {"command": command, "domains": {}}
+    candidates, pairs = {}, {}
+    for name in domain_names():
+        domain = load_domain(name)
+        found = compare(model, domain, options)
+        pages.append(f"## {name}\n\n{comparison_table(found)}")
+        stored["domains"][name] = asdict(found)
+        scale = next(r.scale for r in found.rows if r.method == INTERFERING)
+        direction = find_direction(
+            model,
+            enhance=domain.enhance,
+            normal=load_general(domain.language).prompts,
+            options=FindOptions(scope="per-layer"),
+            held_out=(domain.held_out, load_general(domain.language).held_out),
+        )
+        candidates[name] = Candidate(name, direction.enhancement(scale, layers="50%.."))
+        pairs[name] = reference_pairs(model, domain, options, None)
+        print(pages[-1], file=sys.stderr, flush=True)
+    table = interference(model, candidates, pairs, options)
+    stored["interference"] = {a: {b: asdict(e) for b, e in row.items()} for a, row in table.items()}
+    pages.append(
+        f"## Interference\n\nChange of the log likelihood per token of each domain's reference answers under each domain's enhancement "
+        f"('{INTERFERING}', each at its budget).\n\n{interference_table(table)}"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "comparison.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "comparison.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    print("\n\n".join(pages))
+
+
+if __name__ == "__main__":
+    main()

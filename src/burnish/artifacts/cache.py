@@ -1,0 +1,35 @@
+"""Results worth keeping between runs, as JSON files named by everything that they depend on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from burnish.artifacts.files import written
+
+
+def cache_root() -> Path:
+    """`$BURNISH_CACHE`, else the platform's user cache."""
+    return Path(os.environ.get("BURNISH_CACHE") or platformdirs.user_cache_dir("burnish"))
+
+
+def cached(kind: str, identity: dict[str, Any], make: Callable[[], Any]) -> Any:
+    """The stored result of the same `identity` (model, prompts, options, versions), else that of `make`, now stored.
+
+    A damaged file is made again. Results are whatever JSON holds.
+    """
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    path = cache_root() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["result"]
+        except (json.JSONDecodeError, KeyError):
+            path.unlink()
+    result = make()
+    with written(path, overwrite=True) as partial:
+        partial.write_text(json.dumps({"identity": identity, "result": result}, ensure_ascii=False), encoding="utf-8")
+    return result

@@ -1,0 +1,161 @@
+"""`burnish evaluate`: what got better, what else moved, and how the alternatives compare at the same cost."""
+
+import json as json_module
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Json, ModelName
+from burnish.errors import InputError
+from burnish.options import EvaluateOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from burnish.evaluation.evaluating import Evaluation
+    from burnish.prompts.domains import Domain
+
+
+@Parameter(name="*", group="Judge and standard tasks")
+@dataclass(frozen=True)
+class Extras:
+    """Optional measures."""
+
+    judge_url: Annotated[str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that marks answers")] = (
+        None
+    )
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+    task: Annotated[
+        tuple[str, ...], Parameter(help="standard task of lm-eval, on base and enhanced; may be repeated")
+    ] = ()
+    task_folder: Annotated[Path | None, Parameter(help="folder of local lm-eval task files")] = None
+    task_limit: Annotated[int | None, Parameter(help="documents of each task")] = None
+
+
+def evaluate(
+    model: ModelName,
+    *,
+    enhancement: Annotated[
+        Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")
+    ] = None,
+    enhancement_factor: Annotated[
+        float | None, Parameter(help="factor (direction) or multiplier (enhancement)")
+    ] = None,
+    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    domain: Annotated[str | None, Parameter(help="packaged domain to measure the effect on")] = None,
+    pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,
+    compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
+    extras: Extras | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o", help="folder for evaluation.json, tables and samples")] = None,
+    overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
+    options: flags(EvaluateOptions, "Evaluation") = EvaluateOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Measure effect and damage of an enhancement with intervals; with --compare, against alternatives at equal damage."""
+    from burnish.artifacts.files import check_output
+    from burnish.evaluation.comparison import compare as run_comparison
+    from burnish.evaluation.evaluating import evaluate as run_evaluation
+    from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
+    from burnish.model.model import load
+    from burnish.pipeline import read_enhancement
+    from burnish.prompts import read_prompts
+    from burnish.prompts.domains import load_domain
+
+    extras = extras or Extras()
+    _check(enhancement, domain, pairs, compare, extras)
+    measured = load_domain(domain) if domain else None
+    own_pairs = read_prompts(pairs) if pairs else None
+    plan = read_enhancement(enhancement, enhancement_factor, layers) if enhancement else None
+    if out is not None:
+        check_output(out, 0, overwrite=overwrite)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
+    result: dict[str, Any] = {}
+    tables: dict[str, str] = {}
+    with console.progress() as progress:
+        if plan is not None:
+            found = run_evaluation(loaded, plan, domain=measured, pairs=own_pairs, options=options, progress=progress)
+            result["evaluation"], tables["evaluation.md"] = asdict(found), evaluation_table(found)
+            result["judge"] = _judged(found, measured, extras)
+            tables["samples.md"] = samples_page(found)
+        if compare and measured is not None:
+            compared = run_comparison(loaded, measured, options, enhancement=plan, progress=progress)
+            result["comparison"], tables["comparison.md"] = asdict(compared), comparison_table(compared)
+    if extras.task:
+        from burnish.evaluation.standard import run_standard
+
+        standard = run_standard(
+            loaded,
+            extras.task,
+            enhancement=plan,
+            include=extras.task_folder,
+            limit=extras.task_limit,
+            seed=options.seed,
+        )
+        result["standard"] = standard.as_dict()
+    if out is not None:
+        _write(out, result, tables, overwrite=overwrite)
+    if json:
+        console.as_json(result)
+        return
+    for name in ("evaluation.md", "comparison.md"):
+        if name in tables:
+            console.data(tables[name] + "\n")
+    for key in ("judge", "standard"):
+        if result.get(key):
+            console.data(f"{key}: {json_module.dumps(result[key], ensure_ascii=False, indent=2, default=str)}")
+    console.hint(
+        f"burnish chat {model} --with {enhancement} --compare"
+        if enhancement
+        else f"burnish find {model} --domain {domain} -o FILE"
+    )
+
+
+def _check(enhancement: Path | None, domain: str | None, pairs: Path | None, compare: bool, extras: Extras) -> None:
+    """Wrong calls, before anything is loaded. Raises InputError."""
+    if enhancement is None and not compare:
+        raise InputError(
+            "There is nothing to evaluate. Pass --with FILE, or --compare to compare the built-in methods."
+        )
+    if compare and domain is None:
+        raise InputError("--compare needs a packaged domain to measure on. Pass --domain NAME.")
+    if enhancement is not None and domain is None and pairs is None:
+        raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
+    if (extras.judge_url is None) != (extras.judge_model is None):
+        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+    if extras.judge_url is not None and (enhancement is None or domain is None):
+        raise InputError("A judge marks the answers of an enhancement on a domain. Pass --with FILE and --domain NAME.")
+
+
+def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dict[str, Any] | None:
+    """Marks of base and enhanced answers and the pairwise verdict, where a judge was named."""
+    if extras.judge_url is None or extras.judge_model is None or domain is None:
+        return None
+    from burnish.evaluation.judge import Judge, compare_answers, mark_answers
+
+    judge = Judge(extras.judge_url, extras.judge_model)
+    prompts = [s.prompt for s in found.samples]
+    base, enhanced = [s.base for s in found.samples], [s.enhanced for s in found.samples]
+    about = {"title": domain.title, "summary": domain.summary}
+    return {
+        "base": asdict(mark_answers(judge, prompts, base, **about)),
+        "enhanced": asdict(mark_answers(judge, prompts, enhanced, **about)),
+        "pairwise": asdict(compare_answers(judge, prompts, base, enhanced, **about)),
+    }
+
+
+def _write(out: Path, result: dict[str, Any], tables: dict[str, str], *, overwrite: bool) -> None:
+    from burnish.artifacts.files import written
+
+    with written(out, overwrite=overwrite) as folder:
+        folder.mkdir()
+        text = json_module.dumps(result, ensure_ascii=False, indent=2, default=str)
+        (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+        for name, table in tables.items():
+            (folder / name).write_text(table + "\n", encoding="utf-8")
+    console.say(f"Written: {out}")

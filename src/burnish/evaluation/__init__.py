@@ -1,0 +1,1 @@
+"""What an enhancement improved and what it disturbed."""

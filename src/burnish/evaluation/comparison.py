@@ -1,0 +1,216 @@
+"""Is it better than the alternatives at the same cost? Every method at equal damage, judged on the half not used for that."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from burnish.artifacts.direction import Enhancement
+from burnish.evaluation.damage import divergence_summary
+from burnish.evaluation.effect import Effect, drift, effect_of
+from burnish.evaluation.material import (
+    Answered,
+    Halves,
+    PairKind,
+    answered_items,
+    damage_prompts,
+    greedy_answers,
+    made_pairs,
+    pair_items,
+    reference_pairs,
+)
+from burnish.evaluation.methods import Scaled, at_equal_damage, methods
+from burnish.maths.intervals import Interval, holm, interval
+from burnish.model.model import Model
+from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
+from burnish.options import EvaluateOptions
+from burnish.prompts.domains import Domain, load_general
+
+Verdict = Literal["gain", "hollow", "none", "loss"]
+SIGNIFICANT = 0.05
+DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+SYSTEM_PROMPT = "expert system prompt"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at the budget. Effects are those of the report half."""
+
+    method: str
+    scale: float | None
+    kl: Interval  # on the report half's general and protect prompts
+    effects: dict[PairKind, Effect]
+    verdicts: dict[PairKind, Verdict]
+    null: bool
+
+
+@dataclass(frozen=True)
+class Dose:
+    """One strength of one enhancement."""
+
+    scale: float
+    kl: float
+    effects: dict[PairKind, Effect]
+    ships: bool  # within the budget, and on every kind of pairs an effect above random and no falling likelihood
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table, the null and the dose curve of the first method.
+
+    Half of the random directions say what any edit of this damage shifts; the others, measured against them, are the null.
+    """
+
+    domain: str
+    model: str
+    dtype: str
+    budget: float
+    seed: int
+    rows: tuple[Row, ...]
+    null: dict[PairKind, Interval]  # of the shift above random, of random directions themselves, averaged by pair
+    doses: tuple[Dose, ...]
+    dose_method: str
+    prompts: int
+    tokens: int
+    seconds: float
+
+
+def compare(
+    model: Model,
+    domain: Domain,
+    options: EvaluateOptions,
+    *,
+    enhancement: Enhancement | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Scales every method to the budget on the tuning half and reports effect and damage on the other half.
+
+    Intervals are paired by prompt; p-values are Holm-adjusted over the methods of a kind of pairs.
+    """
+    started = time.perf_counter()
+    general = load_general(domain.language)
+    tune, report = (greedy_answers(model, half, options, progress) for half in damage_prompts(general, options))
+    pairs = [reference_pairs(model, domain, options, progress), made_pairs(model, domain, options, progress)]
+    listed = methods(model, domain, general, options, enhancement=enhancement, progress=progress)
+    scaled = at_equal_damage(model, answered_items(model, tune), listed, options.budget, progress=progress)
+    candidates = [s.candidate for s in scaled]
+    damage = score(model, answered_items(model, report), candidates, progress=progress)
+    found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
+    randoms = [i for i, s in enumerate(scaled) if s.method.null]
+    calibrating, tested = randoms[::2], randoms[1::2]
+    drifts = {kind: drift(scores, calibrating) for kind, scores in found.items()}
+    rows = [
+        Row(s.method.name, s.scale, _kl(damage, i, options), _effects(found, i, drifts, options), {}, s.method.null)
+        for i, s in enumerate(scaled)
+        if i not in calibrating
+    ]
+    rows.append(_system_row(model, domain, report, pairs, drifts, options))
+    rows = with_verdicts(rows)
+    null = {kind: interval(drift(scores, tested) - drifts[kind], seed=options.seed) for kind, scores in found.items()}
+    chosen = next(i for i, s in enumerate(scaled) if not s.method.null)
+    return Comparison(
+        domain=domain.name,
+        model=model.name,
+        dtype=str(model.network.dtype).removeprefix("torch."),
+        budget=options.budget,
+        seed=options.seed,
+        rows=tuple(rows),
+        null=null,
+        doses=dose_curve(model, scaled[chosen], report, pairs, drifts, options, progress=progress),
+        dose_method=scaled[chosen].method.name,
+        prompts=len(report),
+        tokens=sum(len(i.answer) for i in report),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def dose_curve(
+    model: Model,
+    scaled: Scaled,
+    rows: Sequence[Answered],
+    pairs: Sequence[Halves],
+    drifts: dict[PairKind, Tensor],
+    options: EvaluateOptions,
+    *,
+    progress: Progress | None = None,
+) -> tuple[Dose, ...]:
+    """Effect and damage at multiples of the scale at the budget, all in one pass a kind of items. drifts: see `drift`; it is that
+    of the budget, scaled with the damage."""
+    candidates = [scaled.method.at(scaled.scale * d) for d in DOSES]
+    damage = score(model, answered_items(model, rows), candidates, progress=progress)
+    found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
+    doses = []
+    for i, multiple in enumerate(DOSES):
+        kl = _kl(damage, i, options).mean
+        effects = _effects(found, i, {kind: d * kl / options.budget for kind, d in drifts.items()}, options)
+        fine = all(e.above.low > 0 and e.likelihood.high > 0 for e in effects.values())
+        doses.append(Dose(scaled.scale * multiple, kl, effects, fine and kl <= options.budget * 1.05))
+    return tuple(doses)
+
+
+def with_verdicts(rows: Sequence[Row]) -> list[Row]:
+    """Each effect as a word: none unless it is beyond chance and beyond every random direction."""
+    kinds = list(rows[0].effects)
+    verdicts: list[dict[PairKind, Verdict]] = [{} for _ in rows]
+    for kind in kinds:
+        adjusted = holm([row.effects[kind].above.p for row in rows])
+        band = max((abs(row.effects[kind].above.mean) for row in rows if row.null), default=0.0)
+        for verdict, row, p in zip(verdicts, rows, adjusted, strict=True):
+            verdict[kind] = _verdict(row.effects[kind], p, band)
+    return [replace(row, verdicts=verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+
+
+def _verdict(effect: Effect, p: float, band: float) -> Verdict:
+    if p >= SIGNIFICANT or abs(effect.above.mean) <= band:
+        return "none"
+    if effect.above.mean < 0:
+        return "loss"
+    return "hollow" if effect.likelihood.high < 0 else "gain"
+
+
+def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:
+    found = divergence_summary(scores.candidates[candidate], seed=options.seed)["kl"]
+    assert isinstance(found, Interval)
+    return found
+
+
+def _effects(
+    found: dict[PairKind, Scores], candidate: int, drifts: dict[PairKind, Tensor], options: EvaluateOptions
+) -> dict[PairKind, Effect]:
+    return {
+        kind: effect_of(scores.base, scores.candidates[candidate], kind, drifts[kind], seed=options.seed)
+        for kind, scores in found.items()
+    }
+
+
+def _system_row(
+    model: Model,
+    domain: Domain,
+    rows: Sequence[Answered],
+    pairs: Sequence[Halves],
+    drifts: dict[PairKind, Tensor],
+    options: EvaluateOptions,
+) -> Row:
+    """The expert system prompt with its own damage: it changes what the model reads, at no scale."""
+    expert = domain.expert_system_prompt
+    found = {
+        p.kind: score_prompts(model, pair_items(model, p.report), pair_items(model, p.report, expert)) for p in pairs
+    }
+    kl = _kl(score_prompts(model, answered_items(model, rows), answered_items(model, rows, expert)), 0, options)
+    return Row(SYSTEM_PROMPT, None, kl, _effects(found, 0, drifts, options), {}, False)
+
+
+def interference(
+    model: Model, candidates: dict[str, Candidate], pairs: dict[str, Halves], options: EvaluateOptions
+) -> dict[str, dict[str, Effect]]:
+    """Effect of each domain's candidate (outer key) on each domain's pairs (inner key)."""
+    table: dict[str, dict[str, Effect]] = {name: {} for name in candidates}
+    for other, own in pairs.items():
+        scores = score(model, pair_items(model, own.report), list(candidates.values()))
+        none = torch.zeros(len(own.report), dtype=torch.float64)
+        for name, row in zip(candidates, scores.candidates, strict=True):
+            table[name][other] = effect_of(scores.base, row, own.kind, none, seed=options.seed)
+    return table

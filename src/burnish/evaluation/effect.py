@@ -1,0 +1,120 @@
+"""Did the speciality get stronger? Preference shift and likelihood on pairs, and the affinity of generated answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from burnish.evaluation.material import Pair, PairKind, pair_items
+from burnish.maths.intervals import Interval, interval, separating_direction
+from burnish.model.capture import Tokens, capture
+from burnish.model.model import Model
+from burnish.model.scoring import Item, Progress, Scores, TokenScores
+from burnish.options import layer_index
+
+PROBE_LAYER = "60%"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Changes on pairs, in nats per token, with intervals over prompts.
+
+    Any disturbance makes the base model's own samples less likely, by KL(base || edited) a token on average, and so "wins" a
+    shift against them. `above` is therefore the figure to trust: the shift minus that of random directions at the same
+    damage, pair by pair.
+    """
+
+    kind: PairKind
+    pairs: int
+    tokens: int
+    shift: Interval  # of log p(chosen) - log p(rejected)
+    above: Interval  # of the shift above that of random directions
+    likelihood: Interval  # of log p(chosen): a shift won by making both answers unlikely is no win
+    rejected: Interval  # of log p(rejected)
+
+
+def pair_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> tuple[Tensor, Tensor]:
+    """Change of the log probability per token of each pair's chosen and rejected answer; scores of `pair_items`."""
+    changes = torch.stack([(s.log_probability - b.log_probability).mean() for b, s in zip(base, scores, strict=True)])
+    chosen, rejected = changes.chunk(2)
+    return chosen, rejected
+
+
+def drift(scores: Scores, randoms: Sequence[int]) -> Tensor:
+    """What random directions shift by themselves: the mean over the candidates `randoms`, one number a pair."""
+    shifts = [torch.sub(*pair_changes(scores.base, scores.candidates[i])) for i in randoms]
+    return torch.stack(shifts).mean(0)
+
+
+def effect_of(
+    base: Sequence[TokenScores], scores: Sequence[TokenScores], kind: PairKind, random_shift: Tensor, *, seed: int = 0
+) -> Effect:
+    """base, scores: of `pair_items`; random_shift: [pairs], see `drift`."""
+    chosen, rejected = pair_changes(base, scores)
+    return Effect(
+        kind=kind,
+        pairs=len(chosen),
+        tokens=sum(len(b.log_probability) for b in base),
+        shift=interval(chosen - rejected, seed=seed),
+        above=interval(chosen - rejected - random_shift, seed=seed),
+        likelihood=interval(chosen, seed=seed),
+        rejected=interval(rejected, seed=seed),
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A frozen linear reading of the base model: does an answer look like the speciality's?"""
+
+    layer: int
+    weights: Tensor  # [hidden]
+    bias: float
+    accuracy: float  # on pairs it was not fitted on
+    held_out: int  # answers
+
+
+def fit_probe(model: Model, tune: Sequence[Pair], report: Sequence[Pair], *, progress: Progress | None = None) -> Probe:
+    """Separates chosen from rejected answers by the mean hidden state over their tokens, at 60 % of the depth."""
+    layer = layer_index(PROBE_LAYER, model.anatomy.layers)
+    items = pair_items(model, tune) + pair_items(model, report)
+    states = answer_states(model, items, layer, progress=progress)
+    fitted, kept = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
+    weights, bias = separating_direction(fitted[0], fitted[1])
+    right = torch.cat([kept[0] @ weights + bias > 0, kept[1] @ weights + bias < 0])
+    return Probe(layer, weights, bias, float(right.double().mean()), len(right))
+
+
+def answer_states(model: Model, items: Sequence[Item], layer: int, *, progress: Progress | None = None) -> Tensor:
+    """Mean hidden state of the base model over each answer's tokens at a layer, [items, hidden], float64."""
+    states = torch.zeros(len(items), model.anatomy.hidden_size, dtype=torch.float64)
+    sequences = [Tokens(i.prompt + i.answer, len(i.prompt), len(i.prompt) + len(i.answer) - 1) for i in items]
+
+    def keep(rows: list[int], batch: Tensor) -> None:
+        states[rows] = batch[:, layer].double()
+
+    capture(model, sequences, keep, last_layer=layer)
+    if progress is not None:
+        progress("reading answers", len(items), len(items))
+    return states
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """How much generated answers read like the speciality's, in the probe's units."""
+
+    accuracy: float  # of the probe on held-out pairs: near 0.5 it says nothing
+    base: float
+    enhanced: float
+    change: Interval
+
+
+def affinity(
+    model: Model, probe: Probe, prompts: Sequence[list[int]], base: Sequence[list[int]], enhanced: Sequence[list[int]]
+) -> Affinity:
+    """Applies the probe to the base model's reading of base and enhanced answers (tokens); empty answers are left out."""
+    rows = [(p, b, e) for p, b, e in zip(prompts, base, enhanced, strict=True) if b and e]
+    items = [Item(p, b) for p, b, _ in rows] + [Item(p, e) for p, _, e in rows]
+    scores = answer_states(model, items, probe.layer) @ probe.weights + probe.bias
+    before, after = scores.chunk(2)
+    return Affinity(probe.accuracy, float(before.mean()), float(after.mean()), interval(after - before))

@@ -1,0 +1,227 @@
+"""One enhancement, evaluated: effect, damage, affinity, text statistics and side-by-side answers, on the report half."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+from burnish.artifacts.direction import Enhancement
+from burnish.checking import verdict_of
+from burnish.errors import InputError
+from burnish.evaluation.damage import (
+    Damage,
+    divergence_summary,
+    generation_summary,
+    perplexity,
+    prose_items,
+)
+from burnish.evaluation.effect import Affinity, Effect, affinity, drift, effect_of, fit_probe
+from burnish.evaluation.material import (
+    Answered,
+    Halves,
+    answered_items,
+    base_answers,
+    damage_prompts,
+    greedy_answers,
+    made_pairs,
+    pair_items,
+    reference_pairs,
+    user_pairs,
+)
+from burnish.evaluation.methods import at_equal_damage, random_method
+from burnish.evaluation.text_statistics import measure
+from burnish.maths.intervals import Interval, holm, interval
+from burnish.model.model import Model
+from burnish.model.scoring import Candidate, Progress, score
+from burnish.options import EvaluateOptions
+from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.domains import Domain, load_general, load_protect
+
+BATCH = 8
+NOTHING = 1e-7  # nats per token: rounding, not damage
+
+
+@dataclass(frozen=True)
+class StatisticChange:
+    """A text statistic over the sampled answers of base and enhanced."""
+
+    name: str
+    base: float
+    enhanced: float
+    change: Interval
+    p_adjusted: float  # Holm, over the statistics
+
+
+@dataclass(frozen=True)
+class Sample:
+    prompt: str
+    base: str
+    enhanced: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What got better, what else moved, and on how much that was measured."""
+
+    model: str
+    dtype: str
+    domain: str | None
+    seed: int
+    effects: tuple[Effect, ...]  # one a kind of pairs
+    damage: Damage
+    specialised_kl: Interval  # movement on the domain's own held-out prompts: wanted, but to be known
+    affinity: Affinity | None
+    statistics: tuple[StatisticChange, ...]
+    samples: tuple[Sample, ...]
+    seconds: float
+    versions: dict[str, str]
+
+    @property
+    def verdict(self) -> str:
+        """The damage in plain words."""
+        return verdict_of(self.damage.kl.mean, self.damage.repetition_base, self.damage.repetition_enhanced)
+
+
+def evaluate(
+    model: Model,
+    enhancement: Enhancement,
+    *,
+    domain: Domain | None = None,
+    pairs: PromptSet | None = None,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluates an enhancement of `model` on a packaged domain, on pairs of the user's, or both.
+
+    Raises InputError without domain and pairs, WrongModelError for an enhancement of another model.
+    """
+    options = options or EvaluateOptions()
+    if domain is None and pairs is None:
+        raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
+    enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    started = time.perf_counter()
+    candidate = Candidate("enhanced", enhancement)
+    kinds = _pairs(model, domain, pairs, options, progress)
+    language = domain.language if domain is not None else "en"
+    candidates = [candidate, *_random_candidates(model, enhancement, language, options, progress)]
+    found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
+    special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
+    special = special.spread(options.samples)
+    base, enhanced = _answers(model, enhancement, special, options.sample_tokens, progress)
+    texts = [[model.tokenizer.decode(a, skip_special_tokens=True).strip() for a in rows] for rows in (base, enhanced)]
+    reading = None
+    if len(kinds[0].tune) >= 4 and len(kinds[0].report) >= 2:
+        probe = fit_probe(model, kinds[0].tune, kinds[0].report, progress=progress)
+        reading = affinity(model, probe, [model.tokens(p) for p in special.prompts], base, enhanced)
+    measures = domain.measures if domain is not None else ()
+    return Evaluation(
+        model=model.name,
+        dtype=str(model.network.dtype).removeprefix("torch."),
+        domain=None if domain is None else domain.name,
+        seed=options.seed,
+        effects=tuple(found),
+        damage=_damage(model, enhancement, language, options, progress),
+        specialised_kl=_specialised(model, candidate, special, options, progress),
+        affinity=reading,
+        statistics=statistic_changes(texts[0], texts[1], language, measures, seed=options.seed),
+        samples=tuple(Sample(p, b, e) for p, b, e in zip(special.texts, *texts, strict=True)),
+        seconds=time.perf_counter() - started,
+        versions={name: version(name) for name in ("burnish", "torch", "transformers")},
+    )
+
+
+def _random_candidates(
+    model: Model, enhancement: Enhancement, language: str, options: EvaluateOptions, progress: Progress | None
+) -> list[Candidate]:
+    """Random directions with the damage that the enhancement has on the tuning half."""
+    rows = greedy_answers(model, damage_prompts(load_general(language), options)[0], options, progress)
+    items = answered_items(model, rows)
+    scores = score(model, items, [Candidate("enhanced", enhancement)], progress=progress).candidates[0]
+    damage = float(torch.cat([s.kl for s in scores]).mean())
+    if damage < NOTHING:
+        return [Candidate("nothing")]
+    direction = enhancement.directions[0]
+    listed = [random_method(direction, options.seed + i) for i in range(options.random_directions)]
+    return [s.candidate for s in at_equal_damage(model, items, listed, damage, progress=progress)]
+
+
+def _effect(
+    model: Model, kind: Halves, candidates: Sequence[Candidate], options: EvaluateOptions, progress: Progress | None
+) -> Effect:
+    """The effect of the first candidate above that of the others, the random ones."""
+    scores = score(model, pair_items(model, kind.report), candidates, progress=progress)
+    shift = drift(scores, range(1, len(candidates)))
+    return effect_of(scores.base, scores.candidates[0], kind.kind, shift, seed=options.seed)
+
+
+def _pairs(
+    model: Model, domain: Domain | None, pairs: PromptSet | None, options: EvaluateOptions, progress: Progress | None
+) -> list[Halves]:
+    found = []
+    if pairs is not None:
+        found.append(user_pairs(model, pairs, options))
+    if domain is not None:
+        found.append(reference_pairs(model, domain, options, progress))
+        found.append(made_pairs(model, domain, options, progress))
+    return found
+
+
+def _damage(
+    model: Model, enhancement: Enhancement, language: str, options: EvaluateOptions, progress: Progress | None
+) -> Damage:
+    candidate = Candidate("enhanced", enhancement)
+    prompts = damage_prompts(load_general(language), options)[1]
+    rows = greedy_answers(model, prompts, options, progress)
+    scores = score(model, answered_items(model, rows), [candidate], progress=progress)
+    prose = score(model, prose_items(model, language, options.prompts), [candidate])
+    base, enhanced = _answers(model, enhancement, prompts, options.tokens, progress)
+    harmful = load_protect(category="harmful")
+    bare = PromptSet(harmful.name, tuple(Prompt(p.messages) for p in harmful.prompts))
+    declined = [
+        [model.tokenizer.decode(a, skip_special_tokens=True) for a in answers]
+        for answers in _answers(model, enhancement, bare, options.tokens, progress)
+    ]
+    return Damage(
+        **divergence_summary(scores.candidates[0], seed=options.seed),  # type: ignore[arg-type]
+        perplexity_base=perplexity(prose.base),
+        perplexity_enhanced=perplexity(prose.candidates[0]),
+        **generation_summary(base, enhanced, options.tokens, list(zip(*declined, strict=True))),  # type: ignore[arg-type]
+    )
+
+
+def _specialised(
+    model: Model, candidate: Candidate, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
+) -> Interval:
+    rows: list[Answered] = greedy_answers(model, prompts, options, progress)
+    scores = score(model, answered_items(model, rows), [candidate], progress=progress)
+    return interval(torch.stack([s.kl.mean() for s in scores.candidates[0]]), seed=options.seed)
+
+
+def _answers(
+    model: Model, enhancement: Enhancement, prompts: PromptSet, tokens: int, progress: Progress | None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Greedy answers of base (cached) and enhanced."""
+    base = base_answers(model, prompts, tokens, progress=progress)
+    enhanced: list[list[int]] = []
+    with model.enhanced(enhancement):
+        for start in range(0, len(prompts), BATCH):
+            part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
+            enhanced += model.continuations(part, tokens)
+            if progress is not None:
+                progress(f"answering {prompts.name}, enhanced", len(enhanced), len(prompts))
+    return base, enhanced
+
+
+def statistic_changes(
+    base: Sequence[str], enhanced: Sequence[str], language: str, measures: Sequence[str], *, seed: int = 0
+) -> tuple[StatisticChange, ...]:
+    """Every statistic of the measures and the general ones, paired by prompt, Holm-adjusted together."""
+    before, after = measure(base, language, measures), measure(enhanced, language, measures)
+    changes = {name: interval(torch.tensor(after[name]) - torch.tensor(before[name]), seed=seed) for name in before}
+    adjusted = holm([change.p for change in changes.values()])
+    return tuple(
+        StatisticChange(name, sum(before[name]) / len(base), sum(after[name]) / len(base), change, p)
+        for (name, change), p in zip(changes.items(), adjusted, strict=True)
+    )

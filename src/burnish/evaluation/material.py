@@ -1,0 +1,175 @@
+"""What an evaluation is measured on: prompts, pairs and the base model's own answers, in two halves.
+
+The tuning half is for choosing (scales, thresholds), the report half for the figures. Answers that the base model makes are
+cached on disk by model, prompts and options.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from burnish.artifacts.cache import cached
+from burnish.errors import InputError
+from burnish.model.model import Model
+from burnish.model.scoring import Item
+from burnish.options import EvaluateOptions
+from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.domains import Domain, GeneralSet, load_protect
+
+PairKind = Literal["references", "made", "user"]
+BATCH = 8
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A prompt and an answer to it, as tokens."""
+
+    prompt: Prompt
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, as tokens: one as it should be and an ordinary one."""
+
+    prompt: Prompt
+    chosen: list[int]
+    rejected: list[int]
+
+
+def answered_items(model: Model, rows: Sequence[Answered], system: str | None = None) -> list[Item]:
+    """Rows as items to score, read with a system prompt if one is given."""
+    return [Item(model.tokens(row.prompt, system), row.answer) for row in rows]
+
+
+def pair_items(model: Model, pairs: Sequence[Pair], system: str | None = None) -> list[Item]:
+    """Chosen answers, then rejected ones, as items to score."""
+    rows = [Answered(p.prompt, p.chosen) for p in pairs] + [Answered(p.prompt, p.rejected) for p in pairs]
+    return answered_items(model, rows, system)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Pairs of one kind."""
+
+    kind: PairKind
+    tune: tuple[Pair, ...]
+    report: tuple[Pair, ...]
+
+
+def halves(prompts: PromptSet) -> tuple[PromptSet, PromptSet]:
+    """(tuning half, report half): every other prompt, so that both cover the whole set."""
+    return (
+        PromptSet(prompts.name, prompts.prompts[::2]),
+        PromptSet(prompts.name, prompts.prompts[1::2]),
+    )
+
+
+def damage_prompts(general: GeneralSet, options: EvaluateOptions) -> tuple[PromptSet, PromptSet]:
+    """Held-out general prompts and protect prompts, in halves of at most `options.prompts` each."""
+    tune, report = halves(general.held_out.joined(load_protect()))
+    return tune.spread(options.prompts), report.spread(options.prompts)
+
+
+def greedy_answers(
+    model: Model, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
+) -> list[Answered]:
+    """The base model's own greedy continuations, cached; prompts that it answers with nothing are left out."""
+    answers = base_answers(model, prompts, options.tokens, progress=progress)
+    return [Answered(p, answer) for p, answer in zip(prompts.prompts, answers, strict=True) if answer]
+
+
+def base_answers(
+    model: Model,
+    prompts: PromptSet,
+    tokens: int,
+    *,
+    system: str | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> list[list[int]]:
+    """The base model's answers as tokens: greedy, or with `seed` sampled; cached on disk."""
+    identity = {
+        "model": model.fingerprint,
+        "dtype": str(model.network.dtype),
+        "template": getattr(model.tokenizer, "chat_template", None),
+        "prompts": prompts.hash,
+        "system": system,
+        "tokens": tokens,
+        "seed": seed,
+        "batch": BATCH,
+    }
+
+    def make() -> list[list[int]]:
+        answers: list[list[int]] = []
+        for start in range(0, len(prompts), BATCH):
+            part = [model.tokens(p, system) for p in prompts.prompts[start : start + BATCH]]
+            answers += (
+                model.continuations(part, tokens) if seed is None else model.samples(part, tokens, seed=seed + start)
+            )
+            if progress is not None:
+                progress(f"answering {prompts.name}", len(answers), len(prompts))
+        return answers
+
+    found: list[list[int]] = cached("answers", identity, make)
+    return found
+
+
+def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
+    """The domain's reference answers against the base model's own samples to the same prompts."""
+    tune, report = (
+        _against_own(model, prompts, options, progress)
+        for prompts in (domain.references_tune, domain.references_report)
+    )
+    return Halves("references", tune, report)
+
+
+def _against_own(
+    model: Model, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
+) -> tuple[Pair, ...]:
+    bare = PromptSet(prompts.name, tuple(Prompt(p.messages) for p in prompts.prompts))
+    own = base_answers(model, bare, options.answer_tokens, seed=options.seed, progress=progress)
+    chosen = [_tokens(model, p.answer, options) for p in prompts.prompts]
+    return _pairs(prompts.prompts, chosen, own)
+
+
+def made_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
+    """Samples with the domain's expert system prompt against samples without it, on held-out prompts."""
+    found = []
+    for prompts in halves(domain.held_out):
+        expert = base_answers(
+            model, prompts, options.tokens, system=domain.expert_system_prompt, seed=options.seed, progress=progress
+        )
+        plain = base_answers(model, prompts, options.tokens, seed=options.seed, progress=progress)
+        found.append(_pairs(prompts.prompts, expert, plain))
+    return Halves("made", found[0], found[1])
+
+
+def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Halves:
+    """Rows with `prompt`, `chosen` and `rejected`. Raises InputError for rows without both answers."""
+    for number, row in enumerate(prompts.prompts, 1):
+        if row.answer is None or row.rejected is None:
+            raise InputError(
+                f"Row {number} of '{prompts.name}' has no {'chosen' if row.answer is None else 'rejected'} answer. Pairs need "
+                'rows such as {"prompt": "...", "chosen": "...", "rejected": "..."}.'
+            )
+    if len(prompts) < 8:
+        raise InputError(f"'{prompts.name}' has {len(prompts)} pairs: too few for two halves. Write at least 8.")
+    found = []
+    for half in halves(prompts):
+        chosen = [_tokens(model, p.answer, options) for p in half.prompts]
+        rejected = [_tokens(model, p.rejected, options) for p in half.prompts]
+        found.append(_pairs(half.prompts, chosen, rejected))
+    return Halves("user", found[0], found[1])
+
+
+def _tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
+    found: list[int] = model.tokenizer(text or "", add_special_tokens=False)["input_ids"][: options.answer_tokens]
+    return found
+
+
+def _pairs(prompts: Sequence[Prompt], chosen: list[list[int]], rejected: list[list[int]]) -> tuple[Pair, ...]:
+    """Pairs in which neither answer is empty."""
+    rows = zip(prompts, chosen, rejected, strict=True)
+    return tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)

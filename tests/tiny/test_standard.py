@@ -1,0 +1,148 @@
+"""Standard benchmarks: the harness's numbers are those of the plain model, with and without the live edit."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+import torch
+import urllib3  # noqa: F401  looks for IPv6 with a socket when it is first imported, and tests may not open one
+import yaml
+
+from burnish.artifacts.direction import Enhancement
+from burnish.errors import DownloadError, InputError
+from burnish.evaluation.standard import StandardScore, run_standard
+from burnish.model.model import Model
+from conftest import random_enhancement
+
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+Models = Callable[..., Model]
+WORDS = ["red", "old", "sea", "dusk", "lamp", "stone", "bird", "salt"]
+DOCUMENTS = [
+    {"question": f"The {a} by the {b} is", "choices": [a[:3], b[:3], "lit"], "answer": (i + j) % 3}
+    for i, a in enumerate(WORDS)
+    for j, b in enumerate(WORDS[:3])
+]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """A folder with one local multiple-choice task."""
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
+    task = {
+        "task": "harbour",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(tmp_path / "cache")},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 3.0},
+    }
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "harbour.yaml").write_text(yaml.safe_dump(task))
+    (folder / "unsafe.yaml").write_text(yaml.safe_dump({**task, "task": "unsafe", "unsafe_code": True}))
+    return folder
+
+
+@torch.inference_mode()
+def hits(model: Model, enhancement: Enhancement | None = None, *, chat: bool = False) -> list[float]:
+    """1 for each document whose answer has the largest summed log probability, one plain pass a choice."""
+    found = []
+    with nullcontext() if enhancement is None else model.enhanced(enhancement):
+        for document in DOCUMENTS:
+            question = str(document["question"])
+            context = model.tokens(question) if chat else model.tokenizer(question)["input_ids"]
+            sums = []
+            for choice in document["choices"]:
+                text = choice if chat else f" {choice}"
+                answer = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+                logits = model.network(input_ids=torch.tensor([context + answer])).logits[0, len(context) - 1 : -1]
+                sums.append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
+            found.append(float(max(range(3), key=sums.__getitem__) == document["answer"]))
+    return found
+
+
+def one(scores: tuple[StandardScore, ...]) -> StandardScore:
+    (score,) = scores
+    return score
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, tasks: Path, chat: bool) -> None:
+    model = tiny_model("llama")
+    enhancement = random_enhancement(model, 8.0)
+    report = run_standard(model, ["harbour"], enhancement=enhancement, include=tasks, chat=chat)
+    base, enhanced = hits(model, chat=chat), hits(model, enhancement, chat=chat)
+    assert base != enhanced  # otherwise the test below shows nothing
+    n = len(DOCUMENTS)
+    score = one(report.scores)
+    assert (score.task, score.metric, score.n, score.higher_is_better) == ("harbour", "acc", n, True)
+    assert (score.base, score.enhanced) == pytest.approx((sum(base) / n, sum(enhanced) / n))
+    assert score.difference == pytest.approx((sum(enhanced) - sum(base)) / n)
+    assert (score.base_stderr, score.enhanced_stderr) == pytest.approx((stdev(base) / n**0.5, stdev(enhanced) / n**0.5))
+    differences = [q - p for p, q in zip(base, enhanced, strict=True)]
+    assert score.difference_stderr == pytest.approx(stdev(differences) / n**0.5)
+    assert report.task_versions == {"harbour": "3.0"}
+    assert set(report.versions) == {"lm_eval", "datasets", "transformers", "torch"}
+
+
+def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model("llama")
+    model.tokenizer.pad_token = None
+    report = run_standard(model, ["harbour"], enhancement=random_enhancement(model, 0.0), include=tasks, limit=5)
+    score = one(report.scores)
+    assert (score.n, score.difference, score.difference_stderr) == (5, 0, 0)
+    assert score.enhanced == score.base
+    assert model.tokenizer.pad_token is None
+    assert capfd.readouterr() == ("", "")
+    json.dumps(report.as_dict())
+
+
+def test_without_an_enhancement_only_the_base_is_scored(tiny_model: Models, tasks: Path) -> None:
+    score = one(run_standard(tiny_model("llama"), ["harbour"], enhancement=None, include=tasks, limit=3).scores)
+    assert score.base_stderr is not None
+    assert (score.enhanced, score.difference) == (None, None)
+
+
+def test_an_unknown_task_is_named_with_its_neighbours(tiny_model: Models, tasks: Path) -> None:
+    with pytest.raises(InputError, match=r"'hellaswagg'.*Close names: .*hellaswag"):
+        run_standard(tiny_model("llama"), ["harbour", "hellaswagg"], enhancement=None, include=tasks)
+
+
+def test_data_that_cannot_be_loaded_is_an_error_of_its_own(tiny_model: Models, tasks: Path) -> None:
+    (tasks.parent / "data.jsonl").unlink()
+    with pytest.raises(DownloadError, match=r"'harbour'.*data\.jsonl"):
+        run_standard(tiny_model("llama"), ["harbour"], enhancement=None, include=tasks)
+
+
+def test_tasks_that_run_the_models_code_are_refused(tiny_model: Models, tasks: Path) -> None:
+    with pytest.raises(InputError, match="'unsafe' runs code"):
+        run_standard(tiny_model("llama"), ["harbour", "unsafe"], enhancement=None, include=tasks)
+
+
+def test_a_missing_package_says_what_to_install(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(InputError, match=r"pip install 'burnish\[lm-eval\]'"):
+        run_standard(tiny_model("llama"), ["harbour"], enhancement=None)
+
+
+def test_what_cannot_run_is_said_first(tiny_model: Models, tmp_path: Path) -> None:
+    model = tiny_model("llama", template=False)
+    for tasks, options, words in [
+        ([], {}, "No task"),
+        (["harbour"], {"limit": 0}, "limit is 0"),
+        (["harbour"], {"include": tmp_path / "nowhere"}, "nowhere"),
+        (["harbour"], {"chat": True}, "no chat template"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            run_standard(model, tasks, enhancement=None, **options)
