@@ -39,6 +39,8 @@ fix: $(STAMP)  ## format, mend lint, regenerate docs
 bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/finding.py
 	$(BIN)/python benchmarks/baking.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/comparison.py
 
 clean:
 	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -17,8 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--prompts", type=int, default=24)
-    parser.add_argument("--answer-tokens", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--answer-tokens", type=int, default=48)
     arguments = parser.parse_args()
     from burnish import (
         EvaluateOptions,

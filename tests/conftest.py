@@ -42,6 +42,13 @@ def tiny_model(tiny_folder: Folders) -> Callable[..., Model]:
     return lambda name, **options: load(tiny_folder(name, **options), ModelOptions(dtype="float32"))
 
 
+@pytest.fixture(autouse=True)
+def answers_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cached answers go to a folder of the test's own; packaged models stay where they are."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: folder)
+
+
 def random_enhancement(model: Model, gains: float | list[float], *, seed: int = 0, rank: int = 1) -> Enhancement:
     """Random unit directions, one set a layer, for a model; gains: one for all layers, or one a layer."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.damage import divergence_summary
-from burnish.evaluation.effect import Effect, drift, effect_of
+from burnish.evaluation.effect import Effect, effect_of, shifts
 from burnish.evaluation.material import (
     Answered,
     Halves,
@@ -23,7 +23,7 @@ from burnish.evaluation.material import (
     reference_pairs,
 )
 from burnish.evaluation.methods import Scaled, at_equal_damage, methods
-from burnish.maths.intervals import Interval, holm, interval
+from burnish.maths.intervals import Interval, holm, interval_above
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
 from burnish.options import EvaluateOptions
@@ -70,7 +70,7 @@ class Comparison:
     budget: float
     seed: int
     rows: tuple[Row, ...]
-    null: dict[PairKind, Interval]  # of the shift above random, of random directions themselves, averaged by pair
+    null: dict[PairKind, Interval]  # of the shift above random, of other random directions
     doses: tuple[Dose, ...]
     dose_method: str
     prompts: int
@@ -101,7 +101,7 @@ def compare(
     found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
     randoms = [i for i, s in enumerate(scaled) if s.method.null]
     calibrating, tested = randoms[::2], randoms[1::2]
-    drifts = {kind: drift(scores, calibrating) for kind, scores in found.items()}
+    drifts = {kind: shifts(scores, calibrating) for kind, scores in found.items()}
     rows = [
         Row(s.method.name, s.scale, _kl(damage, i, options), _effects(found, i, drifts, options), {}, s.method.null)
         for i, s in enumerate(scaled)
@@ -109,7 +109,9 @@ def compare(
     ]
     rows.append(_system_row(model, domain, report, pairs, drifts, options))
     rows = with_verdicts(rows)
-    null = {kind: interval(drift(scores, tested) - drifts[kind], seed=options.seed) for kind, scores in found.items()}
+    null = {
+        kind: interval_above(shifts(scores, tested), drifts[kind], seed=options.seed) for kind, scores in found.items()
+    }
     chosen = next(i for i, s in enumerate(scaled) if not s.method.null)
     return Comparison(
         domain=domain.name,
@@ -137,8 +139,8 @@ def dose_curve(
     *,
     progress: Progress | None = None,
 ) -> tuple[Dose, ...]:
-    """Effect and damage at multiples of the scale at the budget, all in one pass a kind of items. drifts: see `drift`; it is that
-    of the budget, scaled with the damage."""
+    """Effect and damage at multiples of the scale at the budget, all in one pass a kind of items. drifts: what random
+    directions shift at the budget; scaled with the damage."""
     candidates = [scaled.method.at(scaled.scale * d) for d in DOSES]
     damage = score(model, answered_items(model, rows), candidates, progress=progress)
     found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
@@ -210,7 +212,7 @@ def interference(
     table: dict[str, dict[str, Effect]] = {name: {} for name in candidates}
     for other, own in pairs.items():
         scores = score(model, pair_items(model, own.report), list(candidates.values()))
-        none = torch.zeros(len(own.report), dtype=torch.float64)
+        none = torch.zeros(1, len(own.report), dtype=torch.float64)
         for name, row in zip(candidates, scores.candidates, strict=True):
             table[name][other] = effect_of(scores.base, row, own.kind, none, seed=options.seed)
     return table

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from burnish.evaluation.material import Pair, PairKind, pair_items
-from burnish.maths.intervals import Interval, interval, separating_direction
+from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
 from burnish.model.capture import Tokens, capture
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, Scores, TokenScores
@@ -41,23 +41,22 @@ def pair_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> 
     return chosen, rejected
 
 
-def drift(scores: Scores, randoms: Sequence[int]) -> Tensor:
-    """What random directions shift by themselves: the mean over the candidates `randoms`, one number a pair."""
-    shifts = [torch.sub(*pair_changes(scores.base, scores.candidates[i])) for i in randoms]
-    return torch.stack(shifts).mean(0)
+def shifts(scores: Scores, candidates: Sequence[int]) -> Tensor:
+    """The shift of each pair under some candidates, [candidates, pairs]; scores of `pair_items`."""
+    return torch.stack([torch.sub(*pair_changes(scores.base, scores.candidates[i])) for i in candidates])
 
 
 def effect_of(
-    base: Sequence[TokenScores], scores: Sequence[TokenScores], kind: PairKind, random_shift: Tensor, *, seed: int = 0
+    base: Sequence[TokenScores], scores: Sequence[TokenScores], kind: PairKind, randoms: Tensor, *, seed: int = 0
 ) -> Effect:
-    """base, scores: of `pair_items`; random_shift: [pairs], see `drift`."""
+    """base, scores: of `pair_items`; randoms: the `shifts` [directions, pairs] of random directions at the same damage."""
     chosen, rejected = pair_changes(base, scores)
     return Effect(
         kind=kind,
         pairs=len(chosen),
         tokens=sum(len(b.log_probability) for b in base),
         shift=interval(chosen - rejected, seed=seed),
-        above=interval(chosen - rejected - random_shift, seed=seed),
+        above=interval_above((chosen - rejected)[None], randoms, seed=seed),
         likelihood=interval(chosen, seed=seed),
         rejected=interval(rejected, seed=seed),
     )

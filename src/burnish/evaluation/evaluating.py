@@ -17,7 +17,7 @@ from burnish.evaluation.damage import (
     perplexity,
     prose_items,
 )
-from burnish.evaluation.effect import Affinity, Effect, affinity, drift, effect_of, fit_probe
+from burnish.evaluation.effect import Affinity, Effect, affinity, effect_of, fit_probe, shifts
 from burnish.evaluation.material import (
     Answered,
     Halves,
@@ -152,8 +152,8 @@ def _effect(
 ) -> Effect:
     """The effect of the first candidate above that of the others, the random ones."""
     scores = score(model, pair_items(model, kind.report), candidates, progress=progress)
-    shift = drift(scores, range(1, len(candidates)))
-    return effect_of(scores.base, scores.candidates[0], kind.kind, shift, seed=options.seed)
+    randoms = shifts(scores, range(1, len(candidates)))
+    return effect_of(scores.base, scores.candidates[0], kind.kind, randoms, seed=options.seed)
 
 
 def _pairs(

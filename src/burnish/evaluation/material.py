@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from burnish.artifacts.cache import cached
-from burnish.errors import InputError
+from burnish.errors import InputError, ModelError
 from burnish.model.model import Model
 from burnish.model.scoring import Item
 from burnish.options import EvaluateOptions
@@ -170,6 +170,12 @@ def _tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[in
 
 
 def _pairs(prompts: Sequence[Prompt], chosen: list[list[int]], rejected: list[list[int]]) -> tuple[Pair, ...]:
-    """Pairs in which neither answer is empty."""
+    """Pairs in which neither answer is empty. Raises ModelError when hardly any are left."""
     rows = zip(prompts, chosen, rejected, strict=True)
-    return tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
+    found = tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
+    if len(found) < 2:
+        raise ModelError(
+            f"Only {len(found)} of {len(prompts)} pairs have two answers with text: the model answers with nothing. Check its chat "
+            "template and its end-of-text token."
+        )
+    return found

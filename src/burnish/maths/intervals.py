@@ -43,6 +43,26 @@ def interval(values: Tensor, *, seed: int = 0) -> Interval:
     return Interval(float(exact.mean()), low, high, min(1.0, p), len(exact))
 
 
+def interval_above(values: Tensor, randoms: Tensor, *, seed: int = 0) -> Interval:
+    """Mean of `values` [m, n] above that of `randoms` [c, n]: m or c directions, measured on the same n pairs.
+
+    Pairs are resampled together, and so are the directions of each side, because another draw of random directions would
+    shift a little differently. p: twice the smaller share of resampled means on one side of zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pairs = torch.randint(values.shape[1], (RESAMPLES, values.shape[1]), generator=generator)
+    drawn = []
+    for side in (values.double(), randoms.double()):
+        chosen = torch.randint(len(side), (RESAMPLES, len(side)), generator=generator)
+        shares = torch.nn.functional.one_hot(chosen, len(side)).double().mean(1)  # [resamples, directions]
+        drawn.append((shares @ side).gather(1, pairs).mean(1))
+    means = drawn[0] - drawn[1]
+    tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    mean = float(values.double().mean() - randoms.double().mean())
+    return Interval(mean, low, high, min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)), values.shape[1])
+
+
 def holm(p_values: list[float]) -> list[float]:
     """p-values adjusted for testing several things at once (Holm 1979), in the given order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from torch import nn
 from burnish.anatomy import Anatomy, find_anatomy
 from burnish.errors import ModelError
 from burnish.options import ModelOptions
+
+# On CPUs, bfloat16 products keep a compiled kernel with its scratch memory for every shape seen, 1,024 of them by default:
+# gigabytes where prompts and answers differ in length. Read by the library at its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 HEADS_MESSAGE = "is not a multiple of the number of attention"
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from burnish.anatomy import Projection
 from burnish.artifacts.direction import Enhancement
+from burnish.errors import ModelError
 from burnish.maths.gain import LowRankEdit, edit_rows
 from burnish.model.capture import SHORTEST_PREFIX, batches, decoder_of, prefix_cache, shared_prefix
 from burnish.model.live import layer_edits, norm_weight
@@ -66,7 +67,8 @@ def score(
 ) -> Scores:
     """Scores every item under the base model and every candidate. tokens: how many a batch holds.
 
-    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement of another model.
+    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement of another model, ModelError
+    when the model computes no numbers.
     """
     if any(not item.prompt or not item.answer for item in items):
         raise ValueError("every item needs a prompt and an answer of at least one token")
@@ -83,6 +85,11 @@ def score(
     for start in range(0, max(1, len(candidates)), group):
         part = list(candidates[start : start + group])
         rows = _score_group(model, items, part, tokens, progress)
+        if not all(bool(torch.isfinite(s.log_probability).all()) for row in rows for s in row):
+            raise ModelError(
+                "The model's log probabilities are not finite: its number type overflows or its weights are damaged. "
+                "Load it with --dtype float32, or lower the factor."
+            )
         base = base or rows[0]
         found += [tuple(row) for row in rows[1:]]
     return Scores(tuple(base), tuple(found))

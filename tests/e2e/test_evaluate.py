@@ -1,0 +1,121 @@
+"""`burnish evaluate` on the command line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnish.cli.app import run
+from burnish.model.model import Model
+from conftest import Folders, random_enhancement
+
+Call = Callable[..., tuple[int, Any, str]]
+SMALL = (
+    "--prompts",
+    "4",
+    "--tokens",
+    "6",
+    "--answer-tokens",
+    "8",
+    "--samples",
+    "3",
+    "--sample-tokens",
+    "8",
+    "--random-directions",
+    "2",
+)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def calling(*arguments: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in arguments and code == 0 else out, err
+
+    return calling
+
+
+@pytest.fixture
+def plan(tiny_model: Callable[..., Model], tmp_path: Path) -> Path:
+    return random_enhancement(tiny_model("llama"), 0.5).save(tmp_path / "plan.safetensors")
+
+
+def test_an_enhancement_is_evaluated_and_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    arguments = (
+        "evaluate",
+        tiny_folder("llama"),
+        "--with",
+        plan,
+        "--domain",
+        "education",
+        "--dtype",
+        "float32",
+        *SMALL,
+    )
+    code, found, err = call(*arguments, "-o", tmp_path / "out", "--json")
+    assert code == 0, err
+    assert [e["kind"] for e in found["evaluation"]["effects"]] == ["references", "made"]
+    assert found["evaluation"]["damage"]["harmful"] == 16
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["evaluation.json", "evaluation.md", "samples.md"]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["evaluation"]["seed"] == 0
+    assert call(*arguments, "-o", tmp_path / "out")[0] == 5
+
+
+def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Say {w}", "chosen": f"Yes, {w}.", "rejected": f"No, {w}."}
+        for w in ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = (
+        "evaluate",
+        tiny_folder("llama"),
+        "--with",
+        plan,
+        "--pairs",
+        tmp_path / "pairs.jsonl",
+        "--dtype",
+        "float32",
+        *SMALL,
+    )
+    code, out, err = call(*arguments)
+    assert code == 0, err
+    assert "own pairs" in out
+    assert "Verdict:" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to evaluate"),
+        (("--compare",), "--domain NAME"),
+        (("--with", "PLAN"), "--domain NAME, --pairs FILE"),
+        (("--with", "PLAN", "--domain", "poetry"), "creative-writing"),
+        (("--with", "PLAN", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1"), "--judge-model"),
+        (
+            ("--compare", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1", "--judge-model", "m"),
+            "--with FILE",
+        ),
+        (("--with", "PLAN", "--domain", "education", "--budget", "0"), "--budget"),
+        (("--with", "PLAN", "--domain", "education", "--samples", "1"), "--samples"),
+    ],
+)
+def test_wrong_calls_are_refused_before_the_model_is_loaded(
+    arguments: tuple[str, ...],
+    message: str,
+    tiny_folder: Folders,
+    plan: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import burnish.model.model as loading
+
+    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("weights were loaded"))
+    given = [str(plan) if a == "PLAN" else a for a in arguments]
+    code, _, err = call("evaluate", tiny_folder("llama"), *given)
+    assert code == 2
+    assert message in err
