@@ -1,6 +1,5 @@
 """The command line as a stranger meets it: every command, its JSON, its plan, and every mistake."""
 
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from burnish.cli.app import run
 from conftest import Folders
 
 BURNISH = str(Path(sys.executable).with_name("burnish"))
@@ -34,19 +32,6 @@ def files(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "enhance.txt").write_text(prompts(" ?!", 0))
     (tmp_path / "normal.txt").write_text(prompts(" ...", 3))
     return ("--enhance", str(tmp_path / "enhance.txt"), "--normal", str(tmp_path / "normal.txt"))
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """call(*arguments) -> (exit code, stdout as text or as JSON with --json, stderr)."""
-
-    def calling(*arguments: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = run([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if "--json" in arguments and code == 0 else out, err
-
-    return calling
 
 
 @pytest.fixture(params=["llama", "kanana"])

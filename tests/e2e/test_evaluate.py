@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from burnish.cli.app import run
 from burnish.model.model import Model
 from conftest import Folders, random_enhancement
 
@@ -26,17 +25,6 @@ SMALL = (
     "--random-directions",
     "2",
 )
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    def calling(*arguments: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = run([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if "--json" in arguments and code == 0 else out, err
-
-    return calling
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """`burnish chat`: talk to a model, with an enhancement, or base and enhanced side by side."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
+from burnish.cli.inputs import Json, ModelName, With, WithFactor
 from burnish.errors import InputError
 from burnish.options import ModelOptions
 
@@ -22,12 +21,8 @@ if TYPE_CHECKING:
 def chat(
     model: ModelName,
     *,
-    enhancement: Annotated[
-        Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")
-    ] = None,
-    enhancement_factor: Annotated[
-        float | None, Parameter(help="factor (direction) or multiplier (enhancement)")
-    ] = None,
+    enhancement: With = None,
+    enhancement_factor: WithFactor = None,
     compare: Annotated[bool, Parameter(help="base and enhanced side by side", negative=())] = False,
     prompt: Annotated[list[str] | None, Parameter(help="ask this and stop; may be repeated")] = None,
     tokens: Annotated[int, Parameter(help="longest answer")] = 256,

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
+from burnish.cli.inputs import Json, ModelName, With, WithFactor
 from burnish.errors import InputError
 from burnish.options import EvaluateOptions, ModelOptions
 
@@ -39,12 +39,8 @@ class Extras:
 def evaluate(
     model: ModelName,
     *,
-    enhancement: Annotated[
-        Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")
-    ] = None,
-    enhancement_factor: Annotated[
-        float | None, Parameter(help="factor (direction) or multiplier (enhancement)")
-    ] = None,
+    enhancement: With = None,
+    enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     domain: Annotated[str | None, Parameter(help="packaged domain to measure the effect on")] = None,
     pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,

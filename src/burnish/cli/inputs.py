@@ -18,6 +18,9 @@ ModelName = Annotated[
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
+With = Annotated[Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")]
+WithFactor = Annotated[float | None, Parameter(help="factor (direction) or multiplier (enhancement)")]
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""The command line, called in this process."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from burnish.cli.app import run
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """call(*arguments) -> (exit code, stdout as text or as JSON with --json, stderr)."""
+
+    def calling(*arguments: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in arguments and code == 0 else out, err
+
+    return calling
