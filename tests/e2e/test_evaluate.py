@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from burnish.errors import JudgeError
 from burnish.model.model import Model
 from conftest import Folders, random_enhancement
 
@@ -107,3 +108,31 @@ def test_wrong_calls_are_refused_before_the_model_is_loaded(
     code, _, err = call("evaluate", tiny_folder("llama"), *given)
     assert code == 2
     assert message in err
+
+
+def test_an_unreachable_judge_loses_nothing_that_was_measured(
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import burnish.evaluation.judge as judging
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise JudgeError("The judge cannot be reached. Start it.")
+
+    monkeypatch.setattr(judging, "mark_answers", unreachable)
+    judge = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
+    arguments = (
+        "evaluate",
+        tiny_folder("llama"),
+        "--with",
+        plan,
+        "--domain",
+        "education",
+        "--dtype",
+        "float32",
+        *SMALL,
+    )
+    code, out, err = call(*arguments, *judge, "-o", tmp_path / "out")
+    assert code == 8
+    assert "cannot be reached" in err
+    assert "Verdict:" in out
+    assert (tmp_path / "out" / "evaluation.json").exists()

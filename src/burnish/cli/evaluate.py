@@ -10,11 +10,13 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName, With, WithFactor
-from burnish.errors import InputError
+from burnish.errors import BurnishError, InputError
 from burnish.options import EvaluateOptions, ModelOptions
 
 if TYPE_CHECKING:
+    from burnish.artifacts.direction import Enhancement
     from burnish.evaluation.evaluating import Evaluation
+    from burnish.model.model import Model
     from burnish.prompts.domains import Domain
 
 
@@ -77,39 +79,41 @@ def evaluate(
         if plan is not None:
             found = run_evaluation(loaded, plan, domain=measured, pairs=own_pairs, options=options, progress=progress)
             result["evaluation"], tables["evaluation.md"] = asdict(found), evaluation_table(found)
-            result["judge"] = _judged(found, measured, extras)
             tables["samples.md"] = samples_page(found)
         if compare and measured is not None:
             compared = run_comparison(loaded, measured, options, enhancement=plan, progress=progress)
             result["comparison"], tables["comparison.md"] = asdict(compared), comparison_table(compared)
-    if extras.task:
-        from burnish.evaluation.standard import run_standard
-
-        standard = run_standard(
-            loaded,
-            extras.task,
-            enhancement=plan,
-            include=extras.task_folder,
-            limit=extras.task_limit,
-            seed=options.seed,
-        )
-        result["standard"] = standard.as_dict()
+    failure = None
+    try:
+        if plan is not None:
+            result["judge"] = _judged(found, measured, extras)
+        if extras.task:
+            result["standard"] = _standard(loaded, plan, extras, options.seed)
+    except BurnishError as error:  # what was measured before is kept and shown
+        failure = error
     if out is not None:
         _write(out, result, tables, overwrite=overwrite)
     if json:
         console.as_json(result)
-        return
+    else:
+        _show(result, tables)
+    if failure is not None:
+        raise failure
+    console.hint(
+        f"burnish chat {model} --with {enhancement} --compare"
+        if enhancement
+        else f"burnish find {model} --domain {domain} -o FILE"
+    )
+
+
+def _show(result: dict[str, Any], tables: dict[str, str]) -> None:
+    """The tables, then what has none."""
     for name in ("evaluation.md", "comparison.md"):
         if name in tables:
             console.data(tables[name] + "\n")
     for key in ("judge", "standard"):
         if result.get(key):
             console.data(f"{key}: {json_module.dumps(result[key], ensure_ascii=False, indent=2, default=str)}")
-    console.hint(
-        f"burnish chat {model} --with {enhancement} --compare"
-        if enhancement
-        else f"burnish find {model} --domain {domain} -o FILE"
-    )
 
 
 def _check(enhancement: Path | None, domain: str | None, pairs: Path | None, compare: bool, extras: Extras) -> None:
@@ -143,6 +147,13 @@ def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dic
         "enhanced": asdict(mark_answers(judge, prompts, enhanced, **about)),
         "pairwise": asdict(compare_answers(judge, prompts, base, enhanced, **about)),
     }
+
+
+def _standard(model: "Model", plan: "Enhancement | None", extras: Extras, seed: int) -> dict[str, Any]:
+    from burnish.evaluation.standard import run_standard
+
+    limit, folder = extras.task_limit, extras.task_folder
+    return run_standard(model, extras.task, enhancement=plan, include=folder, limit=limit, seed=seed).as_dict()
 
 
 def _write(out: Path, result: dict[str, Any], tables: dict[str, str], *, overwrite: bool) -> None:

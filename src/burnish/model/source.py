@@ -1,8 +1,6 @@
 """From what the user typed to a local folder with a config and a tokenizer."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from burnish.errors import ModelNotFoundError
 from burnish.model import packaged
@@ -47,16 +45,3 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise ModelNotFoundError(
             f"'{name}' could not be fetched from the hub: {reason} Check the name, your network and HF_TOKEN, or pass a local folder."
         ) from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. Raises ModelNotFoundError when it is not JSON."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ModelNotFoundError(
-            f"{folder / 'config.json'} cannot be read: {error}. Download the model again."
-        ) from error
-    if not isinstance(config, dict):
-        raise ModelNotFoundError(f"{folder / 'config.json'} is not a JSON object. Download the model again.")
-    return config
