@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,20 @@ def random_enhancement(model: Model, gains: float | list[float], *, seed: int = 
     table = torch.as_tensor(gains, dtype=torch.float32)
     table = table[:, None].expand(-1, rank) if table.ndim else table.expand(layers, rank)
     return Enhancement(vectors, table.clone(), tuple(fake_direction(model, vectors[:, i]) for i in range(rank)))
+
+
+def random_adapter(model: Model, folder: Path, *, seed: int = 0, **settings: Any) -> Any:
+    """Saves a PEFT LoRA with random factors, made inside the model's network, which is returned as PEFT runs it."""
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model.network, LoraConfig(**{"r": 3, "lora_alpha": 5, **settings}))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    adapted.save_pretrained(folder)
+    return adapted.get_base_model().eval()
 
 
 def fake_direction(model: Model, vectors: torch.Tensor) -> Direction:

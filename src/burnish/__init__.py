@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
+    from burnish.artifacts.lora import read_lora
     from burnish.checking import check
     from burnish.evaluation.comparison import compare
     from burnish.evaluation.evaluating import evaluate
@@ -37,6 +38,7 @@ __all__ = [
     "load_domain",
     "load_general",
     "load_protect",
+    "read_lora",
     "read_prompts",
     "verify",
 ]
@@ -57,6 +59,7 @@ _HOMES = {
     "load_domain": "prompts.domains",
     "load_general": "prompts.domains",
     "load_protect": "prompts.domains",
+    "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
     "verify": "pipeline",
 }

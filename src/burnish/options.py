@@ -85,7 +85,7 @@ class EvaluateOptions:
     samples: Annotated[int, "held-out prompts of the domain answered in full for text statistics and side-by-side"] = 12
     sample_tokens: Annotated[int, "tokens of those answers"] = 96
     budget: Annotated[float, "nats per token on general prompts at which methods are compared"] = 0.02
-    random_directions: Annotated[int, "random directions: half say what any edit shifts, half are the null"] = 6
+    random_directions: Annotated[int, "random directions: half say what any edit shifts, half are the null"] = 12
     seed: Annotated[int, "seed of every random choice"] = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class EvaluateOptions:
                 raise InputError(f"--{flag} {getattr(self, name)} is too few to measure on. Pass 8 or more.")
         if not self.budget > 0:
             raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.02.")
-        if self.random_directions < 2:
+        if self.random_directions < 4:
             raise InputError(f"--random-directions {self.random_directions} is too few for a null. Pass 4 or more.")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from burnish.errors import JudgeError
 from burnish.model.model import Model
-from conftest import Folders, random_enhancement
+from conftest import Folders, random_adapter, random_enhancement
 
 Call = Callable[..., tuple[int, Any, str]]
 SMALL = (
@@ -24,7 +24,7 @@ SMALL = (
     "--sample-tokens",
     "8",
     "--random-directions",
-    "2",
+    "4",
 )
 
 
@@ -77,10 +77,44 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
     assert "Verdict:" in out
 
 
+def test_a_foreign_adapter_is_a_row_of_the_comparison(
+    tiny_folder: Folders, tiny_model: Callable[..., Model], call: Call, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "run" / "last", tmp_path / "other" / "last"]
+    for seed, folder in enumerate(folders):
+        random_adapter(tiny_model("llama"), folder, seed=seed, target_modules=["q_proj", "down_proj"])
+    given = [argument for folder in folders for argument in ("--adapter", folder)]
+    where = (tiny_folder("llama"), "--dtype", "float32", "--domain", "education", "--compare", *SMALL)
+    code, out, err = call("evaluate", *where, *given, "-o", tmp_path / "out")
+    assert code == 0, err
+    compared = json.loads((tmp_path / "out" / "evaluation.json").read_text())["comparison"]
+    rows = compared["rows"][:3]
+    # Folders of the same name are told apart by their paths.
+    assert [r["method"] for r in rows] == [f"adapter {n}, scaled" for n in ("one", folders[1], folders[2])]
+    assert all(r["method"] in out for r in rows)
+    assert all(0 < r["scale"] < 1 and r["kl"]["mean"] > 0 for r in rows)
+
+
+def test_an_adapter_that_cannot_be_used_is_refused_before_anything_is_measured(
+    tiny_folder: Folders, tiny_model: Callable[..., Model], plan: Path, call: Call, tmp_path: Path
+) -> None:
+    where = ("evaluate", tiny_folder("llama"), "--with", plan, "--domain", "education", "--compare", *SMALL)
+    code, _, err = call(*where, "--adapter", tmp_path)
+    assert code == 2
+    assert "adapter_config.json" in err
+    random_adapter(tiny_model("kanana"), tmp_path / "other", target_modules=["q_proj"])
+    code, _, err = call(*where, "--adapter", tmp_path / "other", "-o", tmp_path / "out")
+    assert code == 3
+    assert "made for another model" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "nothing to evaluate"),
+        (("--adapter", "FOLDER"), "--compare --domain NAME"),
+        (("--with", "PLAN", "--domain", "education", "--adapter", "FOLDER"), "--compare --domain NAME"),
         (("--compare",), "--domain NAME"),
         (("--with", "PLAN"), "--domain NAME, --pairs FILE"),
         (("--with", "PLAN", "--domain", "poetry"), "creative-writing"),

@@ -1,14 +1,17 @@
 """Many candidates in one pass score exactly as each would alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from burnish.errors import WrongModelError
+from burnish.artifacts.lora import LoraAdapter, read_lora
+from burnish.errors import InputError, ModelError, WrongModelError
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, score
-from conftest import random_enhancement
+from burnish.model.scoring import Candidate, Item, TokenScores, score
+from conftest import random_adapter, random_enhancement
 from families import FAMILIES
 
 Models = Callable[..., Model]
@@ -98,3 +101,142 @@ def test_bad_items_and_other_models_are_refused(tiny_model: Models) -> None:
     other = random_enhancement(tiny_model("kanana"), 0.5)
     with pytest.raises(WrongModelError):
         score(model, items(model), [Candidate("other", other)])
+
+
+LINEAR = ["q_proj", "v_proj", "o_proj", "down_proj"]
+ADAPTED = [
+    ("llama", {}),
+    ("llama", {"use_rslora": True}),
+    ("llama", {"layers_to_transform": [2]}),
+    ("llama", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {r"layers\.[01]\.self_attn\..*": 11, "down_proj": 1}}),
+    ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),  # stores [in, out]
+    ("falcon", {"target_modules": ["query_key_value", "dense"]}),
+    ("phi3", {"target_modules": ["qkv_proj", "o_proj"]}),
+    ("qwen2_moe", {"target_modules": ["q_proj", "shared_expert_gate"]}),  # gets the tokens of all rows as one list
+    ("minicpm3", {"target_modules": ["kv_b_proj"]}),  # reads the cache's tokens as well
+    ("gemma3-vision", {"target_modules": r".*language_model.*(q_proj|down_proj)"}),
+]
+
+
+def answer_log_probabilities(model: Model, item: Item) -> torch.Tensor:
+    return plain(model, item).gather(1, torch.tensor(item.answer)[:, None])[:, 0]
+
+
+def assert_scores_are_those_of(model: Model, scores: tuple[TokenScores, ...]) -> None:
+    for item, own in zip(items(model), scores, strict=True):
+        expected = answer_log_probabilities(model, item)
+        torch.testing.assert_close(own.log_probability, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "settings"), ADAPTED)
+def test_an_adapter_scores_as_peft_runs_it(
+    family: str, settings: dict[str, object], tiny_model: Models, tmp_path: Path
+) -> None:
+    model, adapted = tiny_model(family), tiny_model(family)
+    network = random_adapter(adapted, tmp_path / "adapter", **{"target_modules": LINEAR, **settings})
+    adapter = read_lora(tmp_path / "adapter")
+    found = score(
+        model,
+        items(model),
+        [Candidate("none", adapter=adapter, adapter_scale=0.0), Candidate("adapter", adapter=adapter)],
+    )
+    assert_scores_are_those_of(replace(adapted, network=network), found.candidates[1])
+    assert_scores_are_those_of(model, found.base)
+    assert max(float(s.kl.max()) for s in found.candidates[1]) > 1e-3
+    for own, reference in zip(found.candidates[0], found.base, strict=True):
+        torch.testing.assert_close(own.log_probability, reference.log_probability, rtol=1e-6, atol=1e-6)
+
+
+def test_the_scale_multiplies_the_adapter(tiny_model: Models, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    for name, alpha in (("one", 4), ("three", 12)):
+        random_adapter(tiny_model("llama"), tmp_path / name, target_modules=LINEAR, lora_alpha=alpha)
+    one, three = (read_lora(tmp_path / name) for name in ("one", "three"))
+    assert (one.name, three.name) == ("one", "three")
+    found = score(model, items(model), [Candidate("a", adapter=one, adapter_scale=3.0), Candidate("b", adapter=three)])
+    for a, b in zip(*found.candidates, strict=True):
+        torch.testing.assert_close(a.log_probability, b.log_probability, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 100_000])
+def test_a_batch_of_adapters_and_enhancements_keeps_its_rows_apart(
+    tokens: int, tiny_model: Models, tmp_path: Path
+) -> None:
+    model, adapted = tiny_model("llama"), tiny_model("llama")
+    network = random_adapter(adapted, tmp_path / "one", target_modules=LINEAR)
+    random_adapter(tiny_model("llama"), tmp_path / "two", target_modules=["q_proj"], seed=1)
+    one, two = read_lora(tmp_path / "one"), read_lora(tmp_path / "two")
+    enhancement = random_enhancement(model, 0.8)
+    candidates = [
+        Candidate("half", adapter=one, adapter_scale=0.5),
+        Candidate("enhanced", enhancement),
+        Candidate("adapter", adapter=one),
+        Candidate("other", adapter=two),
+        Candidate("both", enhancement, adapter=one),
+    ]
+    found = score(model, items(model), candidates, tokens=tokens)
+    for candidate, scores in zip(candidates, found.candidates, strict=True):
+        for own, alone in zip(scores, score(model, items(model), [candidate]).candidates[0], strict=True):
+            torch.testing.assert_close(own.log_probability, alone.log_probability, rtol=1e-5, atol=1e-5)
+    assert_scores_are_those_of(model, found.base)
+    with model.enhanced(enhancement):
+        assert_scores_are_those_of(model, found.candidates[1])
+    peft = replace(adapted, network=network)
+    assert_scores_are_those_of(peft, found.candidates[2])
+    with peft.enhanced(enhancement):  # the adapter goes first: what it writes is strengthened too
+        assert_scores_are_those_of(peft, found.candidates[4])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "embed"),
+        ({"bias": "all"}, "bias"),
+        ({"init_lora_weights": "olora"}, "path_initial_model_for_weight_conversion"),
+        ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+    ],
+)
+def test_adapters_that_are_more_than_plain_lora_are_refused(
+    settings: dict[str, object], message: str, tiny_model: Models, tmp_path: Path
+) -> None:
+    random_adapter(tiny_model("llama"), tmp_path / "adapter", **{"target_modules": ["q_proj"], **settings})
+    with pytest.raises(InputError, match=message):
+        read_lora(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs", "outputs", "error", "message"),
+    [
+        (
+            "model.layers.0.self_attn.q_proj",
+            56,
+            96,
+            WrongModelError,
+            "56 inputs and 96 outputs, where this model has 32 and 32",
+        ),
+        ("transformer.h.0.attn.c_attn", 32, 96, WrongModelError, "which this model does not have"),
+        ("model.layers.0.input_layernorm", 32, 32, WrongModelError, "no linear map but a LlamaRMSNorm"),
+        ("lm_head", 32, 300, ModelError, "outside the decoder's blocks"),
+    ],
+)
+def test_an_adapter_of_another_model_or_outside_the_blocks_is_refused(
+    path: str, inputs: int, outputs: int, error: type[Exception], message: str, tiny_model: Models
+) -> None:
+    model = tiny_model("llama")
+    adapter = LoraAdapter("foreign", {path: (torch.zeros(2, inputs), torch.zeros(outputs, 2))})
+    with pytest.raises(error, match=message) as raised:
+        score(model, items(model), [Candidate("adapter", adapter=adapter)])
+    assert path in str(raised.value)
+
+
+def test_a_module_in_which_rows_cannot_be_told_apart_is_refused(tiny_model: Models) -> None:
+    model = tiny_model("deepseek_v4")
+    path = (
+        "model.layers.0.self_attn.o_a_proj"  # maps groups of a token's features, each with its own part of the weight
+    )
+    module = model.network.get_submodule(path)
+    factors = torch.ones(1, module.in_features), torch.ones(module.out_features, 1)
+    with pytest.raises(ModelError, match="cannot be told apart"):
+        score(model, items(model), [Candidate("adapter", adapter=LoraAdapter("grouped", {path: factors}))])

@@ -1,7 +1,7 @@
 """`burnish evaluate`: what got better, what else moved, and how the alternatives compare at the same cost."""
 
 import json as json_module
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from burnish.options import EvaluateOptions, ModelOptions
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
+    from burnish.artifacts.lora import LoraAdapter
     from burnish.evaluation.evaluating import Evaluation
     from burnish.model.model import Model
     from burnish.prompts.domains import Domain
@@ -47,6 +48,12 @@ def evaluate(
     domain: Annotated[str | None, Parameter(help="packaged domain to measure the effect on")] = None,
     pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,
     compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
+    adapter: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="PEFT LoRA folder as a further row of the comparison; may be repeated", negative=(), show_default=False
+        ),
+    ] = (),
     extras: Extras | None = None,
     out: Annotated[Path | None, Parameter(alias="-o", help="folder for evaluation.json, tables and samples")] = None,
     overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
@@ -60,19 +67,23 @@ def evaluate(
     from burnish.evaluation.evaluating import evaluate as run_evaluation
     from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
     from burnish.model.model import load
+    from burnish.model.row_edits import check_adapter
     from burnish.pipeline import read_enhancement
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
 
     extras = extras or Extras()
-    _check(enhancement, domain, pairs, compare, extras)
+    _check(enhancement, domain, pairs, compare, adapter, extras)
     measured = load_domain(domain) if domain else None
     own_pairs = read_prompts(pairs) if pairs else None
     plan = read_enhancement(enhancement, enhancement_factor, layers) if enhancement else None
+    adapters = _adapters(adapter)
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
+    for lora in adapters:
+        check_adapter(loaded, lora)
     result: dict[str, Any] = {}
     tables: dict[str, str] = {}
     with console.progress() as progress:
@@ -81,7 +92,7 @@ def evaluate(
             result["evaluation"], tables["evaluation.md"] = asdict(found), evaluation_table(found)
             tables["samples.md"] = samples_page(found)
         if compare and measured is not None:
-            compared = run_comparison(loaded, measured, options, enhancement=plan, progress=progress)
+            compared = run_comparison(loaded, measured, options, enhancement=plan, adapters=adapters, progress=progress)
             result["comparison"], tables["comparison.md"] = asdict(compared), comparison_table(compared)
     failure = None
     try:
@@ -116,8 +127,31 @@ def _show(result: dict[str, Any], tables: dict[str, str]) -> None:
             console.data(f"{key}: {json_module.dumps(result[key], ensure_ascii=False, indent=2, default=str)}")
 
 
-def _check(enhancement: Path | None, domain: str | None, pairs: Path | None, compare: bool, extras: Extras) -> None:
+def _adapters(folders: tuple[Path, ...]) -> list["LoraAdapter"]:
+    """Adapters named after their folders, or after the paths given where two folders have the same name."""
+    from burnish.artifacts.lora import read_lora
+
+    found = [read_lora(folder) for folder in folders]
+    names = [lora.name for lora in found]
+    return [
+        replace(lora, name=str(folder)) if names.count(lora.name) > 1 else lora
+        for lora, folder in zip(found, folders, strict=True)
+    ]
+
+
+def _check(
+    enhancement: Path | None,
+    domain: str | None,
+    pairs: Path | None,
+    compare: bool,
+    adapters: tuple[Path, ...],
+    extras: Extras,
+) -> None:
     """Wrong calls, before anything is loaded. Raises InputError."""
+    if adapters and not compare:
+        raise InputError(
+            "--adapter adds a row to the comparison at equal damage. Pass --compare --domain NAME as well."
+        )
     if enhancement is None and not compare:
         raise InputError(
             "There is nothing to evaluate. Pass --with FILE, or --compare to compare the built-in methods."

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.damage import divergence_summary
 from burnish.evaluation.effect import Effect, effect_of, shifts
 from burnish.evaluation.material import (
@@ -25,13 +26,14 @@ from burnish.evaluation.material import (
 from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.maths.intervals import Interval, holm, interval_above
 from burnish.model.model import Model
+from burnish.model.row_edits import check_adapter
 from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
 
 Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05
-DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+DOSES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 SYSTEM_PROMPT = "expert system prompt"
 
 
@@ -84,6 +86,7 @@ def compare(
     options: EvaluateOptions,
     *,
     enhancement: Enhancement | None = None,
+    adapters: Sequence[LoraAdapter] = (),
     progress: Progress | None = None,
 ) -> Comparison:
     """Scales every method to the budget on the tuning half and reports effect and damage on the other half.
@@ -91,10 +94,12 @@ def compare(
     Intervals are paired by prompt; p-values are Holm-adjusted over the methods of a kind of pairs.
     """
     started = time.perf_counter()
+    for adapter in adapters:
+        check_adapter(model, adapter)
     general = load_general(domain.language)
     tune, report = (greedy_answers(model, half, options, progress) for half in damage_prompts(general, options))
     pairs = [reference_pairs(model, domain, options, progress), made_pairs(model, domain, options, progress)]
-    listed = methods(model, domain, general, options, enhancement=enhancement, progress=progress)
+    listed = methods(model, domain, general, options, enhancement=enhancement, adapters=adapters, progress=progress)
     scaled = at_equal_damage(model, answered_items(model, tune), listed, options.budget, progress=progress)
     candidates = [s.candidate for s in scaled]
     damage = score(model, answered_items(model, report), candidates, progress=progress)
@@ -121,7 +126,9 @@ def compare(
         seed=options.seed,
         rows=tuple(rows),
         null=null,
-        doses=dose_curve(model, scaled[chosen], report, pairs, drifts, options, progress=progress),
+        doses=dose_curve(
+            model, scaled[chosen], report, pairs, [scaled[i] for i in calibrating], options, progress=progress
+        ),
         dose_method=scaled[chosen].method.name,
         prompts=len(report),
         tokens=sum(len(i.answer) for i in report),
@@ -134,22 +141,26 @@ def dose_curve(
     scaled: Scaled,
     rows: Sequence[Answered],
     pairs: Sequence[Halves],
-    drifts: dict[PairKind, Tensor],
+    randoms: Sequence[Scaled],
     options: EvaluateOptions,
     *,
     progress: Progress | None = None,
 ) -> tuple[Dose, ...]:
-    """Effect and damage at multiples of the scale at the budget, all in one pass a kind of items. drifts: what random
-    directions shift at the budget; scaled with the damage."""
+    """Effect and damage at multiples of the scale at the budget. randoms: at every dose they are measured too, at the scale
+    that gives them its damage (KL grows as the square of the scale)."""
     candidates = [scaled.method.at(scaled.scale * d) for d in DOSES]
     damage = score(model, answered_items(model, rows), candidates, progress=progress)
-    found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
+    kl = [_kl(damage, i, options).mean for i in range(len(DOSES))]
+    at_budget = max(kl[DOSES.index(1.0)], 1e-12)
+    matched = [r.method.at(r.scale * (k / at_budget) ** 0.5) for k in kl for r in randoms]
+    found = {p.kind: score(model, pair_items(model, p.report), candidates + matched, progress=progress) for p in pairs}
     doses = []
     for i, multiple in enumerate(DOSES):
-        kl = _kl(damage, i, options).mean
-        effects = _effects(found, i, {kind: d * kl / options.budget for kind, d in drifts.items()}, options)
+        first = len(DOSES) + i * len(randoms)
+        drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in found.items()}
+        effects = _effects(found, i, drifts, options)
         fine = all(e.above.low > 0 and e.likelihood.high > 0 for e in effects.values())
-        doses.append(Dose(scaled.scale * multiple, kl, effects, fine and kl <= options.budget * 1.05))
+        doses.append(Dose(scaled.scale * multiple, kl[i], effects, fine and kl[i] <= options.budget * 1.05))
     return tuple(doses)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.lora import LoraAdapter
 from burnish.finding import find_direction
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
@@ -35,9 +36,10 @@ def methods(
     options: EvaluateOptions,
     *,
     enhancement: Enhancement | None = None,
+    adapters: Sequence[LoraAdapter] = (),
     progress: Progress | None = None,
 ) -> list[Method]:
-    """The published setting, directions by layer, window, site and protection, steering, random ones, and the user's own."""
+    """The user's own, the published setting, directions by layer, window, site and protection, steering, and random ones."""
 
     def found(**how: object) -> Direction:
         return find_direction(
@@ -63,10 +65,11 @@ def methods(
     ]
     for number in range(options.random_directions):
         listed.append(random_method(residual, options.seed + number))
+    given = [_adapter(adapter) for adapter in adapters]
     if enhancement is not None:
         own = enhancement
-        listed.insert(0, Method("the given enhancement, scaled", lambda s: Candidate("given", own.scaled(s)), 1.0))
-    return listed
+        given.insert(0, Method("the given enhancement, scaled", lambda s: Candidate("given", own.scaled(s)), 1.0))
+    return [*given, *listed]
 
 
 def _of(name: str, direction: Direction, scope: Scope = "single", layers: str = "all") -> Method:
@@ -80,6 +83,11 @@ def _steering(direction: Direction) -> Method:
     vectors[direction.layer] = direction.vectors[direction.layer]
     name = "additive steering at one layer"
     return Method(name, lambda s: Candidate(name, steering=vectors * s), 5.0)
+
+
+def _adapter(adapter: LoraAdapter) -> Method:
+    name = f"adapter {adapter.name}, scaled"
+    return Method(name, lambda s: Candidate(name, adapter=adapter, adapter_scale=s), 1.0)
 
 
 def random_method(direction: Direction, seed: int) -> Method:

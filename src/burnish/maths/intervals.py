@@ -46,21 +46,31 @@ def interval(values: Tensor, *, seed: int = 0) -> Interval:
 def interval_above(values: Tensor, randoms: Tensor, *, seed: int = 0) -> Interval:
     """Mean of `values` [m, n] above that of `randoms` [c, n]: m or c directions, measured on the same n pairs.
 
-    Pairs are resampled together, and so are the directions of each side, because another draw of random directions would
-    shift a little differently. p: twice the smaller share of resampled means on one side of zero.
+    Pairs are resampled together (percentile bootstrap). Other random directions would shift a little differently: to each
+    resampled mean comes the standard error over directions, pooled over the sides that have several, times a draw of
+    Student's t with their degrees of freedom; a bootstrap of a handful of directions would be too narrow. One direction
+    alone (m = 1) is taken as given.
+    p: twice the smaller share of resampled means on one side of zero.
     """
     generator = torch.Generator().manual_seed(seed)
-    pairs = torch.randint(values.shape[1], (RESAMPLES, values.shape[1]), generator=generator)
-    drawn = []
-    for side in (values.double(), randoms.double()):
-        chosen = torch.randint(len(side), (RESAMPLES, len(side)), generator=generator)
-        shares = torch.nn.functional.one_hot(chosen, len(side)).double().mean(1)  # [resamples, directions]
-        drawn.append((shares @ side).gather(1, pairs).mean(1))
-    means = drawn[0] - drawn[1]
+    difference = values.double().mean(0) - randoms.double().mean(0)
+    pairs = torch.randint(len(difference), (RESAMPLES, len(difference)), generator=generator)
+    means = difference[pairs].mean(1)
+    sides = [side.double().mean(1) for side in (values, randoms) if len(side) > 1]
+    freedom = sum(len(side) - 1 for side in sides)
+    if freedom:
+        variance = sum(float((side - side.mean()).square().sum()) for side in sides) / freedom
+        error = (variance * sum(1 / len(side) for side in sides)) ** 0.5
+        means = means + error * _student_t(freedom, RESAMPLES, generator)
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    mean = float(values.double().mean() - randoms.double().mean())
-    return Interval(mean, low, high, min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)), values.shape[1])
+    return Interval(float(difference.mean()), low, high, min(1.0, 2 * (tail + 1) / (RESAMPLES + 1)), len(difference))
+
+
+def _student_t(freedom: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draws of Student's t: a normal over the root of a mean of squared normals."""
+    normal = torch.randn(freedom + 1, count, generator=generator, dtype=torch.float64)
+    return normal[0] / normal[1:].square().mean(0).sqrt()
 
 
 def holm(p_values: list[float]) -> list[float]:

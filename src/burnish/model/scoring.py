@@ -7,19 +7,17 @@ a candidate, and logits are computed only where an answer's token is predicted.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from burnish.anatomy import Projection
-from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError
-from burnish.maths.gain import LowRankEdit, edit_rows
 from burnish.model.capture import SHORTEST_PREFIX, batches, decoder_of, prefix_cache, shared_prefix
-from burnish.model.live import layer_edits, norm_weight
 from burnish.model.model import Model
+from burnish.model.row_edits import Candidate as Candidate
+from burnish.model.row_edits import RowEdits, check_candidate
 
 CPU_TOKENS, GPU_TOKENS = 1024, 16384  # a batch, padding and candidates included
 Progress = Callable[[str, int, int], None]
@@ -31,15 +29,6 @@ class Item:
 
     prompt: list[int]
     answer: list[int]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is done to the model in some rows of a batch."""
-
-    name: str
-    enhancement: Enhancement | None = None
-    steering: Tensor | None = None  # [layers, hidden], added to the output of each block: a control vector
 
 
 @dataclass(frozen=True)
@@ -67,14 +56,13 @@ def score(
 ) -> Scores:
     """Scores every item under the base model and every candidate. tokens: how many a batch holds.
 
-    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement of another model, ModelError
-    when the model computes no numbers.
+    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement or adapter of another model,
+    ModelError for an adapter that changes more than the blocks and when the model computes no numbers.
     """
     if any(not item.prompt or not item.answer for item in items):
         raise ValueError("every item needs a prompt and an answer of at least one token")
     for candidate in candidates:
-        if candidate.enhancement is not None:
-            candidate.enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+        check_candidate(model, candidate)
     if not items:
         return Scores((), tuple(() for _ in candidates))
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
@@ -101,7 +89,7 @@ def score_prompts(model: Model, items: Sequence[Item], others: Sequence[Item]) -
 
     For system prompts, which change what the model reads instead of what it computes.
     """
-    none = _RowEdits(model, [Candidate("base")])
+    none = RowEdits(model, [Candidate("base")])
     base, changed = [], []
     for item, other in zip(items, others, strict=True):
         if item.answer != other.answer:
@@ -118,12 +106,12 @@ def _score_group(
     model: Model, items: Sequence[Item], candidates: list[Candidate], tokens: int, progress: Progress | None
 ) -> list[list[TokenScores]]:
     kinds = 1 + len(candidates)
-    edits = _RowEdits(model, [Candidate("base"), *candidates])
+    edits = RowEdits(model, [Candidate("base"), *candidates])
     sequences = [i.prompt + i.answer for i in items]
     prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
     cache = None
     if prefix >= SHORTEST_PREFIX:
-        with edits.rows(torch.arange(kinds)):
+        with edits.rows(torch.arange(kinds), prefix):
             cache = prefix_cache(model, sequences[0][:prefix], rows=kinds)
     prefix = prefix if cache is not None else 0
     lengths = [len(s) - prefix for s in sequences]
@@ -148,18 +136,28 @@ _NOTHING = TokenScores(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
     """logits: [kinds, tokens, vocabulary], the base model's first."""
     target = torch.tensor(answer, device=logits.device)[:, None]
-    base = logits[0].float().log_softmax(-1)
-    weights = base.exp()
-    for row in logits:
-        other = row.float().log_softmax(-1)
-        yield TokenScores(
-            other.gather(1, target)[:, 0].double().cpu(),
-            (weights * (base - other)).sum(-1, dtype=torch.float64).clamp_min(0).cpu(),
-            (other.argmax(-1) != base.argmax(-1)).cpu(),
-        )
+    reference = logits[0].float()
+    base = reference.log_softmax(-1)
+    weights, likely = base.exp(), base.argmax(-1)
+    weights /= weights.sum(-1, keepdim=True, dtype=torch.float64)
+    yield TokenScores(base.gather(1, target)[:, 0].double().cpu(), torch.zeros(len(answer)).double(), likely.cpu() < 0)
+    for row in logits[1:]:
+        # With the centred change c of the logits (E[c] = 0 under the base model): KL = log E[e^c]. No second softmax over the
+        # vocabulary, and nothing large is subtracted from something large.
+        change = row.float() - reference
+        change -= torch.linalg.vecdot(weights, change)[:, None]
+        rest = torch.linalg.vecdot(weights, change)  # what rounding left
+        log_mass = torch.linalg.vecdot(weights, change.expm1()).log1p()
+        found = base.gather(1, target)[:, 0] + change.gather(1, target)[:, 0] - log_mass
+        kl = log_mass - rest
+        flipped = (row.argmax(-1) != likely).cpu()
+        if not bool(torch.isfinite(log_mass).all()):  # a token that the base model held for impossible: the long way
+            other = row.float().log_softmax(-1)
+            found, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
+        yield TokenScores(found.double().cpu(), kl.double().clamp_min(0).cpu(), flipped)
 
 
-def _answer_logits(model: Model, items: list[Item], edits: "_RowEdits", prefix: int, cache: Any | None) -> list[Tensor]:
+def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int, cache: Any | None) -> list[Tensor]:
     """[kinds, answer tokens, vocabulary] of each item."""
     kinds = edits.kinds
     width = max(len(i.prompt) + len(i.answer) for i in items) - prefix
@@ -177,7 +175,7 @@ def _answer_logits(model: Model, items: list[Item], edits: "_RowEdits", prefix: 
         if first:
             below = _run_below(model, ids, first, cache)
             stack.enter_context(_start_at(model, first, below.repeat_interleave(kinds, 0)))
-        stack.enter_context(edits.rows(which))
+        stack.enter_context(edits.rows(which, width))
         stack.enter_context(_only_at(model, at_row, at))
         arguments: dict[str, Any] = {"use_cache": cache is not None}
         if cache is not None:
@@ -253,88 +251,3 @@ def _only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@dataclass
-class _RowEdits:
-    """The hooks of several candidates, each applied to the rows of a batch that are its own."""
-
-    model: Model
-    candidates: list[Candidate]
-    _factors: dict[Projection, tuple[Tensor, Tensor]] = field(
-        default_factory=dict
-    )  # [kinds, hidden, k], [kinds, k, hidden]
-    _steering: Tensor | None = None  # [kinds, layers, hidden]
-
-    def __post_init__(self) -> None:
-        anatomy, network = self.model.anatomy, self.model.network
-        edits: dict[Projection, dict[int, LowRankEdit]] = {}
-
-        def scale_of(norm: str) -> Tensor:
-            return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
-
-        for kind, candidate in enumerate(self.candidates):
-            if candidate.enhancement is not None:
-                for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):
-                    edits.setdefault(projection, {})[kind] = edit
-        device = self.model.device
-        for projection, by_kind in edits.items():
-            rank = max(edit.rank for edit in by_kind.values())
-            left = torch.zeros(self.kinds, projection.outputs, rank)
-            right = torch.zeros(self.kinds, rank, projection.outputs)
-            for kind, edit in by_kind.items():
-                left[kind, :, : edit.rank], right[kind, : edit.rank] = edit.left.float(), edit.right.float()
-            self._factors[projection] = left.to(device), right.to(device)
-        if any(c.steering is not None for c in self.candidates):
-            none = torch.zeros(anatomy.layers, anatomy.hidden_size)
-            self._steering = torch.stack([none if c.steering is None else c.steering.float() for c in self.candidates])
-
-    @property
-    def kinds(self) -> int:
-        return len(self.candidates)
-
-    @property
-    def first_block(self) -> int:
-        """The first block that any candidate changes."""
-        blocks = [p.layer for p in self._factors]
-        if self._steering is not None:
-            blocks += self._steering.abs().amax((0, 2)).nonzero().flatten().tolist()
-        return min(blocks, default=self.model.anatomy.layers - 1)
-
-    @contextmanager
-    def rows(self, which: Tensor) -> Iterator[None]:
-        """Registers the hooks for a batch whose rows have these candidates."""
-        handles = []
-        network = self.model.network
-        try:
-            for projection, (left, right) in self._factors.items():
-                hook = _row_hook(left[which], right[which])
-                handles.append(network.get_submodule(projection.path).register_forward_hook(hook))
-            if self._steering is not None:
-                for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
-                    vectors = self._steering[which, layer]
-                    if bool(vectors.any()):
-                        handles.append(block.register_forward_hook(_steering_hook(vectors.to(self.model.device))))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _row_hook(left: Tensor, right: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        rows = first.view(len(left), -1, first.shape[-1])
-        changed = edit_rows(rows, left, right).view(first.shape)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    return apply
-
-
-def _steering_hook(vectors: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        changed = (first.float() + vectors[:, None]).to(first.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    return apply

@@ -47,6 +47,16 @@ def test_above_subtracts_what_random_directions_show_and_widens_by_their_spread(
     assert interval_above(pairs[None], pairs[None]).p == 1
 
 
+def test_directions_of_one_kind_differ_by_nothing_about_nineteen_times_in_twenty() -> None:
+    generator = torch.Generator().manual_seed(4)
+    covered = 0
+    for seed in range(200):
+        pairs = torch.randn(20, generator=generator)
+        spread = torch.randn(6, 1, generator=generator) + 0.1 * torch.randn(6, 20, generator=generator)
+        covered += not interval_above((pairs + spread)[:3], (pairs + spread)[3:], seed=seed).excludes_zero
+    assert 180 <= covered <= 199
+
+
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_no_values_or_no_numbers_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):

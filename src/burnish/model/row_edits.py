@@ -1,0 +1,207 @@
+"""Candidate edits of the model, each applied to the rows of a batch that are its own."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.anatomy import Projection, layout_of
+from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.lora import LoraAdapter
+from burnish.errors import ModelError, WrongModelError
+from burnish.maths.gain import LowRankEdit, edit_rows
+from burnish.model.live import layer_edits, norm_weight
+from burnish.model.model import Model
+
+Hook = Callable[[nn.Module, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is done to the model in some rows of a batch."""
+
+    name: str
+    enhancement: Enhancement | None = None
+    steering: Tensor | None = None  # [layers, hidden], added to the output of each block: a control vector
+    adapter: LoraAdapter | None = None  # goes first: an enhancement strengthens what the adapted model writes
+    adapter_scale: float = 1.0
+
+
+def check_candidate(model: Model, candidate: Candidate) -> None:
+    """Raises WrongModelError for an enhancement or adapter of another model, ModelError for an adapter that changes modules
+    outside the decoder's blocks."""
+    if candidate.enhancement is not None:
+        candidate.enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if candidate.adapter is not None:
+        check_adapter(model, candidate.adapter)
+
+
+def check_adapter(model: Model, adapter: LoraAdapter) -> None:
+    """Raises WrongModelError where a module is missing or has another shape, ModelError where it is outside the blocks."""
+    modules = dict(model.network.named_modules(remove_duplicate=False))
+    for path, (a, b) in adapter.factors.items():
+        why = None
+        if path not in modules:
+            why = "which this model does not have"
+        elif _block_of(model, path) is None:
+            raise ModelError(
+                f"The adapter '{adapter.name}' changes '{path}', which is outside the decoder's blocks "
+                f"('{model.anatomy.stack}'); many candidates share a pass only inside them. Pass an adapter without it."
+            )
+        elif (shape := layout_of(modules[path])) is None:
+            why = f"which is no linear map but a {type(modules[path]).__name__}"
+        elif shape[1:] != (len(b), a.shape[1]):
+            why = f"of {a.shape[1]} inputs and {len(b)} outputs, where this model has {shape[2]} and {shape[1]}"
+        if why is not None:
+            raise WrongModelError(
+                f"The adapter '{adapter.name}' changes '{path}', {why}: it was made for another model than {model.name}. "
+                "Pass the model named in its adapter_config.json."
+            )
+
+
+def _block_of(model: Model, path: str) -> int | None:
+    """The index of the block that holds a module, None outside the blocks."""
+    match = re.match(rf"{re.escape(model.anatomy.stack)}\.(\d+)\.", path)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class _Product:
+    """The factors of one adapter in one module, and how strongly each candidate has it."""
+
+    a: Tensor  # [r, inputs]
+    b: Tensor  # [outputs, r]
+    scales: Tensor  # [kinds], 0 for candidates without this adapter
+
+
+@dataclass
+class RowEdits:
+    """The hooks of several candidates, each applied to the rows of a batch that are its own."""
+
+    model: Model
+    candidates: list[Candidate]
+    _factors: dict[Projection, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # [kinds, hidden, k], [kinds, k, hidden]
+    _products: dict[str, list[_Product]] = field(default_factory=dict)  # by module path
+    _steering: Tensor | None = None  # [kinds, layers, hidden]
+
+    def __post_init__(self) -> None:
+        anatomy, network = self.model.anatomy, self.model.network
+        edits: dict[Projection, dict[int, LowRankEdit]] = {}
+
+        def scale_of(norm: str) -> Tensor:
+            return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
+
+        for kind, candidate in enumerate(self.candidates):
+            if candidate.enhancement is not None:
+                for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):
+                    edits.setdefault(projection, {})[kind] = edit
+        device = self.model.device
+        for projection, by_kind in edits.items():
+            rank = max(edit.rank for edit in by_kind.values())
+            left = torch.zeros(self.kinds, projection.outputs, rank)
+            right = torch.zeros(self.kinds, rank, projection.outputs)
+            for kind, edit in by_kind.items():
+                left[kind, :, : edit.rank], right[kind, : edit.rank] = edit.left.float(), edit.right.float()
+            self._factors[projection] = left.to(device), right.to(device)
+        # Candidates that differ in scale only, as in a dose curve, share one copy of an adapter.
+        adapters: dict[LoraAdapter, Tensor] = {}
+        for kind, candidate in enumerate(self.candidates):
+            if candidate.adapter is not None:
+                adapters.setdefault(candidate.adapter, torch.zeros(self.kinds))[kind] = candidate.adapter_scale
+        for adapter, scales in adapters.items():
+            for path, (a, b) in adapter.factors.items():
+                product = _Product(a.to(device, torch.float32), b.to(device, torch.float32), scales)
+                self._products.setdefault(path, []).append(product)
+        if any(c.steering is not None for c in self.candidates):
+            none = torch.zeros(anatomy.layers, anatomy.hidden_size)
+            self._steering = torch.stack([none if c.steering is None else c.steering.float() for c in self.candidates])
+
+    @property
+    def kinds(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def first_block(self) -> int:
+        """The first block that any candidate changes."""
+        blocks = [p.layer for p in self._factors]
+        blocks += [block for path in self._products if (block := _block_of(self.model, path)) is not None]
+        if self._steering is not None:
+            blocks += self._steering.abs().amax((0, 2)).nonzero().flatten().tolist()
+        return min(blocks, default=self.model.anatomy.layers - 1)
+
+    @contextmanager
+    def rows(self, which: Tensor, width: int) -> Iterator[None]:
+        """Registers the hooks for a batch whose rows have these candidates and `width` tokens each."""
+        handles = []
+        network = self.model.network
+        try:
+            # Adapters before enhancements: hooks of one module run in the order in which they were registered.
+            for path, products in self._products.items():
+                hook = _adapter_hook(path, products, which, width)
+                handles.append(network.get_submodule(path).register_forward_hook(hook))
+            for projection, (left, right) in self._factors.items():
+                hook = _row_hook(left[which], right[which])
+                handles.append(network.get_submodule(projection.path).register_forward_hook(hook))
+            if self._steering is not None:
+                for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
+                    vectors = self._steering[which, layer]
+                    if bool(vectors.any()):
+                        handles.append(block.register_forward_hook(_steering_hook(vectors.to(self.model.device))))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adapter_hook(path: str, products: list[_Product], which: Tensor, width: int) -> Hook:
+    parts = []
+    for product in products:
+        scales = product.scales[which]
+        own = scales.nonzero().flatten()
+        parts.append((product, own.to(product.a.device), scales[own, None, None].to(product.a.device)))
+    outputs = len(products[0].b)
+
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first, inputs = output[0] if isinstance(output, tuple) else output, arguments[0]
+        tokens = inputs.shape[:-1].numel()
+        # A module gets its tokens row by row (more than `width` where it also reads the cache), or as one list of all of them.
+        apart = tokens == len(which) * width or (inputs.ndim > 2 and len(inputs) == len(which))
+        if not apart or first.numel() != tokens * outputs:
+            raise ModelError(
+                f"An adapter changes '{path}', which does not map every token once (an expert that only some tokens are sent "
+                "to, for example), so that candidates cannot be told apart in it. Pass an adapter without this module."
+            )
+        rows = inputs.reshape(len(which), -1, inputs.shape[-1])
+        changed = first.reshape(len(which), -1, outputs).clone()
+        for product, own, scales in parts:
+            change = (rows[own].float() @ product.a.T) @ product.b.T
+            changed[own] = (changed[own].float() + scales * change).to(first.dtype)
+        changed = changed.view(first.shape)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
+
+
+def _row_hook(left: Tensor, right: Tensor) -> Hook:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        rows = first.view(len(left), -1, first.shape[-1])
+        changed = edit_rows(rows, left, right).view(first.shape)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
+
+
+def _steering_hook(vectors: Tensor) -> Hook:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        changed = (first.float() + vectors[:, None]).to(first.dtype)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
