@@ -15,20 +15,24 @@ if TYPE_CHECKING:
     from burnish.evaluation.comparison import compare
     from burnish.evaluation.evaluating import evaluate
     from burnish.finding import find_direction
+    from burnish.mix import Mix
     from burnish.model.model import Model, load
-    from burnish.options import EvaluateOptions, FindOptions, ModelOptions
+    from burnish.options import EvaluateOptions, FindOptions, ModelOptions, TuneOptions
     from burnish.pipeline import export
     from burnish.pipeline import verify_folders as verify
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
+    from burnish.tuning.tuning import tune
 
 __all__ = [
     "Direction",
     "Enhancement",
     "EvaluateOptions",
     "FindOptions",
+    "Mix",
     "Model",
     "ModelOptions",
+    "TuneOptions",
     "check",
     "compare",
     "evaluate",
@@ -40,6 +44,7 @@ __all__ = [
     "load_protect",
     "read_lora",
     "read_prompts",
+    "tune",
     "verify",
 ]
 
@@ -48,8 +53,10 @@ _HOMES = {
     "Enhancement": "artifacts.direction",
     "EvaluateOptions": "options",
     "FindOptions": "options",
+    "Mix": "mix",
     "Model": "model.model",
     "ModelOptions": "options",
+    "TuneOptions": "options",
     "check": "checking",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluating",
@@ -61,6 +68,7 @@ _HOMES = {
     "load_protect": "prompts.domains",
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
+    "tune": "tuning.tuning",
     "verify": "pipeline",
 }
 _INNER = {"verify": "verify_folders"}

@@ -91,7 +91,7 @@ class Direction:
 
     def enhancement(self, factor: float | None = None, *, layers: str = GainOptions.layers) -> "Enhancement":
         """A plan with the same factor in a window of layers; nothing is touched. Raises InputError, LayerError."""
-        factor = checked_factor(GainOptions.enhancement_factor if factor is None else factor)
+        factor = GainOptions().factor if factor is None else checked_factor(factor)
         gains = torch.zeros(self.provenance.layers, 1)
         gains[list(layer_window(layers, self.provenance.layers))] = factor
         return Enhancement(self.used()[:, None, :].contiguous(), gains, (self,))

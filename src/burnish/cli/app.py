@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from burnish import __version__
-from burnish.cli import apply, chat, domains, enhance, evaluate, find, models, verify
+from burnish.cli import apply, chat, domains, enhance, evaluate, find, models, tune, verify
 from burnish.cli.console import say
 from burnish.errors import BurnishError
 
@@ -21,6 +21,7 @@ app = cyclopts.App(
 )
 app.command(enhance.enhance)
 app.command(find.find)
+app.command(tune.tune)
 app.command(apply.apply)
 app.command(verify.verify)
 app.command(evaluate.evaluate)

@@ -1,6 +1,7 @@
 """`burnish enhance`: the main job, from prompts to a model on disk."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -8,14 +9,21 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.find import check_layer, run_find, show_direction, show_plan, summary
 from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrast
-from burnish.options import FindOptions, GainOptions, ModelOptions, OutputOptions
+from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, general_prompts, read_contrasts
+from burnish.cli.tune import AimOptions, read_specialities, require_gains, run_tune, show_tuned, write_numbers
+from burnish.errors import InputError
+from burnish.options import FindOptions, GainOptions, ModelOptions, OutputOptions, TuneOptions, checked_factor
 
 if TYPE_CHECKING:
+    from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
+    from burnish.model.model import Model
     from burnish.pipeline import Applied
+    from burnish.tuning.tuning import Tuned
 
 CHECK_PROMPTS = 24
+DIRECTIONS = 2  # a layer, for each speciality that is tuned
+PLAN_FILE = "burnish/enhancement.safetensors"
 
 
 def enhance(
@@ -24,6 +32,10 @@ def enhance(
     output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
     prompts: PromptOptions | None = None,
     gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    budget: Annotated[
+        float, Parameter(help="with auto: nats per token that everyday prompts may move", group="Strength")
+    ] = TuneOptions.budget,
+    aim: AimOptions | None = None,
     finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     check_prompts: Annotated[
@@ -35,46 +47,93 @@ def enhance(
     """Find a direction, strengthen the attention output projections along it, write the result and check it."""
     from burnish.checking import check
     from burnish.model.model import load
-    from burnish.options import checked_factor, layer_window
-    from burnish.pipeline import apply, open_plan, require_direction, write_plan
+    from burnish.options import layer_window
+    from burnish.pipeline import apply, open_plan, write_plan
 
-    factor = checked_factor(gains.enhancement_factor)
-    contrast = read_contrast(prompts or PromptOptions(), finding.position)
+    prompts, aim = prompts or PromptOptions(), aim or AimOptions()
+    auto = gains.enhancement_factor == "auto"
+    _check(gains, finding, aim)
+    tuning = TuneOptions(budget=budget, window=gains.layers, seed=finding.seed)
+    specialities = read_specialities(prompts, aim, finding.seed) if auto else []
+    contrasts = [] if auto else read_contrasts(prompts, finding.position)
+    general = general_prompts(specialities) if auto else contrasts[0][1].general
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
-    planned = write_plan(plan, output, list(window) if factor else [])
-    console.say(
-        f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with factor {factor:g}."
-    )
+    rank = DIRECTIONS * len(specialities) if auto else len(contrasts)
+    planned = write_plan(plan, output, list(window) if auto or gains.factor else [], rank=rank)
+    strength = f"gains chosen within {budget:g} nats per token" if auto else f"factor {gains.factor:g}"
+    console.say(f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {strength}.")
     if dry_run:
         show_plan(vars(planned), json=json)
         return
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
-    direction = run_find(loaded, contrast, finding)
-    require_direction(direction, force=finding.force)
-    enhancement = direction.enhancement(factor, layers=gains.layers)
+    tuned: Tuned | None = None
+    directions: list[Direction] = []
+    if auto:
+        tuned = run_tune(loaded, specialities, aim, tuning)
+        enhancement = tuned.enhancement
+        if tuned.abstained:
+            show_tuned(tuned, json=json)
+            require_gains(tuned)
+    else:
+        enhancement, directions = _found(loaded, contrasts, gains, finding)
     with console.progress() as progress:
         checked = (
-            check(loaded, enhancement, contrast.general.spread(check_prompts), progress=progress)
-            if check_prompts
-            else None
+            check(loaded, enhancement, general.spread(check_prompts), progress=progress) if check_prompts else None
         )
         applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
-    result = {
-        "direction": summary(direction),
-        "check": checked.as_dict() if checked else None,
-        **applied_summary(applied),
-    }
+    if tuned is not None and applied.form != "enhancement":
+        write_numbers(applied.out / Path(PLAN_FILE).parent, tuned)
     if json:
-        console.as_json(result)
+        from burnish.tuning.tables import tuned_summary
+
+        found = {"direction": summary(directions[0])} if len(directions) == 1 else {}
+        several = {"directions": [summary(d) for d in directions]} if len(directions) > 1 else {}
+        numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
+        console.as_json({**found, **several, **({"tuned": tuned_summary(tuned)} if tuned else {}), **numbers})
     else:
-        show_direction(direction)
+        for direction in directions:
+            show_direction(direction)
+        if tuned is not None:
+            show_tuned(tuned, json=False)
         show_applied(applied)
         show_check(checked)
     _next(model, applied)
+
+
+def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions) -> None:
+    """Wrong calls, before anything is read. Raises InputError."""
+    if gains.enhancement_factor != "auto":
+        _ = gains.factor
+        if aim != AimOptions():
+            raise InputError(
+                "--references, --pairs, --expert and --judge-... say what auto aims at. Pass --enhancement-factor auto with them."
+            )
+    elif replace(finding, seed=0, force=False) != FindOptions():
+        raise InputError(
+            "With --enhancement-factor auto the directions are chosen too: leave out --scope, --site, --position, --protect, "
+            "--layer-idx and --instructions, or use `burnish tune --basis`."
+        )
+
+
+def _found(
+    model: "Model", contrasts: "list[tuple[float, Contrast]]", gains: GainOptions, finding: FindOptions
+) -> "tuple[Enhancement, list[Direction]]":
+    """The directions of all specialities as one enhancement, each with the factor times its weight."""
+    from burnish.pipeline import require_direction
+
+    directions, enhancement = [], None
+    for weight, contrast in contrasts:
+        direction = run_find(model, contrast, finding)
+        require_direction(direction, force=finding.force)
+        own = direction.enhancement(checked_factor(gains.factor * weight), layers=gains.layers)
+        enhancement = own if enhancement is None else enhancement.combined(own)
+        directions.append(direction)
+    assert enhancement is not None
+    return enhancement, directions
 
 
 def show_check(checked: "Check | None") -> None:

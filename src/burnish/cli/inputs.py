@@ -10,7 +10,11 @@ from burnish.cli.console import say
 from burnish.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from burnish.mix import Mix
     from burnish.prompts import PromptSet
+    from burnish.tuning.material import Speciality
 
 ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
@@ -32,9 +36,22 @@ class PromptOptions:
         Path | None,
         Parameter(help="file of everyday prompts; by default the packaged general set of the same language"),
     ] = None
-    domain: Annotated[str | None, Parameter(help="a packaged domain instead of files (see `burnish domains list`)")] = (
-        None
-    )
+    domain: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="packaged domain instead of files (see `burnish domains list`), with weights: NAME=0.5, may be repeated, or a "
+            "mix such as '0.6 creative-writing + 0.3 education'",
+            negative=(),
+        ),
+    ] = ()
+
+    def mix(self) -> "Mix | None":
+        """The packaged domains and their weights; None for files. Raises InputError unless it is one or the other."""
+        from burnish.mix import Mix
+
+        if bool(self.domain) == (self.enhance is not None):
+            raise InputError("Pass either --enhance FILE or --domain NAME (one of them): that is what gets stronger.")
+        return Mix.of(self.domain) if self.domain else None
 
 
 @dataclass(frozen=True)
@@ -48,19 +65,32 @@ class Contrast:
     protect: "PromptSet"  # left where they are with --protect
 
 
+def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, Contrast]]":
+    """Each speciality's prompts and weight, read and checked before any model is touched. Raises InputError, PromptFileError."""
+    mix = options.mix()
+    if mix is None:
+        return [(1.0, _read_contrast(options, position, None))]
+    return [(term.weight, _read_contrast(options, position, term.name)) for term in mix.terms]
+
+
 def read_contrast(options: PromptOptions, position: str) -> Contrast:
-    """Reads and checks the prompts before any model is touched. Raises InputError, PromptFileError."""
+    """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
+    found = read_contrasts(options, position)
+    if len(found) > 1 or found[0][0] != 1:
+        raise InputError("A direction is found for one domain, without a weight. Use `burnish enhance` for a mix.")
+    return found[0][1]
+
+
+def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:
     from burnish.finding import check_sets
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
     from burnish.prompts.lint import hangul_share, lint
 
-    if (options.domain is None) == (options.enhance is None):
-        raise InputError("Pass either --enhance FILE or --domain NAME (one of them): that is what gets stronger.")
     answers = position == "answer"
     held: PromptSet | None = None
-    if options.domain is not None:
-        domain = load_domain(options.domain)
+    if name is not None:
+        domain = load_domain(name)
         enhance = domain.references_tune if answers else domain.enhance
         held = domain.references_report if answers else domain.held_out
     else:
@@ -79,6 +109,13 @@ def read_contrast(options: PromptOptions, position: str) -> Contrast:
         say(f"Note: {finding}")
     spared = general.prompts.joined(protect) if answers else protect
     return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), spared)
+
+
+def general_prompts(specialities: "Sequence[Speciality]") -> "PromptSet":
+    """Held-out everyday and protect prompts for the closing check."""
+    from burnish.prompts.domains import load_general, load_protect
+
+    return load_general(specialities[0].domain.language).held_out.joined(load_protect())
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":

@@ -126,6 +126,20 @@ def mark_answers(
     )
 
 
+def scorer(judge: Judge, *, title: str, summary: str, key: str | None = None) -> Callable[[str, str], float | None]:
+    """(prompt, answer) -> the marks' harmonic mean, None when the judge's reply cannot be read twice running.
+
+    Raises what `mark_answers` raises, for a judge that cannot be reached.
+    """
+    line = _Line(judge, key)
+
+    def mark(prompt: str, answer: str) -> float | None:
+        found, _ = line.ask(marking_question(prompt, answer, title, summary), read_marks)
+        return None if found is None else found.score
+
+    return mark
+
+
 def compare_answers(
     judge: Judge, prompts: Texts, base: Texts, enhanced: Texts, *, title: str, summary: str, key: str | None = None
 ) -> PairwiseReport:

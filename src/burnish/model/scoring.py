@@ -176,7 +176,7 @@ def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int
             below = _run_below(model, ids, first, cache)
             stack.enter_context(_start_at(model, first, below.repeat_interleave(kinds, 0)))
         stack.enter_context(edits.rows(which, width))
-        stack.enter_context(_only_at(model, at_row, at))
+        stack.enter_context(only_at(model, at_row, at))
         arguments: dict[str, Any] = {"use_cache": cache is not None}
         if cache is not None:
             cache.pick(which)
@@ -235,7 +235,7 @@ def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
+def only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
     """Hands the language-model head nothing but these positions, as one row [1, n, hidden]."""
 
     def gather(module: nn.Module, arguments: Any, output: Any) -> Any:

@@ -1,0 +1,163 @@
+"""`burnish tune`: the gains with the most effect within a budget of damage, for one speciality or several."""
+
+import json as json_module
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Json, ModelName, PromptOptions
+from burnish.errors import InputError, NoDirectionError
+from burnish.options import ModelOptions, TuneOptions
+
+if TYPE_CHECKING:
+    from burnish.model.model import Model
+    from burnish.tuning.material import Scorer, Speciality
+    from burnish.tuning.tuning import Tuned
+
+
+@Parameter(name="*", group="Aim")
+@dataclass(frozen=True)
+class AimOptions:
+    """What better means, besides a packaged domain's own answers."""
+
+    references: Annotated[
+        Path | None, Parameter(help="good answers: .jsonl or .csv rows of prompt, answer (no rejected)")
+    ] = None
+    pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None
+    expert: Annotated[
+        str | None, Parameter(help="system prompt under which the model itself shows the speciality, for own prompts")
+    ] = None
+    judge_url: Annotated[
+        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that ranks sampled answers into pairs")
+    ] = None
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+
+
+def tune(
+    model: ModelName,
+    *,
+    out: Annotated[Path, Parameter(alias="-o", help="folder for the enhancement, tuning.json and tuning.md")],
+    prompts: PromptOptions | None = None,
+    aim: AimOptions | None = None,
+    options: flags(TuneOptions, "Tuning") = TuneOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Annotated[bool, Parameter(help="replace the output folder", negative=())] = False,
+    json: Json = False,
+) -> None:
+    """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
+    from burnish.artifacts.files import check_output
+    from burnish.model.model import load
+    from burnish.pipeline import open_plan
+
+    specialities = read_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
+    check_output(out, 0, overwrite=overwrite)
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+        check_window(options, open_plan(model, loading).anatomy.layers)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
+    found = run_tune(loaded, specialities, aim or AimOptions(), options)
+    write_tuned(out, found, overwrite=overwrite)
+    show_tuned(found, json=json, out=out)
+    require_gains(found)
+    console.hint(f"burnish apply {model} {out} -o OUT")
+
+
+def check_window(options: TuneOptions, layers: int) -> None:
+    """Raises LayerError before any weight is loaded."""
+    from burnish.options import layer_window
+
+    layer_window(options.window, layers)
+
+
+def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality]":
+    """Reads and checks what is tuned for before any model is touched. Raises InputError, PromptFileError."""
+    from burnish.prompts import read_prompts
+    from burnish.prompts.domains import load_domain
+    from burnish.prompts.lint import hangul_share
+    from burnish.tuning.material import Speciality, own_domain
+
+    if (aim.judge_url is None) != (aim.judge_model is None):
+        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+    pairs = read_prompts(aim.pairs) if aim.pairs else None
+    mix = prompts.mix()
+    if mix is not None:
+        if aim.references is not None or aim.expert is not None:
+            raise InputError("--references and --expert belong to prompts of your own; a packaged domain has both.")
+        found = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
+        return [Speciality(found[0].domain, found[0].weight, pairs), *found[1:]]
+    assert prompts.enhance is not None
+    enhance = read_prompts(prompts.enhance)
+    references = read_prompts(aim.references, answers=True) if aim.references else None
+    language = "ko" if hangul_share(enhance) > 0.5 else "en"
+    domain = own_domain(enhance, language=language, references=references, expert=aim.expert, seed=seed)
+    if references is None and pairs is None and aim.expert is None and aim.judge_url is None:
+        console.say(
+            "Note: without --references, --pairs or --expert the only aim is the model's own answers under a general expert "
+            f"system prompt ('{domain.expert_system_prompt}'), which flatters."
+        )
+    normal = read_prompts(prompts.normal) if prompts.normal else None
+    return [Speciality(domain, 1.0, pairs, normal)]
+
+
+def run_tune(model: "Model", specialities: "list[Speciality]", aim: AimOptions, options: TuneOptions) -> "Tuned":
+    """Tunes with progress bars."""
+    from burnish.tuning.tuning import tune as run
+
+    scorer = _judge_scorer(specialities[0], aim)
+    with console.progress() as progress:
+        return run(model, domain=specialities, scorer=scorer, options=options, progress=progress)
+
+
+def _judge_scorer(speciality: "Speciality", aim: AimOptions) -> "Scorer | None":
+    if aim.judge_url is None or aim.judge_model is None:
+        return None
+    from burnish.evaluation.judge import Judge, scorer
+
+    domain = speciality.domain
+    return scorer(Judge(aim.judge_url, aim.judge_model), title=domain.title, summary=domain.summary)
+
+
+def require_gains(found: "Tuned") -> None:
+    """Raises NoDirectionError when tuning abstained."""
+    from burnish.tuning.tuning import ADVICE
+
+    if found.abstained:
+        raise NoDirectionError(f"The model is better left alone: {found.reason}. All gains are zero. {ADVICE}")
+
+
+def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
+    """The tables, or one JSON document."""
+    from burnish.tuning.tables import tuned_summary, tuned_table
+
+    if json:
+        console.as_json({"out": None if out is None else str(out), **tuned_summary(found)})
+    else:
+        console.data(tuned_table(found) + "\n")
+
+
+def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:
+    """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
+    from burnish.artifacts.files import written
+    from burnish.pipeline import PLAN_FILE
+
+    with written(out, overwrite=overwrite) as folder:
+        folder.mkdir()
+        found.enhancement.save(folder / PLAN_FILE)
+        write_numbers(folder, found)
+    console.say(f"Written: {out}")
+
+
+def write_numbers(folder: Path, found: "Tuned") -> None:
+    """tuning.json and tuning.md."""
+    from burnish.tuning.tables import tuned_summary, tuned_table
+
+    summary: dict[str, Any] = tuned_summary(found)
+    text = json_module.dumps(summary, ensure_ascii=False, indent=2)
+    (folder / "tuning.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "tuning.md").write_text(tuned_table(found) + "\n", encoding="utf-8")

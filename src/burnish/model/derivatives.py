@@ -1,0 +1,180 @@
+"""Derivatives of answers' log probabilities with respect to the gains, and what the Fisher information is made of.
+
+Every batch row has gains of its own, so one backward pass gives a gradient for each row. The information is sketched: for
+a token with distribution p, the vector u = sqrt(p) * g - p (sqrt(p) . g) with standard normal g has the covariance
+diag(p) - p p^T, which is the information of the logits; its backward pass through the model gives rows whose mean outer
+product is the information of the gains. (Hutchinson's estimator, 1990, on the factored Gauss-Newton form of Martens and
+Sutskever, 2012; labels sampled from p would be unbiased too, with a far larger variance.)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.errors import ModelError
+from burnish.maths.gain import low_rank_edit
+from burnish.model.capture import batches
+from burnish.model.live import norm_weight
+from burnish.model.model import Model
+from burnish.model.scoring import Item, Progress, only_at
+
+CPU_TOKENS, GPU_TOKENS = 768, 8192  # a batch, padding included: the graph of a backward pass takes memory
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """One row an item."""
+
+    log_probability: Tensor  # [items], mean per token, float64
+    gradient: Tensor  # [items, layers, k], of that mean
+    sketches: Tensor  # [items, sketches, layers, k]: their mean outer product is the information summed over the tokens
+    tokens: Tensor  # [items], answer tokens
+
+
+def derivatives(
+    model: Model,
+    items: Sequence[Item],
+    vectors: Tensor,
+    gains: Tensor,
+    *,
+    groups: Sequence[int] | None = None,
+    sketches: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Derivatives:
+    """Derivatives at `gains` [layers, k] along `vectors` [layers, k, hidden].
+
+    groups: sizes of runs of directions that do not know of each other (each its own pseudo-inverse; by default one group):
+    at zero gains several alternatives share one pass. sketches: rows of the information for each item.
+    Raises ModelError when the model computes no numbers.
+    """
+    edits = _edits(model, vectors, list(groups or [vectors.shape[1]]))
+    lengths = [len(i.prompt) + len(i.answer) for i in items]
+    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
+    shape = (len(items), *gains.shape)
+    found = Derivatives(
+        torch.zeros(len(items), dtype=torch.float64),
+        torch.zeros(shape, dtype=torch.float64),
+        torch.zeros((len(items), sketches, *gains.shape), dtype=torch.float64),
+        torch.tensor([len(i.answer) for i in items]),
+    )
+    generator = torch.Generator(model.device).manual_seed(seed)
+    done = 0
+    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
+        members = order[done : done + size]
+        _batch(model, items, members, edits, gains, found, generator)
+        done += size
+        if progress is not None:
+            progress("differentiating answers", done, len(items))
+    if not bool(torch.isfinite(found.gradient).all() & torch.isfinite(found.sketches).all()):
+        raise ModelError(
+            "The derivatives are not finite: the model's number type overflows. Load it with --dtype float32."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Edit:
+    path: str
+    layer: int
+    left: Tensor  # [hidden, k], without the gains
+    right: Tensor  # [k, hidden]
+
+
+def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
+    found = []
+    for projection in model.anatomy.attention():
+        scale = None
+        if projection.post_norm:
+            scale = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size)
+        parts = [
+            low_rank_edit(columns.T, torch.ones(len(columns)), scale)
+            for columns in torch.split(vectors[projection.layer], groups)
+        ]
+        left = torch.cat([p.left for p in parts], 1).to(model.device, torch.float32)
+        right = torch.cat([p.right for p in parts], 0).to(model.device, torch.float32)
+        found.append(_Edit(projection.path, projection.layer, left, right))
+    return found
+
+
+def _batch(
+    model: Model,
+    items: Sequence[Item],
+    members: list[int],
+    edits: list[_Edit],
+    gains: Tensor,
+    found: Derivatives,
+    generator: torch.Generator,
+) -> None:
+    """Fills the members' rows of `found`."""
+    rows = [items[i] for i in members]
+    width = max(len(i.prompt) + len(i.answer) for i in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, item in enumerate(rows):
+        ids[number, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
+    at_row = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(rows)]).to(model.device)
+    at = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in rows]).to(model.device)
+    target = torch.cat([torch.tensor(i.answer) for i in rows]).to(model.device)
+    lengths = torch.tensor([len(i.answer) for i in rows], device=model.device)
+    own = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
+    with torch.enable_grad(), _frozen(model.network), ExitStack() as stack:
+        stack.enter_context(_hooked(model, edits, own))
+        stack.enter_context(only_at(model, at_row, at))
+        logits = model.network(input_ids=ids.to(model.device), use_cache=False).logits[0].float()
+        with torch.no_grad():
+            log_p = logits.log_softmax(-1)
+            weights = log_p.exp()
+            per_token = log_p.gather(1, target[:, None])[:, 0].double()
+            share = (1 / lengths)[at_row]
+            pull = -weights * share[:, None]
+            pull[torch.arange(len(target)), target] += share
+        found.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
+            0, at_row.cpu(), (per_token * share).cpu()
+        )
+        sketches = found.sketches.shape[1]
+        (gradient,) = torch.autograd.grad(logits, own, pull, retain_graph=sketches > 0)
+        found.gradient[members] = gradient.double().cpu()
+        root = weights.sqrt()
+        for number in range(sketches):
+            drawn = torch.randn(weights.shape, generator=generator, device=weights.device)
+            pull = root * drawn - weights * torch.linalg.vecdot(root, drawn)[:, None]
+            (row,) = torch.autograd.grad(logits, own, pull, retain_graph=number + 1 < sketches)
+            found.sketches[members, number] = row.double().cpu()
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient meanwhile."""
+    asking = [p for p in network.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_()
+
+
+@contextmanager
+def _hooked(model: Model, edits: list[_Edit], gains: Tensor) -> Iterator[None]:
+    handles = [model.network.get_submodule(edit.path).register_forward_hook(_gain_hook(edit, gains)) for edit in edits]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gain_hook(edit: _Edit, gains: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        rows = first.view(len(gains), -1, first.shape[-1]).float()
+        change = ((rows @ edit.right.T) * gains[:, edit.layer, None]) @ edit.left.T
+        changed = (rows + change).to(first.dtype).view(first.shape)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply

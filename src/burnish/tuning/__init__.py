@@ -1,0 +1,1 @@
+"""Choosing the gains: the most effect within a budget of damage."""

@@ -1,0 +1,227 @@
+"""From specialities to what tuning needs: directions, aims and prompts to leave alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.errors import InputError
+from burnish.evaluation.material import (
+    Answered,
+    Halves,
+    Pair,
+    base_answers,
+    damage_prompts,
+    greedy_answers,
+    halves,
+    made_pairs,
+    reference_pairs,
+    user_pairs,
+)
+from burnish.finding import find_direction
+from burnish.maths.statistics import unit
+from burnish.model.model import Model
+from burnish.model.scoring import Progress
+from burnish.options import FindOptions, TuneOptions
+from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.domains import Domain, load_general, load_protect
+from burnish.tuning.objective import Aim, Material
+
+EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
+Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
+SCORED_ANSWERS = 4  # samples a prompt that a scorer ranks
+
+
+@dataclass(frozen=True)
+class Speciality:
+    """A domain, packaged or made from the user's files, and how much it counts. weight: negative tones it down."""
+
+    domain: Domain
+    weight: float = 1.0
+    pairs: PromptSet | None = None  # the user's own: prompt, chosen, rejected
+    normal: PromptSet | None = None  # what its prompts are contrasted with; by default the packaged general set
+
+
+def own_domain(
+    enhance: PromptSet,
+    *,
+    language: str = "en",
+    references: PromptSet | None = None,
+    expert: str | None = None,
+    seed: int = 0,
+) -> Domain:
+    """A domain from the user's files. A quarter of the prompts, at least 8, is held out for the self-made pairs.
+
+    references: prompts with good answers (rows without `rejected`); expert: the system prompt of the self-made pairs.
+    Raises InputError for files that are too small.
+    """
+    if len(enhance) < 16:
+        raise InputError(
+            f"'{enhance.name}' holds {len(enhance)} prompts: choosing the strength needs 16 or more, some of them held out. "
+            "Write more prompts, or pass a factor."
+        )
+    if references is not None and (len(references) < 8 or any(p.answer is None for p in references.prompts)):
+        raise InputError(
+            f"'{references.name}' holds fewer than 8 rows, or rows without an answer. References are rows such as "
+            '{"prompt": "...", "answer": "..."}.'
+        )
+    held, tune = enhance.split(max(8, len(enhance) // 4), seed)
+    none = PromptSet("no references", ())
+    good = (none, none) if references is None else halves(references)
+    return Domain(
+        name=enhance.name,
+        title=enhance.name,
+        language=language,
+        summary="",
+        expert_system_prompt=expert or EXPERT,
+        measures=(),
+        enhance=tune,
+        held_out=held,
+        references_tune=good[0],
+        references_report=good[1],
+    )
+
+
+def directions_of(
+    model: Model, speciality: Speciality, options: TuneOptions, progress: Progress | None = None
+) -> list[Direction]:
+    """The speciality's directions, one of each kind a layer, as `options.basis` asks. Source of the choice: what attention writes
+    tunes better than the residual stream, and prompt and answer directions are nearly orthogonal (docs/method.md)."""
+    domain, general = speciality.domain, load_general(speciality.domain.language)
+    normal, held = (general.prompts, general.held_out) if speciality.normal is None else (speciality.normal, None)
+    found: list[Direction] = []
+    if options.basis == "residual":
+        how = FindOptions(scope="per-layer", seed=options.seed)
+        found.append(
+            find_direction(
+                model,
+                enhance=domain.enhance,
+                normal=normal,
+                options=how,
+                held_out=(domain.held_out, held),
+                progress=progress,
+            )
+        )
+    if options.basis in ("prompt", "both") or (options.basis == "answer" and not domain.references_tune.prompts):
+        how = FindOptions(scope="per-layer", site="attention", protect=True, seed=options.seed)
+        found.append(
+            find_direction(
+                model,
+                enhance=domain.enhance,
+                normal=normal,
+                options=how,
+                held_out=(domain.held_out, held),
+                protect=load_protect(),
+                progress=progress,
+            )
+        )
+    if options.basis in ("answer", "both") and domain.references_tune.prompts:
+        how = FindOptions(scope="per-layer", site="attention", position="answer", protect=True, seed=options.seed)
+        good, rest = domain.references_tune, domain.references_report
+        found.append(
+            find_direction(
+                model,
+                enhance=good,
+                normal=own_answers(model, good, options, progress),
+                options=how,
+                held_out=(rest, own_answers(model, rest, options, progress)),
+                protect=general.prompts.joined(load_protect()),
+                progress=progress,
+            )
+        )
+    return found
+
+
+def own_answers(model: Model, prompts: PromptSet, options: TuneOptions, progress: Progress | None) -> PromptSet:
+    """The same prompts with the base model's greedy answers (cached); prompts that it answers with nothing are left out."""
+    bare = PromptSet(f"{prompts.name} (own answers)", tuple(Prompt(p.messages) for p in prompts.prompts))
+    answers = base_answers(model, bare, options.answer_tokens, progress=progress)
+    texts = [str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in answers]
+    rows = zip(bare.prompts, texts, strict=True)
+    return PromptSet(bare.name, tuple(replace(p, answer=text) for p, text in rows if text.strip()))
+
+
+def template(directions: Sequence[Direction]) -> Enhancement:
+    """All directions together, every gain zero."""
+    vectors = torch.stack([d.used() for d in directions], 1)
+    return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
+
+
+def random_template(like: Enhancement, seed: int) -> Enhancement:
+    """As many random directions in every layer."""
+    generator = torch.Generator().manual_seed(2_000_003 + seed)
+    return replace(like, vectors=unit(torch.randn(like.vectors.shape, generator=generator)))
+
+
+def gather(
+    model: Model,
+    specialities: Sequence[Speciality],
+    options: TuneOptions,
+    *,
+    scorer: Scorer | None = None,
+    progress: Progress | None = None,
+) -> Material:
+    """Pairs, and everyday and specialised prompts with the base model's answers. Raises InputError when nothing is aimed at."""
+    how = options.measuring
+    aims: list[Aim] = []
+    special: tuple[list[Answered], list[Answered]] = ([], [])
+    for speciality in specialities:
+        domain, weight = speciality.domain, speciality.weight
+        if speciality.pairs is not None:
+            aims.append(Aim(domain.name, user_pairs(model, speciality.pairs, how), weight))
+        if scorer is not None:
+            aims.append(Aim(domain.name, scored_pairs(model, domain.held_out, scorer, options, progress), weight))
+        if domain.references_tune.prompts and options.references_weight:
+            pairs = reference_pairs(model, domain, how, progress)
+            aims.append(Aim(domain.name, pairs, weight * options.references_weight))
+        if options.made_weight:
+            aims.append(Aim(domain.name, made_pairs(model, domain, how, progress), weight * options.made_weight))
+        for kept, prompts in zip(special, halves(domain.held_out), strict=True):
+            kept += greedy_answers(model, prompts.spread(options.prompts), how, progress)
+    if not aims:
+        raise InputError(
+            "There is nothing to aim at: no reference answers, and --made-weight 0. Pass --references FILE or --pairs FILE."
+        )
+    general = [
+        greedy_answers(model, prompts, how, progress)
+        for prompts in damage_prompts(load_general(specialities[0].domain.language), how)
+    ]
+    return Material(tuple(aims), (tuple(general[0]), tuple(general[1])), (tuple(special[0]), tuple(special[1])))
+
+
+def scored_pairs(
+    model: Model, prompts: PromptSet, scorer: Scorer, options: TuneOptions, progress: Progress | None = None
+) -> Halves:
+    """Samples of the base model ranked by a scorer: the best against the worst. Prompts whose samples all score alike are left out.
+
+    Raises InputError for a scorer that gives no number, or that finds hardly any difference.
+    """
+    found: list[list[Pair]] = []
+    for half in halves(prompts):
+        drawn = [
+            base_answers(model, half, options.tokens, seed=options.seed + 1000 * n, progress=progress)
+            for n in range(SCORED_ANSWERS)
+        ]
+        rows = []
+        for prompt, answers in zip(half.prompts, zip(*drawn, strict=True), strict=True):
+            texts = [(a, str(model.tokenizer.decode(a, skip_special_tokens=True))) for a in answers if a]
+            scored = [(score, a) for a, text in texts if (score := _scored(scorer, prompt.text, text)) is not None]
+            if scored and max(scored)[0] > min(scored)[0]:
+                rows.append(Pair(Prompt(prompt.messages), max(scored)[1], min(scored)[1]))
+        found.append(rows)
+    if min(map(len, found)) < 4:
+        raise InputError(
+            f"The scorer told apart the answers of only {min(map(len, found))} prompts in a half: too few to aim at. Use one with finer "
+            "scores, or more prompts."
+        )
+    return Halves("user", tuple(found[0]), tuple(found[1]))
+
+
+def _scored(scorer: Scorer, prompt: str, answer: str) -> float | None:
+    value = scorer(prompt, answer)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or value != value:
+        raise InputError(f"The scorer returned {value!r} and not a number. Return more for better answers.")
+    return float(value)

@@ -1,0 +1,282 @@
+"""`tune`: the gains with the most effect within a budget of damage, what they are worth, and when to leave the model alone."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.checking import repetition
+from burnish.errors import InputError, WrongModelError
+from burnish.evaluation.damage import perplexity, prose_items
+from burnish.evaluation.effect import Effect, effect_from
+from burnish.evaluation.material import PairKind, base_answers
+from burnish.maths.intervals import Interval, interval, interval_above
+from burnish.mix import Mix
+from burnish.model.model import Model
+from burnish.model.scoring import Candidate, Progress, score
+from burnish.options import TuneOptions
+from burnish.prompts import PromptSet
+from burnish.prompts.domains import load_domain
+from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
+from burnish.tuning.material import Scorer, Speciality, directions_of, gather, random_template, template
+from burnish.tuning.mixing import Alike, alike, interference, merged
+from burnish.tuning.objective import Material, Point, measure
+
+BATCH = 8
+FRONTIER = (0.25, 0.5, 1.0, 1.5, 2.0)  # multiples of the chosen gains
+SHRINK = 0.8  # what a broken floor takes off the gains at a time
+SHRINKINGS = 4
+ADVICE = (
+    "What may help: more prompts, or prompts that differ more from everyday ones; reference answers (--references); another "
+    "--basis or window; a larger --budget. An expert system prompt costs no weights: compare it with `burnish evaluate --compare`."
+)
+
+
+@dataclass(frozen=True)
+class FrontierPoint:
+    """A strength on one half."""
+
+    multiple: float  # of the chosen gains
+    effect: float
+    likelihood: tuple[float, ...]  # by aim
+    shift: tuple[float | None, ...]  # None: not measured on that half
+    kl: float
+    kl_p95: float
+    special_kl: float
+    ships: bool  # within every bound, no falling likelihood, effect above zero
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The chosen gains on the half that was not used for choosing."""
+
+    kl: Interval
+    kl_p95: float
+    special_kl: float
+    overshoot: float  # mean KL over the budget, minus 1
+    effects: dict[str, Effect]  # by "speciality: kind"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The answer of tuning. With `abstained` all gains are zero."""
+
+    enhancement: Enhancement
+    abstained: bool
+    reason: str
+    aims: tuple[tuple[str, PairKind, float, int, int], ...]  # name, kind, weight, pairs of the two halves
+    above_null: Interval | None  # effect on the tuning half above that of random directions tuned in the same way
+    null: tuple[float, ...]  # their effects
+    chosen: FrontierPoint | None  # on the tuning half
+    frontier: tuple[FrontierPoint, ...]  # on the report half
+    reported: Reported | None
+    interference: (
+        dict[str, dict[str, float]] | None
+    )  # gains of one speciality alone, and together -> likelihood of each aim
+    alike: tuple[Alike, ...]
+    method: str
+    ridge: float | None
+    steps: int
+    perplexity_ratio: float | None
+    repetition: tuple[float, float] | None  # base, enhanced
+    model: str
+    dtype: str
+    options: TuneOptions
+    seconds: float
+
+    @property
+    def ship_range(self) -> tuple[float, float] | None:
+        """Smallest and largest multiple of the chosen gains that ships on the report half."""
+        fine = [p.multiple for p in self.frontier if p.ships]
+        return (min(fine), max(fine)) if fine else None
+
+
+def tune(
+    model: Model,
+    directions: Direction | Sequence[Direction] | None = None,
+    *,
+    domain: str | Mix | Sequence[Speciality],
+    pairs: PromptSet | None = None,
+    scorer: Scorer | None = None,
+    options: TuneOptions | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Chooses gains [layers, directions] for one speciality or several at once.
+
+    directions: by default those `options.basis` asks for, found on the way; domain: a packaged name, a mix of them
+    ("0.6 creative-writing + 0.3 education"), or specialities made of the user's files; pairs: the user's own, for the first
+    speciality; scorer: (prompt, answer) -> number, ranks sampled answers into pairs.
+    Raises InputError for unknown domains or nothing to aim at, WrongModelError for directions of another model.
+    """
+    options = options or TuneOptions()
+    started = time.perf_counter()
+    specialities = _specialities(domain, pairs)
+    found, owners = _directions(model, directions, specialities, options, progress)
+    plan = template(found)
+    plan.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if options.merge is not None:
+        plan, owners = merged(plan, owners, options.merge)
+    too_alike = alike(plan)
+    material = gather(model, specialities, options, scorer=scorer, progress=progress)
+    nulls = [random_template(plan, options.seed + i) for i in range(options.random_directions)]
+    result = closed_form(model, plan, nulls, material, options, progress=progress)
+    above = _above(result.first, result.null, options)
+    best, reason = result.best, ""
+    ratio: float | None = None
+    repeated: tuple[float, float] | None = None
+    if best is None:
+        reason = "no gains within the bounds have an effect without making good answers less likely"
+    elif above is None or above.low <= 0:
+        best, reason = None, f"the effect is not above that of random directions tuned in the same way ({above})"
+    else:
+        best, ratio, repeated = _within_floors(model, best, material, specialities, options, progress)
+        if best is None:
+            reason = "perplexity or repetition stays beyond its floor at every strength tried"
+    chosen = plan if best is None else best.enhancement
+    frontier: tuple[FrontierPoint, ...] = ()
+    reported, table = None, None
+    if best is not None:
+        frontier, reported = _report(model, chosen, nulls, material, options, progress)
+        if len(specialities) > 1:
+            table = interference(model, chosen, owners, material, progress=progress)
+    return Tuned(
+        enhancement=chosen,
+        abstained=best is None,
+        reason=reason,
+        aims=tuple((a.name, a.kind, a.weight, len(a.pairs.tune), len(a.pairs.report)) for a in material.aims),
+        above_null=above,
+        null=tuple(p.effect for p in result.null),
+        chosen=None if best is None else _frontier_point(1.0, best.point, material, options),
+        frontier=frontier,
+        reported=reported,
+        interference=table,
+        alike=too_alike,
+        method=options.method,
+        ridge=result.ridge,
+        steps=result.steps,
+        perplexity_ratio=ratio,
+        repetition=repeated,
+        model=model.name,
+        dtype=str(model.network.dtype).removeprefix("torch."),
+        options=options,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _specialities(domain: str | Mix | Sequence[Speciality], pairs: PromptSet | None) -> list[Speciality]:
+    if isinstance(domain, str):
+        domain = Mix.parse(domain)
+    if isinstance(domain, Mix):
+        domain = [Speciality(load_domain(term.name), term.weight) for term in domain.terms]
+    if not domain:
+        raise InputError("There is no speciality to tune for. Pass a domain or a mix of them.")
+    if pairs is not None:
+        domain = [replace(domain[0], pairs=pairs), *domain[1:]]
+    if all(s.weight < 0 for s in domain):
+        raise InputError(
+            "Every weight is negative: there is nothing to strengthen. Give one speciality a positive weight."
+        )
+    if len({s.domain.language for s in domain}) > 1:
+        raise InputError("The mix joins specialities of two languages, whose everyday prompts differ. Tune them apart.")
+    return list(domain)
+
+
+def _directions(
+    model: Model,
+    directions: Direction | Sequence[Direction] | None,
+    specialities: Sequence[Speciality],
+    options: TuneOptions,
+    progress: Progress | None,
+) -> tuple[list[Direction], list[str]]:
+    """All directions, and whose each is."""
+    if directions is not None:
+        listed = [directions] if isinstance(directions, Direction) else list(directions)
+        for direction in listed:
+            if direction.provenance.fingerprint != model.fingerprint:
+                raise WrongModelError(
+                    f"A direction was made for {direction.provenance.model}, not for this model. Find it again on this model."
+                )
+        return listed, [d.provenance.enhance for d in listed]
+    found: list[Direction] = []
+    owners: list[str] = []
+    for speciality in specialities:
+        own = directions_of(model, speciality, options, progress)
+        found += own
+        owners += [speciality.domain.name] * len(own)
+    return found, owners
+
+
+def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> Interval | None:
+    if first is None:
+        return None
+    return interval_above(first.point.rows[None], torch.stack([p.rows for p in null]), seed=options.seed)
+
+
+def _within_floors(
+    model: Model,
+    best: Tried,
+    material: Material,
+    specialities: Sequence[Speciality],
+    options: TuneOptions,
+    progress: Progress | None,
+) -> tuple[Tried | None, float | None, tuple[float, float] | None]:
+    """The chosen gains, shrunk until perplexity of neutral prose and repetition of everyday answers keep their floors."""
+    prompts = PromptSet("everyday", tuple(row.prompt for row in material.general[0]))
+    prose = prose_items(model, specialities[0].domain.language, options.prompts)
+    base = repetition(base_answers(model, prompts, options.tokens, progress=progress))
+    scale = 1.0
+    for attempt in range(SHRINKINGS + 1):
+        plan = best.enhancement.scaled(scale)
+        scores = score(model, prose, [Candidate("tuned", plan)], progress=progress)
+        ratio = perplexity(scores.candidates[0]) / perplexity(scores.base)
+        answers: list[list[int]] = []
+        with model.enhanced(plan):
+            for start in range(0, len(prompts), BATCH):
+                part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
+                answers += model.continuations(part, options.tokens)
+        repeated = repetition(answers)
+        if ratio <= options.perplexity_floor and repeated <= base + options.repetition_floor:
+            if attempt:
+                point = measure(model, material, [Candidate("tuned", plan)], progress=progress)[0]
+                kept = best_of([Tried(plan, point)], material, options)
+                return kept, ratio, (base, repeated)
+            return best, ratio, (base, repeated)
+        scale *= SHRINK
+    return None, ratio, (base, repeated)
+
+
+def _frontier_point(multiple: float, point: Point, material: Material, options: TuneOptions) -> FrontierPoint:
+    fine = point.within(options) and point.keeps_likelihood(material.aims) and point.effect > 0
+    return FrontierPoint(
+        multiple, point.effect, point.likelihood, point.shift, point.kl, point.kl_p95, point.special_kl, fine
+    )
+
+
+def _report(
+    model: Model,
+    chosen: Enhancement,
+    nulls: Sequence[Enhancement],
+    material: Material,
+    options: TuneOptions,
+    progress: Progress | None,
+) -> tuple[tuple[FrontierPoint, ...], Reported]:
+    """The frontier and the chosen point on the report half, above random directions (same gains in every layer) at the budget."""
+    flat = [replace(n, gains=torch.ones_like(n.gains)) for n in nulls]
+    randoms = at_budget(model, flat, material, options, progress)
+    candidates = [Candidate("tuned", chosen.scaled(m)) for m in FRONTIER] + [Candidate("random", r) for r in randoms]
+    points = measure(model, material, candidates, report=True, progress=progress)
+    frontier = tuple(
+        _frontier_point(m, p, material, options) for m, p in zip(FRONTIER, points[: len(FRONTIER)], strict=True)
+    )
+    at = FRONTIER.index(1.0)
+    point, drawn = points[at], range(len(FRONTIER), len(points))
+    effects = {}
+    for number, aim in enumerate(material.aims):
+        drifts = torch.stack([points[i].changes[number][0] - points[i].changes[number][1] for i in drawn])
+        effects[f"{aim.name}: {aim.kind}"] = effect_from(
+            point.changes[number], aim.kind, point.tokens[number], drifts, seed=options.seed
+        )
+    kl = interval(point.kl_by_prompt, seed=options.seed)
+    return frontier, Reported(kl, point.kl_p95, point.special_kl, point.kl / options.budget - 1, effects)
