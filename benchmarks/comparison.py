@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--answer-tokens", type=int, default=48)
+    parser.add_argument("--random-directions", type=int, default=8)
     arguments = parser.parse_args()
     from burnish import (
         EvaluateOptions,
@@ -37,8 +38,10 @@ def main() -> None:
     from burnish.prompts.domains import domain_names
 
     model = load(arguments.model, ModelOptions(dtype=arguments.dtype))
-    options = EvaluateOptions(prompts=arguments.prompts, answer_tokens=arguments.answer_tokens)
-    command = f"python benchmarks/comparison.py --prompts {options.prompts} --answer-tokens {options.answer_tokens}"
+    options = EvaluateOptions(
+        prompts=arguments.prompts, answer_tokens=arguments.answer_tokens, random_directions=arguments.random_directions
+    )
+    command = f"python benchmarks/comparison.py --dtype {arguments.dtype} --random-directions {options.random_directions} --prompts {options.prompts} --answer-tokens {options.answer_tokens}"
     pages, stored = [f"Made by `{command}`."], {"command": command, "domains": {}}
     candidates, pairs = {}, {}
     for name in domain_names():

@@ -132,7 +132,9 @@ class TuneOptions:
     perplexity_floor: Annotated[float, "largest allowed ratio of the perplexity of neutral prose"] = 1.05
     repetition_floor: Annotated[float, "largest allowed rise of the share of repeated 4-grams"] = 0.05
     merge: Annotated[float | None, "join directions of several domains whose cosine is above this"] = None
-    prompts: Annotated[int, "general and protect prompts in each half (tuning and report)"] = 24
+    prompts: Annotated[
+        int, "general and protect prompts in each half, and at most as many of each kind of pairs to aim at"
+    ] = 24
     tokens: Annotated[int, "tokens of each answer generated"] = 32
     answer_tokens: Annotated[int, "longest part of reference and user answers that is used"] = 64
     random_directions: Annotated[int, "sets of random directions that the tuned ones must beat"] = 4

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +51,10 @@ def material(model: Model, plan: Enhancement, *, effect: bool) -> Material:
     rows = [Answered(Prompt.of(f"What is {t}?"), a) for t, a in zip(WORDS, base, strict=True) if a]
     general = (tuple(rows[:6]), tuple(rows[6:12]))
     return Material(
-        (Aim("planted", Halves("references", tuple(pairs[:half]), tuple(pairs[half:])), 1.0),), general, general
+        (Aim("planted", Halves("references", tuple(pairs[:half]), tuple(pairs[half:])), 1.0),),
+        general,
+        general,
+        general,
     )
 
 
@@ -147,6 +151,21 @@ def test_domains_and_mixes_are_tuned_and_say_it_again(domain: str, tiny_model: M
         assert found.reported is not None
         assert len(found.frontier) == 5
         assert (found.interference is None) == (len(mix.terms) == 1)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_a_search_is_seeded_kept_and_goes_on(scored: bool, tiny_model: Models, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    options = replace(SMALL, method="search", trials=9, steps=1, journal=tmp_path / "journal.log")
+    scorer = (lambda prompt, answer: len(answer)) if scored else None
+    found = tune(model, domain="education", scorer=scorer, options=options)
+    assert found.trials is not None
+    assert found.trials[0] == 9
+    more = tune(model, domain="education", scorer=scorer, options=replace(options, trials=11))
+    assert more.trials is not None
+    assert more.trials[0] == 11
+    with pytest.raises(InputError, match="another"):
+        tune(model, domain="creative-writing", scorer=scorer, options=options)
 
 
 def test_wrong_calls_are_refused(tiny_model: Models) -> None:

@@ -33,7 +33,7 @@ from burnish.prompts.domains import Domain, load_general
 
 Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05
-DOSES = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+DOSES = (0.25, 0.5, 1.0, 1.5, 2.0)
 SYSTEM_PROMPT = "expert system prompt"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 
@@ -30,6 +31,8 @@ from burnish.tuning.objective import Aim, Material
 
 EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
+EVERYDAY = 70  # everyday and protect prompts in each half on which the chosen gains must keep the budget
+T = TypeVar("T")
 SCORED_ANSWERS = 4  # samples a prompt that a scorer ranks
 
 
@@ -61,9 +64,9 @@ def own_domain(
             f"'{enhance.name}' holds {len(enhance)} prompts: choosing the strength needs 16 or more, some of them held out. "
             "Write more prompts, or pass a factor."
         )
-    if references is not None and (len(references) < 8 or any(p.answer is None for p in references.prompts)):
+    if references is not None and (len(references) < 16 or any(p.answer is None for p in references.prompts)):
         raise InputError(
-            f"'{references.name}' holds fewer than 8 rows, or rows without an answer. References are rows such as "
+            f"'{references.name}' holds fewer than 16 rows (8 to choose on, 8 to report on), or rows without an answer. References are rows such as "
             '{"prompt": "...", "answer": "..."}.'
         )
     held, tune = enhance.split(max(8, len(enhance) // 4), seed)
@@ -169,25 +172,42 @@ def gather(
     for speciality in specialities:
         domain, weight = speciality.domain, speciality.weight
         if speciality.pairs is not None:
-            aims.append(Aim(domain.name, user_pairs(model, speciality.pairs, how), weight))
+            aims.append(Aim(domain.name, _capped(user_pairs(model, speciality.pairs, how), options), weight))
         if scorer is not None:
             aims.append(Aim(domain.name, scored_pairs(model, domain.held_out, scorer, options, progress), weight))
         if domain.references_tune.prompts and options.references_weight:
             pairs = reference_pairs(model, domain, how, progress)
-            aims.append(Aim(domain.name, pairs, weight * options.references_weight))
+            aims.append(Aim(domain.name, _capped(pairs, options), weight * options.references_weight))
         if options.made_weight:
-            aims.append(Aim(domain.name, made_pairs(model, domain, how, progress), weight * options.made_weight))
+            made = _capped(made_pairs(model, domain, how, progress), options)
+            aims.append(Aim(domain.name, made, weight * options.made_weight))
         for kept, prompts in zip(special, halves(domain.held_out), strict=True):
             kept += greedy_answers(model, prompts.spread(options.prompts), how, progress)
     if not aims:
         raise InputError(
             "There is nothing to aim at: no reference answers, and --made-weight 0. Pass --references FILE or --pairs FILE."
         )
-    general = [
-        greedy_answers(model, prompts, how, progress)
-        for prompts in damage_prompts(load_general(specialities[0].domain.language), how)
-    ]
-    return Material(tuple(aims), (tuple(general[0]), tuple(general[1])), (tuple(special[0]), tuple(special[1])))
+    whole = replace(how, prompts=EVERYDAY)
+    both = damage_prompts(load_general(specialities[0].domain.language), whole)
+    everyday = [tuple(greedy_answers(model, half, whole, progress)) for half in both]
+    general = [_spread(rows, options.prompts) for rows in everyday]
+    return Material(
+        aims=tuple(aims),
+        everyday=(everyday[0], everyday[1]),
+        general=(general[0], general[1]),
+        special=(tuple(special[0]), tuple(special[1])),
+    )
+
+
+def _spread(rows: tuple[T, ...], count: int) -> tuple[T, ...]:
+    """At most `count` rows, spread over all of them."""
+    count = min(count, len(rows))
+    return tuple(rows[i * len(rows) // count] for i in range(count))
+
+
+def _capped(pairs: Halves, options: TuneOptions) -> Halves:
+    """At most `options.prompts` pairs to choose on, spread over the whole half; the report half stays."""
+    return replace(pairs, tune=_spread(pairs.tune, options.prompts))
 
 
 def scored_pairs(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.effect import pair_changes
 from burnish.evaluation.material import Answered, Halves, PairKind, answered_items, pair_items
 from burnish.model.model import Model
@@ -34,7 +35,10 @@ class Material:
     """Everything that is measured, in two halves: only `tune` is used for choosing."""
 
     aims: tuple[Aim, ...]
-    general: tuple[tuple[Answered, ...], tuple[Answered, ...]]  # (tune, report), with the base model's answers
+    everyday: tuple[
+        tuple[Answered, ...], tuple[Answered, ...]
+    ]  # (tune, report): every one, for the last word on damage
+    general: tuple[tuple[Answered, ...], tuple[Answered, ...]]  # some of them, for everything else
     special: tuple[tuple[Answered, ...], tuple[Answered, ...]]
 
 
@@ -46,7 +50,6 @@ class Point:
     effect: float  # weighted sum over the aims of what counts
     changes: tuple[tuple[Tensor, Tensor], ...]  # by aim: of each pair's chosen and rejected answer
     tokens: tuple[int, ...]  # of each aim's answers
-    kl_by_prompt: Tensor  # [general prompts]
     likelihood: tuple[float, ...]  # change of log p(chosen), by aim
     shift: tuple[float | None, ...]  # change of log p(chosen) - log p(rejected), by aim; None where not scored
     kl: float  # mean per token on general and protect prompts
@@ -90,6 +93,12 @@ def damage_of(
 ) -> list[Point]:
     """Damage alone on the tuning half; the effects are empty."""
     return _measure(model, material, (), candidates, 0, progress)
+
+
+def damage_on(model: Model, rows: Sequence[Answered], plan: Enhancement, *, progress: Progress | None = None) -> Tensor:
+    """Mean KL per token of each prompt's answer, [rows], under one enhancement."""
+    scores = score(model, answered_items(model, rows), [Candidate("damage", plan)], progress=progress).candidates[0]
+    return torch.stack([s.kl.mean() for s in scores])
 
 
 def _measure(
@@ -153,7 +162,6 @@ def _point(
         rows=weighted_rows(aims, gains),
         changes=tuple(changes),
         tokens=tuple(sum(len(s.kl) for s in rows) for rows in scores[2:]),
-        kl_by_prompt=torch.stack([s.kl.mean() for s in scores[0]]),
         effect=sum(aim.weight * float(gain.mean()) for aim, gain in zip(aims, gains, strict=True)),
         likelihood=tuple(float(chosen.mean()) for chosen, _ in changes),
         shift=tuple(

@@ -87,7 +87,8 @@ def gains_of(parameters: Parameters, layers: int, k: int) -> Tensor:
 def enhancement_of(parameters: Parameters, space: SearchSpace) -> Enhancement:
     """The trial's choice with the trial's gains."""
     template = space.choices[str(parameters.get("choice", next(iter(space.choices))))]
-    return replace(template, gains=template.gains * gains_of(parameters, *template.gains.shape))
+    gains = template.gains * gains_of(parameters, *template.gains.shape)
+    return replace(template, gains=gains.clamp_min(-1))  # below -1 a component would be turned around
 
 
 def search(

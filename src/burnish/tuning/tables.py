@@ -41,10 +41,11 @@ def tuned_table(found: Tuned) -> str:
     aims = "; ".join(
         f"{name}: {KINDS[kind]}, weight {weight:g}, {a} + {b} pairs" for name, kind, weight, a, b in found.aims
     )
+    trials = "" if found.trials is None else f", {found.trials[0]} trials ({found.trials[1]} pruned early)"
     ridge = "" if found.ridge is None else f", ridge {found.ridge:g}"
     lines += [
         "",
-        f"Aimed at {aims}. {found.method}, {found.steps} steps{ridge}; {found.model} in {found.dtype}, seed {options.seed}, {found.seconds:.0f} s.",
+        f"Aimed at {aims}. {found.method}, {found.steps} steps{ridge}{trials}; {found.model} in {found.dtype}, seed {options.seed}, {found.seconds:.0f} s.",
     ]
     return "\n".join(lines)
 

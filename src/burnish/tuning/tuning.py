@@ -22,12 +22,14 @@ from burnish.prompts.domains import load_domain
 from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
 from burnish.tuning.material import Scorer, Speciality, directions_of, gather, random_template, template
 from burnish.tuning.mixing import Alike, alike, interference, merged
-from burnish.tuning.objective import Material, Point, measure
+from burnish.tuning.objective import Material, Point, damage_on, measure
+from burnish.tuning.searching import search_gains
 
 BATCH = 8
 FRONTIER = (0.25, 0.5, 1.0, 1.5, 2.0)  # multiples of the chosen gains
 SHRINK = 0.8  # what a broken floor takes off the gains at a time
 SHRINKINGS = 4
+SETTLINGS = 3
 ADVICE = (
     "What may help: more prompts, or prompts that differ more from everyday ones; reference answers (--references); another "
     "--basis or window; a larger --budget. An expert system prompt costs no weights: compare it with `burnish evaluate --compare`."
@@ -79,6 +81,8 @@ class Tuned:
     method: str
     ridge: float | None
     steps: int
+    trials: tuple[int, int] | None  # of the search: finished, and of those pruned
+    searched: tuple[tuple[float, float], ...]  # its frontier: effect and use of the tightest bound
     perplexity_ratio: float | None
     repetition: tuple[float, float] | None  # base, enhanced
     model: str
@@ -122,8 +126,23 @@ def tune(
     material = gather(model, specialities, options, scorer=scorer, progress=progress)
     nulls = [random_template(plan, options.seed + i) for i in range(options.random_directions)]
     result = closed_form(model, plan, nulls, material, options, progress=progress)
-    above = _above(result.first, result.null, options)
-    best, reason = result.best, ""
+    best, reason, searched = result.best, "", None
+    compared = result.first
+    if options.method == "search":
+        seed = None if result.first is None else result.first.enhancement
+        found_best, searched = search_gains(
+            model,
+            plan,
+            seed,
+            material,
+            options,
+            apart=len(specialities) == 1,
+            scorer=scorer,
+            progress=progress,
+        )
+        if found_best is not None and (best is None or scorer or found_best.point.effect > best.point.effect):
+            best = compared = found_best
+    above = _above(compared, result.null, options)
     ratio: float | None = None
     repeated: tuple[float, float] | None = None
     if best is None:
@@ -131,6 +150,7 @@ def tune(
     elif above is None or above.low <= 0:
         best, reason = None, f"the effect is not above that of random directions tuned in the same way ({above})"
     else:
+        best = _settled(model, best, material, options, progress)
         best, ratio, repeated = _within_floors(model, best, material, specialities, options, progress)
         if best is None:
             reason = "perplexity or repetition stays beyond its floor at every strength tried"
@@ -156,6 +176,8 @@ def tune(
         method=options.method,
         ridge=result.ridge,
         steps=result.steps,
+        trials=None if searched is None else (len(searched.trials), searched.pruned),
+        searched=() if searched is None else tuple((t.outcome.effect, t.outcome.damage) for t in searched.frontier),
         perplexity_ratio=ratio,
         repetition=repeated,
         model=model.name,
@@ -212,6 +234,21 @@ def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> 
     if first is None:
         return None
     return interval_above(first.point.rows[None], torch.stack([p.rows for p in null]), seed=options.seed)
+
+
+def _settled(model: Model, best: Tried, material: Material, options: TuneOptions, progress: Progress | None) -> Tried:
+    """The chosen gains, weakened where they break the budget on all everyday prompts of the tuning half: the sample they were
+    chosen on may have been lucky."""
+    scale = 1.0
+    for _ in range(SETTLINGS):
+        kl = float(damage_on(model, material.everyday[0], best.enhancement.scaled(scale), progress=progress).mean())
+        if kl <= options.budget:
+            break
+        scale *= 0.99 * (options.budget / kl) ** 0.5  # KL grows as the square of the scale
+    if scale == 1.0:
+        return best
+    plan = best.enhancement.scaled(scale)
+    return Tried(plan, measure(model, material, [Candidate("settled", plan)], progress=progress)[0])
 
 
 def _within_floors(
@@ -278,5 +315,5 @@ def _report(
         effects[f"{aim.name}: {aim.kind}"] = effect_from(
             point.changes[number], aim.kind, point.tokens[number], drifts, seed=options.seed
         )
-    kl = interval(point.kl_by_prompt, seed=options.seed)
-    return frontier, Reported(kl, point.kl_p95, point.special_kl, point.kl / options.budget - 1, effects)
+    kl = interval(damage_on(model, material.everyday[1], chosen, progress=progress), seed=options.seed)
+    return frontier, Reported(kl, point.kl_p95, point.special_kl, kl.mean / options.budget - 1, effects)

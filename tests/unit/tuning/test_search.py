@@ -99,8 +99,8 @@ def test_a_planted_optimum_is_found_within_the_budget(seed: int) -> None:
     assert len(found.trials) == 120
     assert found.chosen is not None
     assert found.chosen.outcome.damage <= 1.05
-    assert found.chosen.outcome.effect > 0.9
-    assert float(found.chosen.parameters["dose"]) == pytest.approx(0.5, rel=0.3)
+    assert found.chosen.outcome.effect > 0.85
+    assert float(found.chosen.parameters["dose"]) == pytest.approx(0.5, rel=0.35)
     assert float(found.chosen.parameters["centre"]) == pytest.approx(0.6, abs=0.15)
     assert found.pruned == sum(t.outcome.pruned for t in found.trials) > 0
 
