@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## enhance a real model and show both answers
 	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite \
-	  --enhancement-factor 0.5 --layers 50%.. --scope per-layer --dtype bfloat16
+	  --enhancement-factor auto --dtype float32
 	$(BIN)/burnish verify smollm2-135m demo/model
 	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 80 \
 	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
@@ -41,6 +41,8 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/baking.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/comparison.py
+	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/search.py
 
 clean:
 	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ import cyclopts
 
 from burnish import __version__
 from burnish.cli import apply, chat, domains, enhance, evaluate, find, models, tune, verify
+from burnish.cli import run as recipes
 from burnish.cli.console import say
 from burnish.errors import BurnishError
 
@@ -26,6 +27,7 @@ app.command(apply.apply)
 app.command(verify.verify)
 app.command(evaluate.evaluate)
 app.command(chat.chat)
+app.command(recipes.run_recipe, name="run")
 app.command(domains.app)
 app.command(models.app)
 
