@@ -1,6 +1,6 @@
 """Tuned gains against the published setting at the same damage, on every packaged domain and on mixes: SmolLM2.
 
-python benchmarks/tuning.py [--model smollm2-135m] [--dtype float32] [--prompts 12] [--budget 0.01]
+python benchmarks/tuning.py [--model smollm2-135m] [--dtype float32] [--prompts 10] [--budget 0.01] [--only NAME ...]
 
 Everything is chosen on the tuning half; the table shows the other half. "Published" is one direction from the prompts with one
 factor in all layers, scaled on the tuning half to the damage that the tuned gains have there.
@@ -12,12 +12,18 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
+RANDOMS = 4
 MIXES = (
     "0.6 creative-writing + 0.4 education",
     "0.5 technical-documentation + 0.5 business-communication",
     "0.6 education + 0.4 medical-scientific",
+)
+HEAD = (
+    "| speciality | KL tuned, published | aim | tuned: above random | likelihood | published: above random | likelihood | beats the null |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -25,100 +31,109 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--prompts", type=int, default=12)
-    parser.add_argument("--answer-tokens", type=int, default=48)
+    parser.add_argument("--prompts", type=int, default=10)
+    parser.add_argument("--answer-tokens", type=int, default=32)
     parser.add_argument("--budget", type=float, default=0.01)
+    parser.add_argument("--only", nargs="*", help="these specialities or mixes")
     arguments = parser.parse_args()
-    import torch
-
-    from burnish import (
-        FindOptions,
-        Mix,
-        ModelOptions,
-        TuneOptions,
-        find_direction,
-        load,
-        load_domain,
-        load_general,
-        tune,
-    )
-    from burnish.evaluation.effect import effect_from
-    from burnish.model.scoring import Candidate
+    from burnish import ModelOptions, TuneOptions, load
     from burnish.prompts.domains import domain_names
-    from burnish.tuning.closed_form import at_budget
-    from burnish.tuning.material import Speciality, gather, random_template
-    from burnish.tuning.objective import measure
-    from burnish.tuning.tables import tuned_summary, tuned_table
 
     model = load(arguments.model, ModelOptions(dtype=arguments.dtype))
-    options = TuneOptions(
-        budget=arguments.budget, prompts=arguments.prompts, answer_tokens=arguments.answer_tokens, random_directions=4
-    )
+    options = TuneOptions(budget=arguments.budget, prompts=arguments.prompts, answer_tokens=arguments.answer_tokens)
     command = (
         f"python benchmarks/tuning.py --dtype {arguments.dtype} --prompts {options.prompts} --answer-tokens "
         f"{options.answer_tokens} --budget {options.budget:g}"
     )
-    rows = [
-        "| speciality | KL tuned, published | aim | tuned: above random | likelihood | published: above random | likelihood |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    pages, stored = [], {"command": command, "tuned": {}}
-    for text in (*domain_names(), *MIXES):
+    rows, tables, stored = [HEAD], [], {}
+    for text in arguments.only or (*domain_names(), *MIXES):
         started = time.perf_counter()
-        mix = Mix.parse(text)
-        found = tune(model, domain=mix, options=options)
-        specialities = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
-        material = gather(model, specialities, options)
-        plan = None
-        for s in specialities:
-            direction = find_direction(
-                model,
-                enhance=s.domain.enhance,
-                normal=load_general(s.domain.language).prompts,
-                options=FindOptions(),
-            )
-            own = direction.enhancement(s.weight)
-            plan = own if plan is None else plan.combined(own)
-        load_used = 1.0 if found.chosen is None else max(0.05, found.chosen.kl / options.budget)
-        same = replace(options, budget=options.budget * load_used, movement=1e9)
-        flat = [replace(random_template(plan, i), gains=torch.ones_like(plan.gains)) for i in range(4)]
-        scaled = at_budget(model, [plan, *flat], material, same)
-        points = measure(model, material, [Candidate("c", p) for p in (found.enhancement, *scaled)], report=True)
-        tuned, published, randoms = points[0], points[1], points[2:]
-        for number, aim in enumerate(material.aims):
-            drifts = torch.stack([torch.sub(*r.changes[number]) for r in randoms])
-            ours, theirs = (
-                effect_from(p.changes[number], aim.kind, p.tokens[number], drifts) for p in (tuned, published)
-            )
-            left = " (left alone)" if found.abstained else ""
-            rows.append(
-                f"| {text}{left} | {tuned.kl:.4f}, {published.kl:.4f} | {aim.name}: {aim.kind} | {short(ours.above)} | "
-                f"{short(ours.likelihood)} | {short(theirs.above)} | {short(theirs.likelihood)} |"
-            )
-            stored["tuned"].setdefault(text, {})[f"{aim.name}: {aim.kind}"] = {
-                "tuned": asdict(ours),
-                "published": asdict(theirs),
-                "kl": [tuned.kl, published.kl],
-            }
-        stored["tuned"][text]["tuning"] = tuned_summary(found)
-        pages.append(f"## {text}\n\n{tuned_table(found)}")
-        print(f"{text}: {time.perf_counter() - started:.0f} s\n{pages[-1]}", file=sys.stderr, flush=True)
-        write(command, rows, pages, stored)
+        more, table, stored[text] = one(model, text, options)
+        rows += more
+        tables += table
+        print(f"{text}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        write(command, rows, tables, stored)
     print("\n".join(rows))
 
 
-def short(interval) -> str:
+def one(model: Any, text: str, options: Any) -> tuple[list[str], list[str], dict[str, Any]]:
+    """One speciality or mix: rows of the table, the interference table of a mix, and the numbers."""
+    import torch
+
+    from burnish import Mix, load_domain
+    from burnish.evaluation.effect import effect_from
+    from burnish.maths.intervals import interval_above
+    from burnish.model.scoring import Candidate
+    from burnish.tuning.closed_form import at_budget, closed_form
+    from burnish.tuning.material import Speciality, directions_of, gather, random_template, template
+    from burnish.tuning.mixing import interference
+    from burnish.tuning.objective import measure
+
+    specialities = [Speciality(load_domain(term.name), term.weight) for term in Mix.parse(text).terms]
+    owned = [(s, d) for s in specialities for d in directions_of(model, s, options)]
+    plan = template([d for _, d in owned])
+    material = gather(model, specialities, options)
+    randoms = [random_template(plan, i) for i in range(RANDOMS)]
+    found = closed_form(model, plan, randoms, material, options)
+    tuned = plan if found.best is None else found.best.enhancement
+    used = options.budget if found.best is None else max(1e-4, found.best.point.kl)
+    assert found.first is not None
+    above = interval_above(found.first.point.rows[None], torch.stack([p.rows for p in found.null]))
+    flat = [replace(r, gains=torch.ones_like(r.gains)) for r in randoms]
+    same = replace(options, budget=used, movement=1e9)
+    scaled = at_budget(model, [published(model, specialities), *flat], material, same)
+    points = measure(model, material, [Candidate("c", p) for p in (tuned, *scaled)], report=True)
+    beats = "yes" if above.low > 0 and found.best is not None else "no: left alone"
+    rows, numbers = (
+        [],
+        {"above_null_on_tuning_half": asdict(above), "ridge": found.ridge, "gains": tuned.gains.tolist()},
+    )
+    for number, aim in enumerate(material.aims):
+        drifts = torch.stack([torch.sub(*p.changes[number]) for p in points[2:]])
+        ours, theirs = (effect_from(p.changes[number], aim.kind, p.tokens[number], drifts) for p in points[:2])
+        rows.append(
+            f"| {text} | {points[0].kl:.4f}, {points[1].kl:.4f} | {aim.name}: {aim.kind} | {short(ours.above)} | "
+            f"{short(ours.likelihood)} | {short(theirs.above)} | {short(theirs.likelihood)} | {beats} |"
+        )
+        both = {"tuned": asdict(ours), "published": asdict(theirs), "kl": [points[0].kl, points[1].kl]}
+        numbers[f"{aim.name}: {aim.kind}"] = both
+    if len(specialities) == 1:
+        return rows, [], numbers
+    table = interference(model, tuned, [s.domain.name for s, _ in owned], material)
+    numbers["interference"] = table
+    names = list(next(iter(table.values())))
+    lines = [f"| {name} | " + " | ".join(f"{v:+.4f}" for v in row.values()) + " |" for name, row in table.items()]
+    head = ["| gains of | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
+    return rows, [said, "\n".join(head + lines)], numbers
+
+
+def published(model: Any, specialities: list[Any]) -> Any:
+    """One direction, one factor in all layers, for each speciality."""
+    from burnish import FindOptions, find_direction, load_general
+
+    plan = None
+    for s in specialities:
+        normal = load_general(s.domain.language).prompts
+        own = find_direction(model, enhance=s.domain.enhance, normal=normal, options=FindOptions())
+        found = own.enhancement(s.weight)
+        plan = found if plan is None else plan.combined(found)
+    return plan
+
+
+def short(interval: Any) -> str:
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def write(command: str, rows: list[str], pages: list[str], stored: dict) -> None:
+def write(command: str, rows: list[str], tables: list[str], numbers: dict[str, Any]) -> None:
     """After every speciality, so that an interrupted run leaves what it measured."""
     RESULTS.mkdir(exist_ok=True)
     intro = (
-        f"Made by `{command}`. Report half: prompts and answers that were not used for choosing; nats per token with 95 % intervals.\n"
-        "Both methods are measured above the same random directions at the published row's damage."
+        f"Made by `{command}`. Report half: answers that were not used for choosing; nats per token with 95 % intervals. Both methods "
+        "are measured above the same random directions at the same damage on the tuning half."
     )
-    (RESULTS / "tuning.md").write_text("\n\n".join([intro, "\n".join(rows), *pages]) + "\n", encoding="utf-8")
+    (RESULTS / "tuning.md").write_text("\n\n".join([intro, "\n".join(rows), *tables]) + "\n", encoding="utf-8")
+    stored = {"command": command, "tuned": numbers}
     (RESULTS / "tuning.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 

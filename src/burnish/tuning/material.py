@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,6 +33,7 @@ EXPERT = "You are a leading expert in this kind of task. Answer as the best spec
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
 EVERYDAY = 70  # everyday and protect prompts in each half on which the chosen gains must keep the budget
 T = TypeVar("T")
+Held = tuple[PromptSet | None, PromptSet | None]
 SCORED_ANSWERS = 4  # samples a prompt that a scorer ranks
 
 
@@ -92,48 +93,30 @@ def directions_of(
     """The speciality's directions, one of each kind a layer, as `options.basis` asks. Source of the choice: what attention writes
     tunes better than the residual stream, and prompt and answer directions are nearly orthogonal (docs/method.md)."""
     domain, general = speciality.domain, load_general(speciality.domain.language)
-    normal, held = (general.prompts, general.held_out) if speciality.normal is None else (speciality.normal, None)
-    found: list[Direction] = []
+    protect = load_protect()
+    own = speciality.normal
+    everyday = (general.prompts, general.held_out) if own is None else (own, None)
+
+    def found(enhance: PromptSet, normal: PromptSet, held: Held, spared: PromptSet, **how: Any) -> Direction:
+        options_ = FindOptions(scope="per-layer", seed=options.seed, **how)
+        return find_direction(
+            model, enhance=enhance, normal=normal, options=options_, held_out=held, protect=spared, progress=progress
+        )
+
+    def from_prompts(**how: Any) -> Direction:
+        return found(domain.enhance, everyday[0], (domain.held_out, everyday[1]), protect, **how)
+
     if options.basis == "residual":
-        how = FindOptions(scope="per-layer", seed=options.seed)
-        found.append(
-            find_direction(
-                model,
-                enhance=domain.enhance,
-                normal=normal,
-                options=how,
-                held_out=(domain.held_out, held),
-                progress=progress,
-            )
-        )
-    if options.basis in ("prompt", "both") or (options.basis == "answer" and not domain.references_tune.prompts):
-        how = FindOptions(scope="per-layer", site="attention", protect=True, seed=options.seed)
-        found.append(
-            find_direction(
-                model,
-                enhance=domain.enhance,
-                normal=normal,
-                options=how,
-                held_out=(domain.held_out, held),
-                protect=load_protect(),
-                progress=progress,
-            )
-        )
-    if options.basis in ("answer", "both") and domain.references_tune.prompts:
-        how = FindOptions(scope="per-layer", site="attention", position="answer", protect=True, seed=options.seed)
-        good, rest = domain.references_tune, domain.references_report
-        found.append(
-            find_direction(
-                model,
-                enhance=good,
-                normal=own_answers(model, good, options, progress),
-                options=how,
-                held_out=(rest, own_answers(model, rest, options, progress)),
-                protect=general.prompts.joined(load_protect()),
-                progress=progress,
-            )
-        )
-    return found
+        return [from_prompts()]
+    good, rest = domain.references_tune, domain.references_report
+    listed: list[Direction] = []
+    if options.basis in ("prompt", "both") or not good.prompts:
+        listed.append(from_prompts(site="attention", protect=True))
+    if options.basis in ("answer", "both") and good.prompts:
+        plain, held = (own_answers(model, prompts, options, progress) for prompts in (good, rest))
+        spared = general.prompts.joined(protect)
+        listed.append(found(good, plain, (rest, held), spared, site="attention", position="answer", protect=True))
+    return listed
 
 
 def own_answers(model: Model, prompts: PromptSet, options: TuneOptions, progress: Progress | None) -> PromptSet:
