@@ -60,6 +60,7 @@ def main() -> None:
         candidates[name] = Candidate(name, direction.enhancement(scale, layers="50%.."))
         pairs[name] = reference_pairs(model, domain, options, None)
         print(pages[-1], file=sys.stderr, flush=True)
+    pages.insert(1, null_summary(stored))
     table = interference(model, candidates, pairs, options)
     stored["interference"] = {a: {b: asdict(e) for b, e in row.items()} for a, row in table.items()}
     pages.append(
@@ -70,6 +71,19 @@ def main() -> None:
     (RESULTS / "comparison.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     (RESULTS / "comparison.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     print("\n\n".join(pages))
+
+
+def null_summary(stored: dict) -> str:
+    """What the random directions' own intervals say over all domains and kinds of pairs."""
+    from burnish.maths.intervals import holm
+
+    found = [(f"{name}, {kind}", i) for name, d in stored["domains"].items() for kind, i in d["null"].items()]
+    apart = [name for name, i in found if i["low"] > 0 or i["high"] < 0]
+    adjusted = min(holm([i["p"] for _, i in found]))
+    return (
+        f"Random directions against other random directions: {len(found) - len(apart)} of {len(found)} intervals contain zero (the others: "
+        f"{'; '.join(apart) or 'none'}); adjusted for looking at {len(found)} of them (Holm), the smallest p is {adjusted:.2f}."
+    )
 
 
 if __name__ == "__main__":
