@@ -16,12 +16,12 @@ from burnish.model.model import Model
 from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.tuning.closed_form import at_budget, closed_form
+from burnish.tuning.closed_form import Tried, at_budget, closed_form
 from burnish.tuning.material import Speciality, own_domain, random_template, scored_pairs, template
 from burnish.tuning.mixing import alike, merged
-from burnish.tuning.objective import Aim, Material, damage_of, measure
+from burnish.tuning.objective import Aim, Material, damage_of, damage_on, measure
 from burnish.tuning.tables import tuned_summary, tuned_table
-from burnish.tuning.tuning import tune
+from burnish.tuning.tuning import settle, tune
 from conftest import fake_direction, random_enhancement
 
 Models = Callable[..., Model]
@@ -101,6 +101,22 @@ def test_the_budget_is_held_within_five_percent(budget: float, tiny_model: Model
     scaled = at_budget(model, [plan, random_enhancement(model, 3.0, seed=8)], given, options)
     for point in damage_of(model, given, [Candidate("s", s) for s in scaled]):
         assert point.load(options) == pytest.approx(1, abs=0.05)
+
+
+def test_chosen_gains_keep_the_budget_on_every_everyday_prompt(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    plan = random_enhancement(model, 0.5)
+    given = material(model, plan, effect=True)
+    options = replace(SMALL, budget=0.5 * float(damage_on(model, given.everyday[0], plan).mean()))
+    point = measure(model, given, [Candidate("p", plan)])[0]
+    settled = settle(model, Tried(plan, point), given, options)
+    kept = float(damage_on(model, given.everyday[0], settled.enhancement).mean())
+    assert 0.9 * options.budget < kept <= options.budget
+    assert settled.point.kl == pytest.approx(
+        damage_of(model, given, [Candidate("p", settled.enhancement)])[0].kl, rel=1e-3
+    )
+    same = replace(SMALL, budget=100.0)
+    assert settle(model, Tried(plan, point), given, same).enhancement is plan
 
 
 def test_damage_alone_equals_the_damage_measured_with_effects(tiny_model: Models) -> None:

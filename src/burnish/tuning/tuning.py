@@ -30,6 +30,7 @@ FRONTIER = (0.25, 0.5, 1.0, 1.5, 2.0)  # multiples of the chosen gains
 SHRINK = 0.8  # what a broken floor takes off the gains at a time
 SHRINKINGS = 4
 SETTLINGS = 3
+RESERVE = 0.95  # of the budget: prompts that nothing was chosen on move a little more than those that were
 ADVICE = (
     "What may help: more prompts, or prompts that differ more from everyday ones; reference answers (--references); another "
     "--basis or window; a larger --budget. An expert system prompt costs no weights: compare it with `burnish evaluate --compare`."
@@ -150,7 +151,7 @@ def tune(
     elif above is None or above.low <= 0:
         best, reason = None, f"the effect is not above that of random directions tuned in the same way ({above})"
     else:
-        best = _settled(model, best, material, options, progress)
+        best = settle(model, best, material, options, progress)
         best, ratio, repeated = _within_floors(model, best, material, specialities, options, progress)
         if best is None:
             reason = "perplexity or repetition stays beyond its floor at every strength tried"
@@ -236,15 +237,17 @@ def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> 
     return interval_above(first.point.rows[None], torch.stack([p.rows for p in null]), seed=options.seed)
 
 
-def _settled(model: Model, best: Tried, material: Material, options: TuneOptions, progress: Progress | None) -> Tried:
+def settle(
+    model: Model, best: Tried, material: Material, options: TuneOptions, progress: Progress | None = None
+) -> Tried:
     """The chosen gains, weakened where they break the budget on all everyday prompts of the tuning half: the sample they were
     chosen on may have been lucky."""
     scale = 1.0
     for _ in range(SETTLINGS):
         kl = float(damage_on(model, material.everyday[0], best.enhancement.scaled(scale), progress=progress).mean())
-        if kl <= options.budget:
+        if kl <= RESERVE * options.budget * 1.01:
             break
-        scale *= 0.99 * (options.budget / kl) ** 0.5  # KL grows as the square of the scale
+        scale *= (RESERVE * options.budget / kl) ** 0.5  # KL grows as the square of the scale
     if scale == 1.0:
         return best
     plan = best.enhancement.scaled(scale)
