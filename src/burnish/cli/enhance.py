@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 CHECK_PROMPTS = 24
 DIRECTIONS = 2  # a layer, for each speciality that is tuned
-PLAN_FILE = "burnish/enhancement.safetensors"
 
 
 def enhance(
@@ -48,7 +47,7 @@ def enhance(
     from burnish.checking import check
     from burnish.model.model import load
     from burnish.options import layer_window
-    from burnish.pipeline import apply, open_plan, write_plan
+    from burnish.pipeline import PLAN_FILE, apply, open_plan, write_plan
 
     prompts, aim = prompts or PromptOptions(), aim or AimOptions()
     auto = gains.enhancement_factor == "auto"
