@@ -45,19 +45,25 @@ def main() -> None:
         f"python benchmarks/tuning.py --dtype {arguments.dtype} --prompts {options.prompts} --answer-tokens "
         f"{options.answer_tokens} --budget {options.budget:g}"
     )
-    rows, tables, stored = [HEAD], [], {}
+    known = measured(command)
     for text in arguments.only or (*domain_names(), *MIXES):
         started = time.perf_counter()
-        more, table, stored[text] = one(model, text, options)
-        rows += more
-        tables += table
+        known[text] = one(model, text, options)
         print(f"{text}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        write(command, rows, tables, stored)
-    print("\n".join(rows))
+        write(command, {name: known[name] for name in (*domain_names(), *MIXES) if name in known})
+    print((RESULTS / "tuning.md").read_text(encoding="utf-8"))
 
 
-def one(model: Any, text: str, options: Any) -> tuple[list[str], list[str], dict[str, Any]]:
-    """One speciality or mix: rows of the table, the interference table of a mix, and the numbers."""
+def measured(command: str) -> dict[str, Any]:
+    """What an earlier run with the same settings has measured: `--only` adds to it and replaces its own rows."""
+    if not (RESULTS / "tuning.json").exists():
+        return {}
+    stored = json.loads((RESULTS / "tuning.json").read_text(encoding="utf-8"))
+    return stored["tuned"] if stored["command"] == command else {}
+
+
+def one(model: Any, text: str, options: Any) -> dict[str, Any]:
+    """The numbers of one speciality or mix."""
     import torch
 
     from burnish import Mix, load_domain
@@ -83,29 +89,21 @@ def one(model: Any, text: str, options: Any) -> tuple[list[str], list[str], dict
     same = replace(options, budget=used, movement=1e9)
     scaled = at_budget(model, [published(model, specialities), *flat], material, same)
     points = measure(model, material, [Candidate("c", p) for p in (tuned, *scaled)], report=True)
-    beats = "yes" if above.low > 0 and found.best is not None else "no: left alone"
-    rows, numbers = (
-        [],
-        {"above_null_on_tuning_half": asdict(above), "ridge": found.ridge, "gains": tuned.gains.tolist()},
-    )
+    numbers: dict[str, Any] = {
+        "beats_null": above.low > 0 and found.best is not None,
+        "above_null_on_tuning_half": asdict(above),
+        "ridge": found.ridge,
+        "gains": tuned.gains.tolist(),
+        "kl": {"tuned": points[0].kl, "published": points[1].kl},
+        "aims": {},
+    }
     for number, aim in enumerate(material.aims):
         drifts = torch.stack([torch.sub(*p.changes[number]) for p in points[2:]])
         ours, theirs = (effect_from(p.changes[number], aim.kind, p.tokens[number], drifts) for p in points[:2])
-        rows.append(
-            f"| {text} | {points[0].kl:.4f}, {points[1].kl:.4f} | {aim.name}: {aim.kind} | {short(ours.above)} | "
-            f"{short(ours.likelihood)} | {short(theirs.above)} | {short(theirs.likelihood)} | {beats} |"
-        )
-        both = {"tuned": asdict(ours), "published": asdict(theirs), "kl": [points[0].kl, points[1].kl]}
-        numbers[f"{aim.name}: {aim.kind}"] = both
-    if len(specialities) == 1:
-        return rows, [], numbers
-    table = interference(model, tuned, [s.domain.name for s, _ in owned], material)
-    numbers["interference"] = table
-    names = list(next(iter(table.values())))
-    lines = [f"| {name} | " + " | ".join(f"{v:+.4f}" for v in row.values()) + " |" for name, row in table.items()]
-    head = ["| gains of | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
-    return rows, [said, "\n".join(head + lines)], numbers
+        numbers["aims"][f"{aim.name}: {aim.kind}"] = {"tuned": asdict(ours), "published": asdict(theirs)}
+    if len(specialities) > 1:
+        numbers["interference"] = interference(model, tuned, [s.domain.name for s, _ in owned], material)
+    return numbers
 
 
 def published(model: Any, specialities: list[Any]) -> Any:
@@ -121,20 +119,43 @@ def published(model: Any, specialities: list[Any]) -> Any:
     return plan
 
 
-def short(interval: Any) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
-
-
-def write(command: str, rows: list[str], tables: list[str], numbers: dict[str, Any]) -> None:
+def write(command: str, known: dict[str, Any]) -> None:
     """After every speciality, so that an interrupted run leaves what it measured."""
     RESULTS.mkdir(exist_ok=True)
     intro = (
         f"Made by `{command}`. Report half: answers that were not used for choosing; nats per token with 95 % intervals. Both methods "
         "are measured above the same random directions at the same damage on the tuning half."
     )
-    (RESULTS / "tuning.md").write_text("\n\n".join([intro, "\n".join(rows), *tables]) + "\n", encoding="utf-8")
-    stored = {"command": command, "tuned": numbers}
+    rows = "\n".join([HEAD, *(row for text, numbers in known.items() for row in table_rows(text, numbers))])
+    tables = [interference_rows(text, n["interference"]) for text, n in known.items() if "interference" in n]
+    (RESULTS / "tuning.md").write_text("\n\n".join([intro, rows, *tables]) + "\n", encoding="utf-8")
+    stored = {"command": command, "tuned": known}
     (RESULTS / "tuning.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
+def table_rows(text: str, numbers: dict[str, Any]) -> list[str]:
+    damage = f"{numbers['kl']['tuned']:.4f}, {numbers['kl']['published']:.4f}"
+    beats = "yes" if numbers["beats_null"] else "no: left alone"
+    return [
+        f"| {text} | {damage} | {aim} | "
+        + " | ".join(
+            short(both[method][figure]) for method in ("tuned", "published") for figure in ("above", "likelihood")
+        )
+        + f" | {beats} |"
+        for aim, both in numbers["aims"].items()
+    ]
+
+
+def interference_rows(text: str, table: dict[str, dict[str, float]]) -> str:
+    names = list(next(iter(table.values())))
+    head = ["| gains of | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = [f"| {name} | " + " | ".join(f"{v:+.4f}" for v in row.values()) + " |" for name, row in table.items()]
+    said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
+    return said + "\n\n" + "\n".join(head + lines)
+
+
+def short(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 if __name__ == "__main__":
