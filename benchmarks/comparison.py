@@ -1,6 +1,6 @@
 """Every packaged domain on SmolLM2: methods at equal damage with intervals, the null, dose curves, and interference.
 
-python benchmarks/comparison.py [--model smollm2-135m] [--dtype bfloat16]
+python benchmarks/comparison.py [--model smollm2-135m] [--dtype float32]
 """
 
 import argparse
@@ -16,10 +16,10 @@ INTERFERING = "a direction a layer, upper half"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--answer-tokens", type=int, default=48)
-    parser.add_argument("--random-directions", type=int, default=8)
+    parser.add_argument("--random-directions", type=int, default=12)
     arguments = parser.parse_args()
     from burnish import (
         EvaluateOptions,
