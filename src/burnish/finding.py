@@ -86,7 +86,7 @@ def find_direction(
     check_sets(enhance, normal)
     parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
-    sequences = [_sequences(model, prompts, options, progress) for prompts in (*tune, *held)]
+    sequences = [sequences_of(model, prompts, options, progress) for prompts in (*tune, *held)]
     report = _reporter(progress, "reading prompts", sum(map(len, sequences)))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
@@ -140,7 +140,10 @@ def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
         )
 
 
-def _sequences(model: Model, prompts: PromptSet, options: FindOptions, progress: Progress | None) -> list[Tokens]:
+def sequences_of(
+    model: Model, prompts: PromptSet, options: FindOptions, progress: Progress | None = None
+) -> list[Tokens]:
+    """Each prompt's tokens and the positions that are read; missing answers are the model's own greedy ones."""
     rows = prompts.prompts
     if options.position == "prompt":
         return prompt_sequences(model, rows)

@@ -292,7 +292,11 @@ def test_a_base_model_is_said_to_read_raw_prompts(
 def test_domains_are_listed_shown_exported_and_linted(call: Call, tmp_path: Path) -> None:
     code, listed, _ = call("domains", "list", "--json")
     assert code == 0
-    assert len(listed) == 6
+    assert [row["kind"] for row in listed] == ["domain"] * 6 + ["axis"] * 4
+    assert listed[-1]["poles"] == ["warm", "neutral"]
+    assert "Style axes" in call("domains", "list")[1]
+    assert "courtroom" in call("domains", "show", "formal-casual")[1]
+    assert len(call("domains", "show", "formal-casual", "--json")[1]["pairs"]) == 6
     assert "Expert:" in call("domains", "show", "education")[1]
     assert len(call("domains", "show", "education", "--json")[1]["enhance"]) == 95
     assert call("domains", "export", "creative-writing-ko", "-o", tmp_path / "ko")[0] == 0

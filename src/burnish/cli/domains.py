@@ -1,7 +1,7 @@
-"""`burnish domains`: the packaged prompt sets."""
+"""`burnish domains`: the packaged prompt sets, of domains and of style axes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 from cyclopts import Parameter
@@ -9,38 +9,48 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.inputs import Json
 
+if TYPE_CHECKING:
+    from burnish.prompts.axes import Axis
+    from burnish.prompts.domains import Domain
+
 app = cyclopts.App(name="domains", help="List, show, export and lint prompt sets.")
 
 
 @app.command(name="list")
 def list_(*, json: Json = False) -> None:
-    """List the packaged domains."""
+    """List the packaged domains, then the style axes."""
+    from burnish.prompts.axes import axis_names, load_axis
     from burnish.prompts.domains import domain_names, load_domain
 
-    found = [load_domain(name) for name in domain_names()]
+    domains = [load_domain(name) for name in domain_names()]
+    axes = [load_axis(name) for name in axis_names()]
     if json:
-        console.as_json(
-            [{"name": d.name, "title": d.title, "language": d.language, "summary": d.summary} for d in found]
-        )
+        rows = [{"kind": "domain", **_about(domain)} for domain in domains]
+        console.as_json(rows + [{"kind": "axis", **_about(axis), "poles": axis.poles} for axis in axes])
         return
-    for domain in found:
+    for domain in domains:
         console.data(f"{domain.name:26} {domain.language}  {domain.summary}")
+    console.data("\nStyle axes:")
+    for axis in axes:
+        console.data(f"{axis.name:26} {axis.language}  {axis.summary}")
     console.hint("burnish domains show creative-writing")
 
 
 @app.command
 def show(name: str, *, json: Json = False) -> None:
-    """Show a domain: its expert system prompt, some prompts and a reference answer."""
+    """Show a domain (expert system prompt, some prompts, a reference answer) or a style axis (poles, system prompts)."""
+    from burnish.prompts.axes import axis_names, load_axis
     from burnish.prompts.domains import load_domain
 
+    if name in axis_names():
+        _show_axis(load_axis(name), json=json)
+        return
     domain = load_domain(name)
     if json:
         console.as_json(
             {
-                "name": domain.name,
-                "title": domain.title,
-                "language": domain.language,
-                "summary": domain.summary,
+                "kind": "domain",
+                **_about(domain),
                 "expert_system_prompt": domain.expert_system_prompt,
                 "measures": domain.measures,
                 "enhance": domain.enhance.texts,
@@ -61,6 +71,37 @@ def show(name: str, *, json: Json = False) -> None:
         console.data(f"  {text}")
     console.data(f"\nA reference answer to '{sample.text}':\n{sample.answer}")
     console.hint(f"burnish domains export {name} -o FOLDER")
+
+
+def _show_axis(axis: "Axis", *, json: bool) -> None:
+    if json:
+        console.as_json(
+            {
+                "kind": "axis",
+                **_about(axis),
+                "poles": axis.poles,
+                "pairs": axis.pairs,
+                "held_out_pairs": axis.held_out_pairs,
+                "prompts": axis.positive.texts,
+                "held_out": axis.held_positive.texts,
+            }
+        )
+        return
+    console.data(f"{axis.title} ({axis.name}, {axis.language}): {axis.summary}\n")
+    for pair in axis.pairs:
+        for pole, words in zip(axis.poles, pair, strict=True):
+            console.data(f"{pole:>10}: {words}")
+    console.data(
+        f"\n{len(axis.positive)} prompts under each of the two, {len(axis.held_positive)} held out under "
+        f"{len(axis.held_out_pairs)} other pairs. For example:"
+    )
+    for text in axis.positive.texts[:5]:
+        console.data(f"  {text}")
+
+
+def _about(found: "Domain | Axis") -> dict[str, str]:
+    """What the descriptions of a domain and of an axis have in common."""
+    return {"name": found.name, "title": found.title, "language": found.language, "summary": found.summary}
 
 
 @app.command

@@ -9,7 +9,7 @@ layer asked for.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def capture(
     sequences: Sequence[Tokens],
     consume: Callable[[list[int], Tensor], None],
     *,
-    site: Site = "residual",
+    site: Site | Literal["embedding"] = "residual",
     last_layer: int | None = None,
     tokens: int | None = None,
     progress: Progress | None = None,
@@ -72,11 +72,13 @@ def capture(
     """Runs every sequence once and hands over its states in batches.
 
     consume(rows, states): indices into `sequences`, and float32 states [rows, layers, hidden] (the mean over the kept
-    positions). last_layer: the pass stops after it. tokens: how many a batch holds, padding included; halved on
+    positions). site: what enters the first block for "embedding", which has one layer. last_layer: the pass stops after it. tokens: how many a batch holds, padding included; halved on
     out-of-memory, and the batch is run again.
     """
     if not sequences:
         return
+    if site == "embedding":
+        last_layer = 0
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
@@ -172,7 +174,9 @@ def decoder_of(model: Model) -> nn.Module:
 
 
 @torch.inference_mode()
-def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Site, layers: int) -> Tensor:
+def _run(
+    model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Site | Literal["embedding"], layers: int
+) -> Tensor:
     width = max(len(s.tokens) for s in batch) - prefix
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     for row, sequence in enumerate(batch):
@@ -190,7 +194,9 @@ def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site
 
 
 @contextmanager
-def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Site, layers: int) -> Iterator[None]:
+def _hooks(
+    model: Model, states: Tensor, first: Tensor, last: Tensor, site: Site | Literal["embedding"], layers: int
+) -> Iterator[None]:
     stack = model.network.get_submodule(model.anatomy.stack)
     stream = getattr(text_config(model.network.config), "altup_active_idx", None)
     handles = []
@@ -198,6 +204,17 @@ def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Site
         for index in range(layers):
             block = stack[index]
             stop = index == layers - 1 and layers < model.anatomy.layers
+            if site == "embedding":
+                keep = _keep(states, index, first, last, stop=True, stream=stream)
+                handles.append(
+                    block.register_forward_pre_hook(
+                        lambda module, arguments, keywords, keep=keep: keep(
+                            module, arguments, arguments[0] if arguments else keywords["hidden_states"]
+                        ),
+                        with_kwargs=True,
+                    )
+                )
+                continue
             if site == "residual":
                 hook = _keep(states, index, first, last, stop=stop, stream=stream)
                 handles.append(block.register_forward_hook(hook))

@@ -101,6 +101,29 @@ def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
     return found
 
 
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Items padded on the right, and where their answers' tokens are predicted."""
+
+    ids: Tensor  # [items, tokens]
+    rows: Tensor  # [answer tokens], the item of each
+    positions: Tensor  # [answer tokens], where it is predicted
+    target: Tensor  # [answer tokens]
+    lengths: Tensor  # [items], answer tokens
+
+
+def padded_batch(items: Sequence[Item], device: torch.device) -> PaddedBatch:
+    width = max(len(i.prompt) + len(i.answer) for i in items)
+    ids = torch.zeros(len(items), width, dtype=torch.long)
+    for number, item in enumerate(items):
+        ids[number, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
+    rows = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(items)])
+    positions = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in items])
+    target = torch.cat([torch.tensor(i.answer) for i in items])
+    lengths = torch.tensor([len(i.answer) for i in items])
+    return PaddedBatch(*(t.to(device) for t in (ids, rows, positions, target, lengths)))
+
+
 def _batch(
     model: Model,
     items: Sequence[Item],
@@ -112,19 +135,13 @@ def _batch(
 ) -> None:
     """Fills the members' rows of `found`."""
     rows = [items[i] for i in members]
-    width = max(len(i.prompt) + len(i.answer) for i in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    for number, item in enumerate(rows):
-        ids[number, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
-    at_row = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(rows)]).to(model.device)
-    at = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in rows]).to(model.device)
-    target = torch.cat([torch.tensor(i.answer) for i in rows]).to(model.device)
-    lengths = torch.tensor([len(i.answer) for i in rows], device=model.device)
+    batch = padded_batch(rows, model.device)
+    at_row, target, lengths = batch.rows, batch.target, batch.lengths
     own = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
-    with torch.enable_grad(), _frozen(model.network), ExitStack() as stack:
+    with torch.enable_grad(), frozen(model.network), ExitStack() as stack:
         stack.enter_context(_hooked(model, edits, own))
-        stack.enter_context(only_at(model, at_row, at))
-        logits = model.network(input_ids=ids.to(model.device), use_cache=False).logits[0].float()
+        stack.enter_context(only_at(model, at_row, batch.positions))
+        logits = model.network(input_ids=batch.ids, use_cache=False).logits[0].float()
         with torch.no_grad():
             log_p = logits.log_softmax(-1)
             weights = log_p.exp()
@@ -147,7 +164,7 @@ def _batch(
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def frozen(network: nn.Module) -> Iterator[None]:
     """No weight asks for a gradient meanwhile."""
     asking = [p for p in network.parameters() if p.requires_grad]
     for parameter in asking:

@@ -1,9 +1,10 @@
 """A loaded model: the subject of everything else."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,21 @@ class Model:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def render(self, prompt: Prompt | str, system: str | None = None) -> str:
-        """The text the model reads, up to where its answer begins."""
+        """The text the model reads, up to where its answer begins. `system` goes before the prompt's own system turn, if any."""
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
-        turns = [{"role": role, "content": content} for role, content in prompt.messages]
+        messages = [*([] if system is None else [("system", system)]), *prompt.messages]
         if not self.chat_template:
-            return "\n\n".join([system or "", *(t["content"] for t in turns)]).strip()
-        if system is None:
-            return self._templated(turns)
-        try:
-            return self._templated([{"role": "system", "content": system}, *turns])
-        except TemplateError:  # templates without a system turn say so: the words go before the first turn's
-            first = {**turns[0], "content": f"{system}\n\n{turns[0]['content']}"}
-            return self._templated([first, *turns[1:]])
+            return "\n\n".join(content for _, content in messages).strip()
+        words = [content for _, content in takewhile(lambda message: message[0] == "system", messages)]
+        turns = [{"role": role, "content": content} for role, content in messages[len(words) :]]
+        if words:
+            before = "\n\n".join(words)
+            with suppress(TemplateError):  # templates without a system turn refuse it, or leave it out
+                text = self._templated([{"role": "system", "content": before}, *turns])
+                if before.strip() in text:
+                    return text
+            turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
+        return self._templated(turns)
 
     def _templated(self, turns: list[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

@@ -1,0 +1,112 @@
+"""`burnish explain`: what a direction is and what an edit does, as one page that opens without network."""
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
+from burnish.cli.tune import AimOptions, read_specialities
+from burnish.errors import InputError
+from burnish.options import ExplainOptions, ModelOptions
+
+if TYPE_CHECKING:
+    from burnish.tuning.material import Speciality
+
+
+def explain(
+    model: ModelName,
+    *,
+    enhancement: With = None,
+    enhancement_factor: WithFactor = None,
+    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    out: Annotated[Path, Parameter(alias="-o", help="page to write, .html")],
+    prompts: PromptOptions | None = None,
+    aim: AimOptions | None = None,
+    corpus: Annotated[
+        Path | None, Parameter(help="texts of your own in which the direction is looked for (.txt, .jsonl, .csv)")
+    ] = None,
+    numbers: Annotated[
+        Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
+    ] = None,
+    overwrite: Annotated[bool, Parameter(help="replace the page", negative=())] = False,
+    options: flags(ExplainOptions, "Explanation") = ExplainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
+    from burnish.artifacts.files import check_output, written
+    from burnish.explaining.explaining import as_dict
+    from burnish.explaining.explaining import explain as run
+    from burnish.explaining.gist import gist
+    from burnish.explaining.page import render_page
+    from burnish.model.model import load
+    from burnish.pipeline import read_enhancement
+    from burnish.prompts import read_prompts
+
+    if enhancement is None:
+        raise InputError(
+            "There is nothing to explain. Pass --with FILE: a direction, an enhancement, or a folder with one."
+        )
+    check_output(out, 0, overwrite=overwrite)
+    plan = read_enhancement(enhancement, enhancement_factor, layers)
+    specialities = _specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
+    texts = read_prompts(corpus) if corpus else None
+    measured = read_numbers(enhancement, numbers)
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
+    with console.progress() as progress:
+        facts = run(
+            loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured
+        )
+    page = render_page(facts)
+    with written(out, overwrite=overwrite) as partial:
+        partial.write_text(page, encoding="utf-8")
+    if json:
+        console.as_json({"out": str(out), **as_dict(facts)})
+    else:
+        found = gist(facts)
+        console.data(found.verdict)
+        for card in found.cards:
+            console.data(f"\n{card.title}")
+            for sentence in card.sentences:
+                console.data(f"  {sentence}")
+        for caveat in found.caveats:
+            console.data(f"\nNote: {caveat}")
+    console.say(f"Written: {out}")
+    console.hint(f"burnish evaluate {model} --with {enhancement} --domain NAME")
+
+
+def _specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
+    """None: the packaged domains that the directions name themselves."""
+    if not prompts.domain and prompts.enhance is None:
+        return None
+    return read_specialities(prompts, aim, seed)
+
+
+def read_numbers(enhancement: Path, numbers: Path | None) -> dict[str, Any]:
+    """`tuned` and `evaluation` as `explain` takes them. Raises InputError for a file that holds neither."""
+    from burnish.pipeline import PLAN_FILE
+
+    own = [folder / "tuning.json" for folder in (enhancement, (enhancement / PLAN_FILE).parent)]
+    listed = [path for path in own if path.is_file()][:1] + ([numbers] if numbers else [])
+    found: dict[str, Any] = {}
+    for path in listed:
+        try:
+            stored = json_module.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json_module.JSONDecodeError) as error:
+            raise InputError(
+                f"{path} cannot be read as JSON: {error}. Pass the evaluation.json or tuning.json of an output folder."
+            ) from error
+        if "frontier" in stored:
+            found["tuned"] = stored
+        elif stored.get("evaluation"):
+            found["evaluation"] = stored["evaluation"]
+        else:
+            raise InputError(
+                f"{path} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of `burnish tune`."
+            )
+    return found

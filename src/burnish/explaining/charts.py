@@ -1,0 +1,322 @@
+"""Charts of one direction: how well it separates prompts over depth, which parts write it, and what it is like.
+
+Every function takes facts and returns a chart whose data are the rows of its table. A title says what to see.
+"""
+
+from json import dumps
+from math import ceil, floor
+from typing import Any
+
+import altair as alt
+
+from burnish.explaining.drawing import DASHES, SERIES, SHAPES, AnyChart, finished, ink
+from burnish.explaining.facts import DirectionFacts, Likenesses
+from burnish.explaining.text import label, labels, number
+
+LAYERS_DRAWN = 40  # rows and columns of the cosine map at most; every second or third layer beyond
+BINS = 24
+RIDGE = 0.85  # height of the highest bar, in distances between the sets' base lines
+LEGEND_LETTERS, SYMBOL = 62, 4  # letters in a line of the legend; what a symbol takes of them
+LAYER = "layer"
+
+
+def layer_axis(title: str = "layer", count: int = 0) -> alt.X:
+    """Layers on the horizontal axis: those in the data, or with `count` all of them."""
+    axis = alt.Axis(labelExpr="datum.value < 0 ? 'emb.' : datum.value")
+    return alt.X(
+        "layer:O", title=title, axis=axis, scale=alt.Scale(domain=list(range(count))) if count else alt.Scale()
+    )
+
+
+def data(rows: list[dict[str, Any]]) -> alt.Chart:
+    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
+
+
+def in_series(names: list[str]) -> dict[str, Any]:
+    """Colour, shape and dash for a few named series of the field `series`: each can be told apart without colour."""
+    count, legend = len(names), alt.Legend(columns=legend_columns(names))
+
+    def scale(kinds: Any) -> alt.Scale:
+        return alt.Scale(domain=names, range=[kinds[i % len(kinds)] for i in range(count)])
+
+    return {
+        "color": alt.Color("series:N", scale=scale([ink(s) for s in SERIES]), legend=legend),
+        "shape": alt.Shape("series:N", scale=scale(SHAPES), legend=legend),
+        "strokeDash": alt.StrokeDash("series:N", scale=scale(DASHES), legend=legend),
+    }
+
+
+def legend_columns(names: list[str]) -> int:
+    """How many names stand side by side above a chart; 0: all of them."""
+    widths = [len(name) + SYMBOL for name in names]
+    return 0 if sum(widths) <= LEGEND_LETTERS else max(1, LEGEND_LETTERS // max(widths))
+
+
+def lines(rows: list[dict[str, Any]], names: list[str], y: alt.Y) -> alt.LayerChart:
+    """One line with points for each of some columns of `rows`, over layers; y: of the field `value`."""
+    look = in_series(names)
+    folded = (
+        data(rows).transform_fold([*names], as_=["series", "value"]).encode(x=layer_axis(), y=y, color=look["color"])
+    )
+    drawn = folded.mark_line(aria=False, strokeWidth=1.6).encode(strokeDash=look["strokeDash"])
+    points = folded.mark_point(filled=True, size=26, opacity=1).encode(shape=look["shape"])
+    return alt.LayerChart(layer=[drawn, points])
+
+
+def chosen_rule(layer: int) -> alt.LayerChart:
+    """A dotted line at the chosen layer."""
+    at = data([{LAYER: layer}]).encode(x=layer_axis())
+    words = at.mark_text(text=f"chosen: {layer}", align="left", dx=4, dy=-6, aria=False)
+    rule = at.mark_rule(strokeDash=[1, 3], color=ink("ink"), aria=False)
+    return alt.LayerChart(layer=[rule, words.encode(y=alt.value("height"))])
+
+
+def separation(facts: DirectionFacts) -> AnyChart:
+    """AUROC on held-out prompts over depth, with what shuffled labels reach."""
+    mine, null = "held-out prompts", "shuffled labels (95th percentile)"
+    rows: list[dict[str, Any]] = [{LAYER: q.layer, mine: q.auroc, null: q.null_auroc} for q in facts.quality]
+    lowest = min(min(q.auroc, 0.5) for q in facts.quality)
+    scale = alt.Scale(domain=[floor(lowest * 10) / 10, 1])
+    y = alt.Y("value:Q", title="AUROC (0.5: chance, 1: perfect)", scale=scale)
+    band = data(rows).mark_area(color=ink("second"), opacity=0.13, aria=False)
+    band = band.encode(x=layer_axis(), y=alt.Y(f"{null}:Q", scale=scale), y2=alt.datum(0.5))
+    best = next(q for q in facts.quality if q.layer == facts.layer)
+    return finished(
+        band + lines(rows, [mine, null], y) + chosen_rule(facts.layer),
+        rows,
+        "Separation of held-out prompts: above the band it is more than chance",
+        f"AUROC on held-out prompts at each of {len(rows)} layers; {number(best.auroc)} at the chosen layer {facts.layer}, "
+        f"where shuffled labels reach {number(best.null_auroc)}.",
+    )
+
+
+def distance(facts: DirectionFacts) -> AnyChart:
+    """d' over depth."""
+    name = "distance of the means"
+    rows: list[dict[str, Any]] = [{LAYER: q.layer, name: q.d_prime} for q in facts.quality]
+    y = alt.Y(f"{name}:Q", title="d′ (standard deviations)", scale=alt.Scale(zero=True))
+    base = data(rows).encode(x=layer_axis(), y=y)
+    drawn = base.mark_line(color=ink("accent"), strokeWidth=1.6, aria=False) + base.mark_point(
+        filled=True, color=ink("accent"), size=26, opacity=1
+    )
+    best = next(q for q in facts.quality if q.layer == facts.layer)
+    return finished(
+        drawn + chosen_rule(facts.layer),
+        rows,
+        "Distance between specialised and everyday prompts, in spreads of either",
+        f"d-prime at each of {len(rows)} layers; {number(best.d_prime)} standard deviations at the chosen layer.",
+    )
+
+
+def stability(facts: DirectionFacts) -> AnyChart:
+    """Cosine between the directions of two halves of the prompts, and with the chosen layer's direction."""
+    halves, chosen = "two halves of the prompts", "with the chosen layer"
+    rows: list[dict[str, Any]] = [
+        {LAYER: q.layer, halves: q.split_half_cosine, chosen: q.cosine_with_chosen} for q in facts.quality
+    ]
+    smallest = min(0.0, *(min(q.split_half_cosine, q.cosine_with_chosen) for q in facts.quality))
+    y = alt.Y("value:Q", title="cosine", scale=alt.Scale(domain=[floor(smallest * 5) / 5, 1]))
+    best = next(q for q in facts.quality if q.layer == facts.layer)
+    return finished(
+        lines(rows, [halves, chosen], y) + chosen_rule(facts.layer),
+        rows,
+        "Would other prompts find the same direction? Near 1: yes",
+        f"Cosines at each of {len(rows)} layers; {number(best.split_half_cosine)} between two halves of the prompts at the "
+        "chosen layer.",
+    )
+
+
+def cosine_map(facts: DirectionFacts) -> AnyChart:
+    """Cosine between the directions of every two layers, each pair once."""
+    count = len(facts.cosine_map)
+    kept = range(0, count, ceil(count / LAYERS_DRAWN))
+    rows: list[dict[str, Any]] = [
+        {LAYER: i, "other layer": j, "cosine": facts.cosine_map[i][j]} for i in kept for j in kept if j <= i
+    ]
+    return finished(
+        signed_map(rows, layer_axis(), alt.Y("other layer:O"), (LAYER, "other layer", "cosine"), 1.0),
+        rows,
+        "Which layers share a direction: the stronger the colour, the more alike",
+        f"Cosines between the directions of {len(kept)} of {count} layers, each with each.",
+        height=400,
+        pivot=(LAYER, "other layer", "cosine"),
+    )
+
+
+def signed_map(
+    rows: list[dict[str, Any]], x: alt.X, y: alt.Y, fields: tuple[str, str, str], largest: float, *, marked: bool = True
+) -> AnyChart:
+    """A heat map whose opacity is the size; cells below zero have another colour and, with `marked`, a minus sign.
+
+    fields: of x, y and the value; largest: the size of full opacity.
+    """
+    across, down, field = fields
+    words = f"'{across} ' + datum['{across}'] + ', {down} ' + datum['{down}'] + ': ' + format(datum['{field}'], '.3~g')"
+    signs = alt.Scale(domain=["positive", "negative (–)"], range=[ink("accent"), ink("second")])
+    sizes = alt.Legend(
+        values=[largest / 4, largest / 2, largest],
+        format=".2~g",
+        labelExpr="'±' + datum.label",
+        symbolFillColor=ink("ink"),
+    )
+    cells = data(rows).encode(x=x, y=y)
+    filled = cells.transform_calculate(
+        size=f"abs(datum['{field}'])", sign=f"datum['{field}'] < 0 ? 'negative (–)' : 'positive'", words=words
+    )
+    filled = filled.mark_rect().encode(
+        color=alt.Color("sign:N", scale=signs),
+        opacity=alt.Opacity(
+            "size:Q", scale=alt.Scale(domain=[0, largest], range=[0.03, 1]), legend=sizes if marked else None
+        ),
+        description=alt.Description("words:N"),
+    )
+    if not marked:
+        return alt.LayerChart(layer=[filled])
+    minus = cells.transform_filter(f"datum['{field}'] < 0").mark_point(
+        shape="stroke", size=24, color=ink("ink"), strokeWidth=1, opacity=1, aria=False
+    )
+    return alt.LayerChart(layer=[filled, minus])
+
+
+def writers(facts: DirectionFacts) -> AnyChart:
+    """Shares of the separation at the chosen layer by the part of the model that wrote them."""
+    rows: list[dict[str, Any]] = [{LAYER: w.layer, "part": w.part, "share": w.share} for w in facts.writers]
+    parts = [p for p in ("attention", "feed-forward", "embedding") if any(w.part == p for w in facts.writers)]
+    colours = {"attention": "accent", "feed-forward": "second", "embedding": "third"}
+    fills = {"attention": ink("accent"), "feed-forward": "transparent", "embedding": "transparent"}
+    bars = (
+        data(rows)
+        .mark_bar(strokeWidth=1)
+        .encode(
+            x=layer_axis("layer that writes"),
+            xOffset=alt.XOffset("part:N", scale=alt.Scale(domain=parts[:2])),
+            y=alt.Y("share:Q", title="share of the separation", axis=alt.Axis(format="%")),
+            fill=alt.Fill("part:N", scale=alt.Scale(domain=parts, range=[fills[p] for p in parts])),
+            stroke=alt.Stroke("part:N", scale=alt.Scale(domain=parts, range=[ink(colours[p]) for p in parts])),
+        )
+    )
+    top = max(facts.writers, key=lambda w: w.share)
+    return finished(
+        bars + zero_rule(),
+        rows,
+        "Who writes the separation: filled bars are attention, hollow ones feed-forward",
+        f"Shares of the separation at layer {facts.layer} by part and layer. The largest, {top.share:.0%}, comes from {top.part}"
+        + (f" in layer {top.layer}." if top.layer >= 0 else "."),
+    )
+
+
+def zero_rule(horizontal: bool = True) -> alt.Chart:
+    """The line of zero."""
+    rule: alt.Chart = data([{}]).mark_rule(color=ink("line"), aria=False)
+    return rule.encode(y=alt.datum(0)) if horizontal else rule.encode(x=alt.datum(0))
+
+
+def projections(facts: DirectionFacts) -> AnyChart:
+    """A histogram for each held-out set, one above the other on the same scale."""
+    sets = [s for s in facts.projected if s.values]
+    values = [v for s in sets for v in s.values]
+    low, high = min(values), max(values)
+    step = (high - low) / BINS or 1.0
+    names = labels([s.name for s in sets])[::-1]  # the first set on top
+    rows: list[dict[str, Any]] = []
+    for place, found in enumerate(reversed(sets)):
+        counts = [0] * BINS
+        for value in found.values:
+            counts[min(BINS - 1, floor((value - low) / step))] += 1
+        rows += [
+            {
+                "set": names[place],
+                "from": low + i * step,
+                "to": low + (i + 1) * step,
+                "prompts": n,
+                "base": place,
+                "top": place + RIDGE * n / max(counts),
+            }
+            for i, n in enumerate(counts)
+            if n
+        ]
+    lookup = "".join(f"datum.value == {i} ? {dumps(name)} : " for i, name in enumerate(names)) + "''"
+    y = alt.Y(
+        "base:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, len(names)], nice=False),
+        axis=alt.Axis(values=list(range(len(names))), labelExpr=lookup, labelLimit=130, labelBaseline="bottom"),
+    )
+    bars = data(rows).mark_bar(binSpacing=1).encode(
+        x=alt.X("from:Q", bin="binned", title="projection (0: mean of normal prompts, 1: their spread)"),
+        x2="to:Q",
+        y=y,
+        y2="top:Q",
+        color=alt.Color("set:N", scale=alt.Scale(domain=names[::-1], range=[ink(s) for s in SERIES]), legend=None),
+    )  # fmt: skip
+    means = "; ".join(
+        f"{name} {number(sum(s.values) / len(s.values), signed=True)}"
+        for name, s in zip(names[::-1], sets, strict=True)
+    )
+    return finished(
+        bars,
+        rows,
+        "Held-out prompts on the direction: the less the sets overlap, the better",
+        f"Histograms of the projections of held-out prompts. Means: {means}.",
+        height=70 + 60 * len(names),
+    )
+
+
+def scatter(facts: DirectionFacts) -> AnyChart:
+    """Held-out prompts on two principal components."""
+    names = labels([s.name for s in facts.projected])
+    first, second = "first component", "second component"
+    rows: list[dict[str, Any]] = [
+        {"series": name, first: x, second: y}
+        for name, s in zip(names, facts.projected, strict=True)
+        for x, y in s.points
+    ]
+    look = in_series(names)
+    points = data(rows).mark_point(size=34, strokeWidth=1.4).encode(
+        x=alt.X(f"{first}:Q", title="first principal component", scale=alt.Scale(zero=False)),
+        y=alt.Y(f"{second}:Q", title="second principal component", scale=alt.Scale(zero=False)),
+        color=look["color"],
+        shape=look["shape"],
+    )  # fmt: skip
+    return finished(
+        points,
+        rows,
+        "The same prompts without the direction's help: do the sets form groups?",
+        f"Scatter plot of {len(rows)} held-out prompts of {len(names)} sets on two principal components.",
+        height=300,
+    )
+
+
+def likenesses(facts: Likenesses) -> AnyChart:
+    """Cosines with other named directions, the band of chance, and the joint decomposition."""
+    ordered = sorted(facts.named, key=lambda n: -abs(n.cosine))
+    rows: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "kind": n.kind,
+            "positive means": label(n.poles[0]) if n.poles else None,
+            "cosine": n.cosine,
+            "coefficient": n.coefficient,
+        }
+        for name, n in zip(labels([n.name for n in ordered]), ordered, strict=True)
+    ]
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150))
+    kinds = ["domain", "axis"]
+    band = data([{"low": -facts.chance, "high": facts.chance}]).mark_rect(color=ink("muted"), opacity=0.16, aria=False)
+    x = alt.X("cosine:Q", title="cosine; diamonds: coefficient in the joint decomposition")
+    bars = data(rows).mark_bar(strokeWidth=1.2, height={"band": 0.62}).encode(
+        x=x,
+        y=y,
+        fill=alt.Fill("kind:N", scale=alt.Scale(domain=kinds, range=[ink("accent"), "transparent"])),
+        stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=kinds, range=[ink("accent"), ink("third")])),
+    )  # fmt: skip
+    joint = data(rows).mark_point(shape="diamond", size=46, color=ink("ink"), opacity=1, strokeWidth=1.4)
+    joint = joint.encode(x=alt.X("coefficient:Q"), y=y)
+    return finished(
+        band.encode(x=alt.X("low:Q"), x2="high:Q") + bars + joint + zero_rule(horizontal=False),
+        rows,
+        "What the direction is like: inside the grey band a likeness is chance",
+        f"Cosines with {len(rows)} named directions; 95 % of random directions stay below {number(facts.chance)}. The most alike: "
+        f"{rows[0]['name']}, {number(rows[0]['cosine'], signed=True)}.",
+        height=90 + 24 * len(rows),
+    )

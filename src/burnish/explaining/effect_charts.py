@@ -1,0 +1,272 @@
+"""Charts of the edit: its gains, where the effect comes from, and what it costs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from burnish.evaluation.effect import Effect
+from burnish.evaluation.tables import KINDS
+from burnish.explaining.charts import LAYER, data, in_series, layer_axis, signed_map, zero_rule
+from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
+from burnish.explaining.facts import Attribution, Explanation
+from burnish.explaining.text import label, labels, number
+
+CELLS_DRAWN = 1600  # heads beyond which there is no map
+HEADS_LISTED = 16
+SIGNIFICANT = 0.05
+
+
+def gains(facts: Explanation) -> AnyChart:
+    """Gains by layer and direction, as asked and as the stored weights realise them."""
+    names = [f"{i + 1}. {label(d.name)}" for i, d in enumerate(facts.directions)]
+    rows: list[dict[str, Any]] = [
+        {LAYER: g.layer, "series": names[g.direction], "asked": g.asked, "realised": g.realised} for g in facts.gains
+    ]
+    look, x = in_series(names), layer_axis("layer edited", len(facts.directions[0].quality))
+    y = alt.Y("asked:Q", title="gain (1: the component doubles)")
+    base = data(rows).encode(x=x, y=y, color=look["color"])
+    asked = base.mark_line(aria=False, strokeWidth=1.2).encode(strokeDash=look["strokeDash"]) + base.mark_point(
+        filled=True, size=40, opacity=1
+    ).encode(shape=look["shape"])
+    realised = data(rows).transform_filter("isValid(datum.realised)").mark_tick(
+        thickness=1.5, color=ink("ink"), orient="horizontal", width=11
+    ).encode(x=x, y=alt.Y("realised:Q"))  # fmt: skip
+    largest = max(facts.gains, key=lambda g: abs(g.asked))
+    return finished(
+        zero_rule() + asked + realised,
+        rows,
+        "How much each layer strengthens each direction (ticks: what the stored weights do)",
+        f"Gains of {len(names)} direction(s); the largest, {number(largest.asked, signed=True)}, in layer {largest.layer}.",
+        height=HEIGHT + 14 * len(names),
+    )
+
+
+def layer_parts(facts: Attribution) -> AnyChart:
+    """What each layer's edit does to the likelihood: first order as bars, measured as points."""
+    rows: list[dict[str, Any]] = [
+        {LAYER: p.layer, "first order": p.first_order, "measured": p.measured} for p in facts.layers
+    ]
+    bars = data(rows).mark_bar(color=ink("accent"), opacity=0.55).encode(
+        x=layer_axis("layer edited"), y=alt.Y("first order:Q", title="log likelihood (nats per token)")
+    )  # fmt: skip
+    measured = data(rows).transform_filter("isValid(datum.measured)").mark_point(
+        shape="diamond", size=44, color=ink("ink"), strokeWidth=1.4, opacity=1
+    ).encode(x=layer_axis("layer edited"), y=alt.Y("measured:Q"))  # fmt: skip
+    top = max(facts.layers, key=lambda p: abs(p.first_order))
+    return finished(
+        bars + measured + zero_rule(),
+        rows,
+        "Which layers carry the effect: bars by first order, diamonds measured with that layer alone",
+        f"Parts of {len(rows)} layers in the effect; the largest, {number(top.first_order, signed=True)} nats per token, in "
+        f"layer {top.layer}.",
+    )
+
+
+def mappable(facts: Attribution) -> bool:
+    """Whether every head of the edited layers has a part: a map with holes would look like zeros."""
+    layers, heads = {p.layer for p in facts.heads}, {p.head for p in facts.heads}
+    return 1 < len(facts.heads) == len(layers) * len(heads) <= CELLS_DRAWN
+
+
+def head_map(facts: Attribution) -> AnyChart:
+    """First-order part of every head; for facts that are `mappable`."""
+    rows: list[dict[str, Any]] = [
+        {"head": p.head, LAYER: p.layer, "first order": p.first_order}
+        for p in sorted(facts.heads, key=lambda p: (p.head, p.layer))
+    ]
+    largest = max(abs(p.first_order) for p in facts.heads)
+    heads = 1 + max(p.head for p in facts.heads)
+    return finished(
+        signed_map(rows, layer_axis("layer edited"), alt.Y("head:O"), (LAYER, "head", "first order"), largest or 1.0),
+        rows,
+        "Which heads the effect passes through: the stronger the colour, the more",
+        f"First-order parts of {len(rows)} heads; the largest is {number(largest)} nats per token.",
+        height=min(400, 90 + 16 * heads),
+        pivot=("head", LAYER, "first order"),
+    )
+
+
+def head_bars(facts: Attribution) -> AnyChart:
+    """The heads with the largest parts, and what each does alone where that was measured."""
+    listed = sorted(facts.heads, key=lambda p: -abs(p.first_order))[:HEADS_LISTED]
+    rows: list[dict[str, Any]] = [
+        {"head": f"layer {p.layer}, head {p.head}", "first order": p.first_order, "measured": p.measured}
+        for p in listed
+    ]
+    y = alt.Y("head:N", sort=None, title=None)
+    bars = data(rows).mark_bar(color=ink("accent"), opacity=0.55, height={"band": 0.62}).encode(
+        x=alt.X("first order:Q", title="change of log likelihood (nats per token)", axis=alt.Axis(format=".4~f", tickCount=5)), y=y
+    )  # fmt: skip
+    measured = data(rows).transform_filter("isValid(datum.measured)").mark_point(
+        shape="diamond", size=44, color=ink("ink"), strokeWidth=1.4, opacity=1
+    ).encode(x=alt.X("measured:Q"), y=y)  # fmt: skip
+    return finished(
+        bars + measured + zero_rule(horizontal=False),
+        rows,
+        f"The {len(rows)} heads with the largest parts (diamonds: measured with that head alone)",
+        f"Parts of {len(rows)} heads; the largest is {rows[0]['head']} with {number(listed[0].first_order, signed=True)} nats "
+        "per token.",
+        height=70 + 20 * len(rows),
+    )
+
+
+def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
+    """Effect with intervals for every kind of pairs. found: (name, effect)."""
+    names = labels([name for name, _ in found], 40)
+    measures = ("above random", "shift", "likelihood")
+    rows: list[dict[str, Any]] = [
+        {"pairs": name, "series": measure, "mean": i.mean, "low": i.low, "high": i.high, "count": i.n}
+        for name, (_, e) in zip(names, found, strict=True)
+        for measure, i in zip(measures, (e.above, e.shift, e.likelihood), strict=True)
+    ]
+    look = in_series(list(measures))
+    base = data(rows).encode(
+        y=alt.Y("pairs:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+        yOffset=alt.YOffset("series:N", sort=list(measures)),
+        color=look["color"],
+    )
+    whiskers = base.mark_rule(strokeWidth=1.6, aria=False).encode(x=alt.X("low:Q"), x2="high:Q")
+    points = base.mark_point(filled=True, size=52, opacity=1).encode(
+        x=alt.X("mean:Q", title="nats per token, with 95 % interval"), shape=look["shape"]
+    )
+    return finished(
+        zero_rule(horizontal=False) + whiskers + points,
+        rows,
+        "Did good answers gain? Intervals that stay right of zero: yes",
+        "Effects with 95 % intervals: "
+        + "; ".join(
+            f"{n} {number(e.above.mean, signed=True)} above random" for n, (_, e) in zip(names, found, strict=True)
+        )
+        + " nats per token.",
+        height=90 + 62 * len(found),
+    )
+
+
+def frontier(tuned: dict[str, Any]) -> AnyChart:
+    """Effect and likelihood against damage at several strengths, with the budget."""
+    budget = tuned["options"]["budget"]
+    aims = labels([f"likelihood of {name} {KINDS[kind]}" for name, kind, *_ in tuned["aims"]], 64)
+    rows: list[dict[str, Any]] = [
+        {
+            "strength": p["multiple"],
+            "KL": p["kl"],
+            "KL 95th percentile": p["kl_p95"],
+            "KL own prompts": p["special_kl"],
+            "effect": p["effect"],
+            **dict(zip(aims, p["likelihood"], strict=True)),
+            "ships": "ships" if p["ships"] else "does not ship",
+        }
+        for p in tuned["frontier"]
+    ]
+    names = ["effect", *aims]
+    look = in_series(names)
+    widest = max(budget, *(p["kl"] for p in tuned["frontier"]))
+    x = alt.X(
+        "KL:Q",
+        title="damage: KL on general and protect prompts (nats per token)",
+        axis=alt.Axis(format=".4~f"),
+        scale=alt.Scale(domain=[-0.08 * widest, 1.04 * widest], nice=False),  # room for the first label
+    )
+    # Long rows of their own: names of aims are users' text, which must not become names of fields in a formula.
+    folded = data([{"KL": r["KL"], "ships": r["ships"], "series": n, "value": r[n]} for r in rows for n in names])
+    folded = folded.encode(x=x, y=alt.Y("value:Q", title="change (nats per token)"), color=look["color"])
+    curves = folded.mark_line(strokeWidth=1.6, aria=False).encode(strokeDash=look["strokeDash"])
+    states = ["ships", "does not ship"]
+    points = folded.mark_point(size=58, opacity=1, strokeWidth=1.6).encode(
+        shape=alt.Shape(
+            "ships:N", scale=alt.Scale(domain=states, range=["circle", "cross"]), legend=alt.Legend(orient="bottom")
+        ),
+    )
+    strengths = (
+        data(rows)
+        .mark_text(align="right", dx=-7, dy=-6, aria=False)
+        .encode(x=x, y=alt.Y("effect:Q"), text=alt.Text("times:N"))
+    )
+    strengths = strengths.transform_calculate(times="'×' + datum.strength")
+    limit = data([{"KL": budget}]).encode(x=x)
+    rule = limit.mark_rule(strokeDash=[4, 3], color=ink("ink"), aria=False) + limit.mark_text(
+        text=f"budget {budget:g}", align="left", dx=4, dy=-6, aria=False
+    ).encode(y=alt.value("height"))
+    return finished(
+        zero_rule() + rule + curves + points + strengths,
+        rows,
+        "Effect against damage at multiples of the chosen gains: left of the dashed line is within the budget",
+        f"Effect at {len(rows)} strengths; " + _shipping(tuned),
+        height=300 + 16 * len(names),
+    )
+
+
+def _shipping(tuned: dict[str, Any]) -> str:
+    span = tuned["ship_range"]
+    return "none of them ships." if span is None else f"{span[0]:g} to {span[1]:g} times the chosen gains ship."
+
+
+def statistics(evaluation: dict[str, Any]) -> AnyChart:
+    """Changes of text statistics with intervals; each row has a scale of its own."""
+    rows: list[dict[str, Any]] = []
+    for s in evaluation["statistics"]:
+        change = s["change"]
+        rows.append(
+            {
+                "statistic": label(s["name"]),
+                "base": float(s["base"]),
+                "enhanced": float(s["enhanced"]),
+                "change": change["mean"],
+                "low": change["low"],
+                "high": change["high"],
+                "p adjusted": s["p_adjusted"],
+            }
+        )
+    y = alt.Y("statistic:N", sort=None, title=None)
+    scaled = data(rows).transform_calculate(
+        span="max(abs(datum.low), abs(datum.high), 1e-12)",
+        a="datum.low / datum.span",
+        b="datum.high / datum.span",
+        m="datum.change / datum.span",
+        certain=f"datum['p adjusted'] < {SIGNIFICANT} ? 'p below {SIGNIFICANT}' : 'may be chance'",
+        words="format(datum.base, '.3~r') + ' → ' + format(datum.enhanced, '.3~r')",
+    )
+    states = [f"p below {SIGNIFICANT}", "may be chance"]
+    x = alt.X("m:Q", title="change (each row has its own scale)", scale=alt.Scale(domain=[-1.05, 1.9]))
+    x = x.axis(values=[0], labelExpr="'no change'", grid=True)
+    colour = alt.Color("certain:N", scale=alt.Scale(domain=states, range=[ink("accent"), ink("muted")]))
+    whiskers = scaled.mark_rule(strokeWidth=1.6, aria=False).encode(x=alt.X("a:Q"), x2="b:Q", y=y, color=colour)
+    points = scaled.mark_point(size=50, opacity=1, strokeWidth=1.6).encode(
+        x=x, y=y, color=colour, shape=alt.Shape("certain:N", scale=alt.Scale(domain=states, range=["circle", "cross"]))
+    )
+    said = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
+    changed = sum(s["p_adjusted"] < SIGNIFICANT for s in evaluation["statistics"])
+    return finished(
+        zero_rule(horizontal=False) + whiskers + points + said,
+        rows,
+        "How generated answers changed: circles are beyond chance, crosses may not be",
+        f"Changes of {len(rows)} text statistics with 95 % intervals; {changed} beyond chance.",
+        height=80 + 24 * len(rows),
+    )
+
+
+def interference(tuned: dict[str, Any]) -> AnyChart:
+    """Likelihood of each speciality's good answers under the gains of each alone, and under all together."""
+    table: dict[str, dict[str, float]] = tuned["interference"]
+    columns = labels(list(next(iter(table.values()))), 34)
+    rows: list[dict[str, Any]] = [
+        {"gains of": name, "answers of": aim, "likelihood": value}
+        for name, row in zip(labels(list(table)), table.values(), strict=True)
+        for aim, value in zip(columns, row.values(), strict=True)
+    ]
+    largest = max(abs(r["likelihood"]) for r in rows) or 1.0
+    x = alt.X("answers of:N", sort=None, title="good answers of", axis=alt.Axis(labelLimit=160, labelOverlap=False))
+    y = alt.Y("gains of:N", sort=None, title="gains of", axis=alt.Axis(labelLimit=130))
+    numbers = data(rows).mark_text(color=ink("ink"), fontWeight=600, aria=False).encode(
+        x=x, y=y, text=alt.Text("likelihood:Q", format="+.3f")
+    )  # fmt: skip
+    return finished(
+        signed_map(rows, x, y, ("answers of", "gains of", "likelihood"), largest * 2, marked=False) + numbers,
+        rows,
+        "Who helps or disturbs whom: change of the likelihood of good answers (nats per token)",
+        f"Changes of likelihood for the gains of {len(table)} choices; from {number(min(r['likelihood'] for r in rows), signed=True)} "
+        f"to {number(max(r['likelihood'] for r in rows), signed=True)} nats per token.",
+        height=90 + 44 * len(table),
+        pivot=("gains of", "answers of", "likelihood"),
+    )

@@ -1,0 +1,150 @@
+"""`explain`: everything that can be said of an enhancement, gathered as facts."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from burnish.artifacts.direction import Enhancement
+from burnish.evaluation.material import Answered, PairKind, made_pairs, reference_pairs
+from burnish.explaining.attribution import attribute
+from burnish.explaining.direction_facts import direction_facts, title_of
+from burnish.explaining.facts import AppliedGain, Attribution, Explanation
+from burnish.explaining.material import Sets, packaged_specialities, sets_of
+from burnish.explaining.token_view import shaded_answers
+from burnish.model.model import Model
+from burnish.model.scoring import Progress
+from burnish.options import ExplainOptions
+from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.domains import load_general
+from burnish.tuning.material import Speciality
+
+if TYPE_CHECKING:
+    from burnish.artifacts.bake import LayerGain
+
+
+def explain(
+    model: Model,
+    enhancement: Enhancement,
+    *,
+    specialities: Sequence[Speciality] | None = None,
+    corpus: PromptSet | None = None,
+    check: dict[str, Any] | None = None,
+    tuned: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    options: ExplainOptions | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Gathers the facts of an enhancement of `model`.
+
+    specialities: whose prompts its directions were found on, by default the packaged domains they name; corpus: texts in which
+    the direction is looked for; check, tuned, evaluation: numbers measured before (`Check.as_dict`, `tuned_summary`,
+    `asdict(Evaluation)`). Raises WrongModelError for an enhancement of another model.
+    """
+    options = options or ExplainOptions()
+    started = time.perf_counter()
+    enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if specialities is None:
+        specialities = packaged_specialities(enhancement)
+    notes: list[str] = []
+    language = specialities[0].domain.language if specialities else "en"
+    sets = [sets_of(model, direction, specialities, progress) for direction in enhancement.directions]
+    notes += _notes(enhancement, sets)
+    directions = tuple(
+        direction_facts(
+            model,
+            direction,
+            found,
+            corpus=corpus,
+            name_language=None if options.skip_likenesses else language,
+            progress=progress,
+        )
+        for direction, found in zip(enhancement.directions, sets, strict=True)
+    )
+    edits = bool(enhancement.edited_layers())
+    if not edits:
+        notes.append("Every gain is zero: nothing is edited, so there is no effect to attribute.")
+    attribution = _attribution(model, enhancement, specialities, options, progress) if edits and specialities else None
+    return Explanation(
+        model=model.name,
+        dtype=str(model.network.dtype).removeprefix("torch."),
+        title=" and ".join(dict.fromkeys(title_of(d.provenance.enhance) for d in enhancement.directions)),
+        directions=directions,
+        gains=asked(enhancement),
+        attribution=attribution,
+        answers=shaded_answers(
+            model,
+            enhancement,
+            enhancement.directions[0],
+            _shown(specialities, language, options.answers),
+            tokens=options.tokens,
+            progress=progress,
+        )
+        if options.answers
+        else (),
+        check=check,
+        tuned=tuned,
+        evaluation=evaluation,
+        notes=tuple(notes),
+        seed=options.seed,
+        seconds=time.perf_counter() - started,
+        versions={name: version(name) for name in ("burnish", "torch", "transformers")},
+    )
+
+
+def asked(enhancement: Enhancement) -> tuple[AppliedGain, ...]:
+    """Every gain other than zero, with nothing stored yet."""
+    places = enhancement.gains.nonzero().tolist()
+    return tuple(AppliedGain(layer, k, float(enhancement.gains[layer, k]), None) for layer, k in places)
+
+
+def with_realised(explanation: Explanation, gains: "Sequence[LayerGain]") -> Explanation:
+    """The same facts with what the stored weights realise."""
+    known = {(g.layer, k): value for g in gains for k, value in enumerate(g.realised)}
+    rows = tuple(replace(g, realised=known.get((g.layer, g.direction))) for g in explanation.gains)
+    return replace(explanation, gains=rows)
+
+
+def as_dict(explanation: Explanation) -> dict[str, Any]:
+    """For JSON."""
+    return asdict(explanation)
+
+
+def _notes(enhancement: Enhancement, sets: Sequence[Sets | None]) -> list[str]:
+    found = []
+    for direction, own in zip(enhancement.directions, sets, strict=True):
+        name = direction.provenance.enhance
+        if own is None:
+            found.append(
+                f"The prompts of '{name}' are not at hand, so where prompts lie and who writes the separation is left out. Pass them with "
+                "--enhance and --normal, or --domain."
+            )
+        elif not own.same:
+            found.append(
+                f"The prompts given are not those that '{name}' was found on: projections are of other prompts."
+            )
+    return list(dict.fromkeys(found))
+
+
+def _attribution(
+    model: Model,
+    enhancement: Enhancement,
+    specialities: Sequence[Speciality],
+    options: ExplainOptions,
+    progress: Progress | None,
+) -> Attribution:
+    """On reference answers of the report half, or on self-made good answers where there are none."""
+    domain = specialities[0].domain
+    kind: PairKind = "references" if domain.references_report.prompts else "made"
+    pairs = reference_pairs if kind == "references" else made_pairs
+    rows = pairs(model, domain, options.measuring, progress).report[: options.answers_scored]
+    answers = [Answered(pair.prompt, pair.chosen) for pair in rows]
+    return attribute(model, enhancement, answers, kind, progress=progress)
+
+
+def _shown(specialities: Sequence[Speciality], language: str, count: int) -> list[Prompt]:
+    """Held-out prompts of the speciality, and a general one last."""
+    general = load_general(language).held_out.prompts
+    own = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
+    return [*own, *general][:count] if len(own) >= count else [*own, *general[: count - len(own)]]

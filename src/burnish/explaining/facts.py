@@ -1,0 +1,210 @@
+"""What an explanation says, as numbers: every figure on the page is a field here, and each is tested apart from its drawing.
+
+Units: effects and damage in nats per token; projections in standard deviations of the held-out normal prompts; shares add up
+to 1 where their comment says so.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["enhance", "normal", "protect"]
+Part = Literal["embedding", "attention", "feed-forward"]
+
+
+@dataclass(frozen=True)
+class LayerQuality:
+    """How well the direction of a layer separates held-out prompts."""
+
+    layer: int
+    auroc: float
+    null_auroc: float  # 95th percentile under shuffled labels
+    d_prime: float  # distance of the means in standard deviations
+    split_half_cosine: float  # between the directions of two halves of the prompts
+    cosine_with_chosen: float
+    largest_share: float  # of the squared length, in the four largest coordinates
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How much one part of the model writes of the separation at the chosen layer. All shares add up to 1."""
+
+    layer: int  # -1 for the embedding
+    part: Part
+    share: float
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    index: int
+    value: float  # of the unit vector
+    share: float  # of its squared length
+
+
+@dataclass(frozen=True)
+class ProjectedSet:
+    """Held-out prompts of one set on the direction at the chosen layer."""
+
+    name: str
+    role: Role
+    values: tuple[float, ...]  # 0: mean of the normal prompts; 1: their standard deviation
+    points: tuple[tuple[float, float], ...]  # two principal components, fitted on the tuning prompts
+
+
+@dataclass(frozen=True)
+class TokenWeight:
+    token: str
+    weight: float  # of the token's logit, above the vocabulary's mean, in its standard deviations
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """What a layer's vector says when read through the final norm and the unembedding."""
+
+    layer: int
+    promoted: tuple[TokenWeight, ...]  # largest first
+    suppressed: tuple[TokenWeight, ...]  # most negative first
+    kurtosis: float  # of the weights over the vocabulary; 3 for a random vector: no token stands out
+
+
+@dataclass(frozen=True)
+class CorpusToken:
+    before: str
+    token: str
+    after: str
+    projection: float
+
+
+@dataclass(frozen=True)
+class CorpusText:
+    text: str
+    projection: float  # mean over its tokens
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts and tokens of a corpus that project most and least on the direction."""
+
+    name: str
+    texts: int
+    tokens: int
+    most_tokens: tuple[CorpusToken, ...]
+    least_tokens: tuple[CorpusToken, ...]
+    most_texts: tuple[CorpusText, ...]
+    least_texts: tuple[CorpusText, ...]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Another named direction at the same layer and site."""
+
+    name: str
+    kind: Literal["domain", "axis"]
+    poles: tuple[str, str] | None  # of an axis: what positive and negative mean
+    cosine: float
+    coefficient: float  # in the joint least-squares decomposition
+
+
+@dataclass(frozen=True)
+class Likenesses:
+    named: tuple[Likeness, ...]
+    unexplained: float  # share of the squared length that all named directions together leave
+    unexplained_random: float  # the same for a random vector, on average: 1 - directions / hidden size
+    chance: float  # 95 % of random vectors have a smaller |cosine|
+
+
+@dataclass(frozen=True)
+class DirectionFacts:
+    """One direction of the enhancement."""
+
+    name: str
+    title: str
+    layer: int
+    scope: str
+    site: str
+    position: str
+    found: bool  # above its shuffled-label null
+    enhance_prompts: int
+    normal_prompts: int
+    held_out: int
+    quality: tuple[LayerQuality, ...]
+    cosine_map: tuple[tuple[float, ...], ...]  # [layers, layers]
+    coordinates: tuple[Coordinate, ...]  # of the chosen layer's vector, largest first
+    tokens: tuple[LayerTokens, ...]
+    writers: tuple[Writer, ...]  # empty without the prompts
+    projected: tuple[ProjectedSet, ...]  # empty without the prompts
+    likenesses: Likenesses | None
+    corpus: Corpus | None
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """What the edit in one layer does to the likelihood of the good answers."""
+
+    layer: int
+    first_order: float  # gain times the derivative at zero gains
+    measured: float | None  # with this layer alone edited; None where not measured
+
+
+@dataclass(frozen=True)
+class HeadPart:
+    """What the edit does through one head's share of the projection."""
+
+    layer: int
+    head: int
+    first_order: float
+    measured: float | None  # with this head's share alone edited
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the effect comes from."""
+
+    aim: str  # what is measured
+    answers: int
+    total: float  # measured change under the whole edit
+    first_order: float  # sum over all layers of their first-order parts
+    layers: tuple[LayerPart, ...]
+    heads: tuple[HeadPart, ...]  # largest first; empty where the projection cannot be split
+    heads_left_out: str  # why there are none, or empty
+
+
+@dataclass(frozen=True)
+class ShadedToken:
+    text: str
+    projection: float  # on the direction, as the base model reads the answer
+    change: float  # of its log probability, enhanced minus base, nats
+
+
+@dataclass(frozen=True)
+class ShadedAnswers:
+    prompt: str
+    base: tuple[ShadedToken, ...]
+    enhanced: tuple[ShadedToken, ...]
+
+
+@dataclass(frozen=True)
+class AppliedGain:
+    layer: int
+    direction: int  # index into the explanation's directions
+    asked: float
+    realised: float | None  # by the stored weights; None where nothing is stored
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything a page shows."""
+
+    model: str
+    dtype: str
+    title: str  # of what is enhanced, in words
+    directions: tuple[DirectionFacts, ...]
+    gains: tuple[AppliedGain, ...]
+    attribution: Attribution | None
+    answers: tuple[ShadedAnswers, ...]
+    check: dict[str, Any] | None  # `Check.as_dict()`
+    tuned: dict[str, Any] | None  # `tuned_summary(...)`
+    evaluation: dict[str, Any] | None  # `asdict(Evaluation)`
+    notes: tuple[str, ...]  # what was left out, and why
+    seed: int
+    seconds: float
+    versions: dict[str, str]

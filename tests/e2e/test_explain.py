@@ -1,0 +1,96 @@
+"""`burnish explain` as a stranger meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Folders
+
+Call = Callable[..., tuple[int, Any, str]]
+SMALL = ("--answers", 2, "--tokens", 6, "--answers-scored", 2, "--answer-tokens", 8, "--skip-likenesses")
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "{{ 7 * 7 }} {% raw %}",
+    "bell \x07 and escape \x1b[31m",
+    "\N{RIGHT-TO-LEFT OVERRIDE}txet sdrawkcab",
+    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED} and \N{PARTY POPPER}",
+    "long " * 20_000,
+    "</textarea></style><h1>taken over</h1>",
+]
+
+
+@pytest.fixture
+def plan(tiny_folder: Folders, call: Call, tmp_path: Path) -> Path:
+    out = tmp_path / "plan.safetensors"
+    code, _, err = call(
+        "enhance", tiny_folder("llama"), "--domain", "education", "-o", out, "--form", "enhancement",
+        "--enhancement-factor", 0.5, "--check-prompts", 0, "--force",
+    )  # fmt: skip
+    assert code == 0, err
+    return out
+
+
+def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    code, facts, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, *SMALL, "--json")
+    assert code == 0, err
+    text = page.read_text()
+    assert text.lower().startswith("<!doctype html>")
+    assert len(text) < 3_000_000
+    assert facts["directions"][0]["name"] == "education"
+    assert [p["role"] for p in facts["directions"][0]["projected"]] == ["enhance", "normal", "protect"]
+    assert sum(w["share"] for w in facts["directions"][0]["writers"]) == pytest.approx(1, abs=1e-5)
+    assert facts["attribution"]["answers"] == 2
+    assert not facts["notes"]
+
+
+def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
+    model, page, plan = tiny_folder("llama"), tmp_path / "page.html", tmp_path / "plan.safetensors"
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(HOSTILE) + "\n", encoding="utf-8")
+    short = tmp_path / "short.txt"
+    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(4) for line in HOSTILE) + "\n", encoding="utf-8")
+    found = call("find", model, "--enhance", short, "-o", plan, "--force")
+    assert found[0] == 0, found[2]
+    code, _, err = call(
+        "explain", model, "--with", plan, "--enhance", short, "--corpus", corpus, "-o", page, *SMALL
+    )  # fmt: skip
+    assert code == 0, err
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "<h1>taken over" not in text
+    assert "\x1b" not in text and "\x07" not in text and "\N{RIGHT-TO-LEFT OVERRIDE}" not in text
+    assert "7 * 7" in text
+    assert len(text) < 3_000_000
+
+
+def test_without_anything_to_explain_nothing_is_loaded(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
+    code, _, err = call("explain", tiny_folder("llama"), "-o", tmp_path / "page.html")
+    assert code == 2 and "--with FILE" in err
+
+
+def test_an_existing_page_is_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, *SMALL)
+    assert code == 5 and "--overwrite" in err
+    assert page.read_text() == "mine"
+
+
+def test_numbers_that_are_none_are_refused(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    numbers.write_text(json.dumps({"something": "else"}))
+    code, _, err = call(
+        "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
+    )
+    assert code == 2 and "holds no evaluation" in err
+    numbers.write_text("{")
+    code, _, err = call(
+        "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
+    )
+    assert code == 2 and "cannot be read as JSON" in err

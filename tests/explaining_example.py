@@ -1,0 +1,364 @@
+"""Made-up explanations: `full()` has every part, `minimal()` only what every enhancement has."""
+
+import random
+import re
+from dataclasses import asdict
+from math import exp
+from typing import Any
+
+from burnish.checking import Check
+from burnish.evaluation.damage import Damage
+from burnish.evaluation.effect import Affinity, Effect
+from burnish.evaluation.evaluating import Evaluation, Sample, StatisticChange
+from burnish.evaluation.material import PairKind
+from burnish.explaining.facts import (
+    AppliedGain,
+    Attribution,
+    Coordinate,
+    Corpus,
+    CorpusText,
+    CorpusToken,
+    DirectionFacts,
+    Explanation,
+    HeadPart,
+    LayerPart,
+    LayerQuality,
+    LayerTokens,
+    Likeness,
+    Likenesses,
+    ProjectedSet,
+    ShadedAnswers,
+    ShadedToken,
+    TokenWeight,
+    Writer,
+)
+from burnish.maths.intervals import Interval
+
+LAYERS, HEADS, CHOSEN = 30, 9, 18
+VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
+PROMPTS = ("Describe an old lighthouse at dusk.", "What is photosynthesis?")
+ANSWERS = (
+    (
+        "The lighthouse is an old building by the sea. It is used to guide ships at night.\nMany people visit it.",
+        "Salt had eaten the railings thin. At dusk the lamp coughed once, then threw its slow white arm across the bay.\nA gull stood on the rail.",
+    ),
+    (
+        "Photosynthesis is the process by which plants turn light into energy.",
+        "Photosynthesis is how a leaf turns light into sugar: it drinks water, breathes in carbon dioxide and keeps the sun.",
+    ),
+)
+
+
+def interval(mean: float, width: float = 0.04, n: int = 16) -> Interval:
+    return Interval(mean, mean - width, mean + width, 0.001 if abs(mean) > width else 0.4, n)
+
+
+def effect(kind: PairKind, above: float, likelihood: float, *, pairs: int = 24) -> Effect:
+    return Effect(
+        kind,
+        pairs,
+        pairs * 48,
+        interval(above + 0.02, n=pairs),
+        interval(above, n=pairs),
+        interval(likelihood, 0.02, n=pairs),
+        interval(likelihood - above, n=pairs),
+    )
+
+
+def quality(seed: int, best: float = 0.98, share: float = 0.09) -> tuple[LayerQuality, ...]:
+    draw = random.Random(seed)
+    found = []
+    for layer in range(LAYERS):
+        near = exp(-(((layer - CHOSEN) / 11) ** 2))
+        found.append(
+            LayerQuality(
+                layer=layer,
+                auroc=0.55 + (best - 0.55) * near if layer != CHOSEN else best,
+                null_auroc=0.62 + draw.uniform(-0.02, 0.02),
+                d_prime=3.4 * near + draw.uniform(-0.1, 0.1),
+                split_half_cosine=0.35 + 0.57 * near,
+                cosine_with_chosen=1.0 if layer == CHOSEN else near - 0.12,
+                largest_share=share,
+            )
+        )
+    return tuple(found)
+
+
+def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFacts:
+    draw = random.Random(seed)
+
+    def projected(name: str, role: Any, mean: float, count: int) -> ProjectedSet:
+        values = tuple(draw.gauss(mean, 1) for _ in range(count))
+        return ProjectedSet(name, role, values, tuple((v + draw.gauss(0, 0.5), draw.gauss(0, 1.5)) for v in values))
+
+    def weights(words: str, sign: int) -> tuple[TokenWeight, ...]:
+        return tuple(TokenWeight(w, sign * (6.1 - 0.35 * i)) for i, w in enumerate(words.split("|")))
+
+    shares = [abs(draw.gauss(0, 1)) * exp(-(((layer - 15) / 6) ** 2)) for layer in range(CHOSEN)]
+    total = sum(shares) * 1.7
+    writers = [Writer(-1, "embedding", 0.3 / 1.7)]
+    for layer, share in enumerate(shares):
+        writers += [
+            Writer(layer, "attention", share / total),
+            Writer(layer, "feed-forward", (0.4 if layer % 5 else -0.1) * share / total),
+        ]
+    left = 1 - sum(w.share for w in writers)
+    writers[-1] = Writer(CHOSEN - 1, "feed-forward", writers[-1].share + left)
+    facts: dict[str, Any] = {
+        "name": name,
+        "title": title,
+        "layer": CHOSEN,
+        "scope": "per-layer",
+        "site": "attention",
+        "position": "prompt",
+        "found": True,
+        "enhance_prompts": 95,
+        "normal_prompts": 95,
+        "held_out": 64,
+        "quality": quality(seed),
+        "cosine_map": tuple(
+            tuple(exp(-abs(i - j) / 6) - (0.15 if abs(i - j) > 20 else 0.0) for j in range(LAYERS)) for i in range(LAYERS)
+        ),
+        "coordinates": tuple(Coordinate(37 * i + seed, 0.21 * 0.9**i * (-1) ** i, (0.21 * 0.9**i) ** 2) for i in range(8)),
+        "tokens": tuple(
+            LayerTokens(
+                layer,
+                weights(" velvet| dusk| whisper| shimmering| her| beneath|的| lantern", 1),
+                weights(" therefore| percent| SQL|\n\n| respectively| API| policy| No", -1),
+                kurtosis,
+            )
+            for layer, kurtosis in ((12, 3.0), (CHOSEN, 5.4), (24, 4.2))
+        ),
+        "writers": tuple(writers),
+        "projected": (
+            projected("creative-writing", "enhance", 2.6, 40),
+            projected("everyday", "normal", 0.0, 40),
+            projected("protect", "protect", 0.4, 24),
+        ),
+        "likenesses": Likenesses(
+            named=(
+                Likeness("education", "domain", None, 0.31, 0.12),
+                Likeness("technical-documentation", "domain", None, -0.22, -0.18),
+                Likeness("business-communication", "domain", None, 0.05, 0.01),
+                Likeness("formal-casual", "axis", ("formal", "casual"), -0.17, -0.09),
+                Likeness("concrete-abstract", "axis", ("concrete", "abstract"), 0.44, 0.38),
+                Likeness("long-short", "axis", ("long", "short"), 0.08, 0.02),
+            ),
+            unexplained=0.61,
+            unexplained_random=0.99,
+            chance=0.082,
+        ),
+        "corpus": Corpus(
+            name="prose.txt",
+            texts=420,
+            tokens=31_800,
+            most_tokens=tuple(CorpusToken("the door of the ", "lamp", " room stood open", 5.2 - i / 3) for i in range(5)),
+            least_tokens=tuple(CorpusToken("set the value to ", "NULL", " and restart", -3.2 + i / 4) for i in range(5)),
+            most_texts=tuple(CorpusText("The tide went out and left the boats asleep on the mud.", 2.1 - i / 5) for i in range(3)),
+            least_texts=tuple(CorpusText("Select the option, press OK and restart the service.", -1.4 + i / 5) for i in range(3)),
+        ),
+    }  # fmt: skip
+    return DirectionFacts(**{**facts, **changes})
+
+
+def shaded(text: str, seed: int) -> tuple[ShadedToken, ...]:
+    draw = random.Random(seed)
+    return tuple(ShadedToken(t, draw.gauss(0.4, 1.1), draw.gauss(0.05, 0.35)) for t in re.findall(r"\s?\S+|\n", text))
+
+
+def attribution() -> Attribution:
+    draw = random.Random(5)
+    layers = tuple(
+        LayerPart(i, v, v * 0.9 if i % 3 == 0 else None)
+        for i, v in enumerate(0.02 * exp(-(((n - 20) / 6) ** 2)) + draw.gauss(0, 0.002) for n in range(LAYERS))
+    )
+    heads = [
+        HeadPart(i, h, layers[i].first_order / HEADS + draw.gauss(0, 0.002), None)
+        for i in range(LAYERS)
+        for h in range(HEADS)
+    ]
+    heads.sort(key=lambda p: -abs(p.first_order))
+    heads[:12] = [HeadPart(p.layer, p.head, p.first_order, p.first_order * 0.85) for p in heads[:12]]
+    return Attribution(
+        aim="log likelihood of 24 reference answers",
+        answers=24,
+        total=0.121,
+        first_order=sum(p.first_order for p in layers),
+        layers=layers,
+        heads=tuple(heads),
+        heads_left_out="",
+    )  # fmt: skip
+
+
+def check() -> Check:
+    return Check(24, 760, 0.0104, 0.043, 0.031, 0.052, 0.055)
+
+
+def tuned(**changes: Any) -> dict[str, Any]:
+    """As `tuned_summary` makes it."""
+    points = [
+        {
+            "multiple": m,
+            "effect": 0.19 * m - 0.05 * m * m,
+            "likelihood": [0.15 * m - 0.042 * m * m, 0.06 * m - 0.029 * m * m],
+            "shift": [None, 0.085 * m],
+            "kl": 0.0104 * m * m,
+            "kl_p95": 0.043 * m * m,
+            "special_kl": 0.024 * m * m,
+            "ships": 0.3 < m <= 1,
+        }
+        for m in (0.25, 0.5, 1.0, 1.5, 2.0)
+    ]
+    kinds: tuple[PairKind, PairKind] = ("references", "made")
+    return {
+        "abstained": False,
+        "reason": "",
+        "aims": [["creative-writing", kind, 1.0, 24, 24] for kind in kinds],
+        "above_null": asdict(interval(0.145)),
+        "null": [0.03, 0.02, 0.04, 0.03],
+        "chosen": {**points[2], "kl": 0.0095},
+        "frontier": points,
+        "reported": {
+            "kl": asdict(interval(0.0104, 0.001, 70)),
+            "kl_p95": 0.043,
+            "special_kl": 0.024,
+            "overshoot": 0.04,
+            "effects": {
+                "creative-writing: references": asdict(effect("references", 0.17, 0.121)),
+                "creative-writing: made": asdict(effect("made", 0.09, 0.032)),
+            },
+        },
+        "interference": {
+            "creative-writing": {"creative-writing: references": 0.11, "education: references": -0.012},
+            "education": {"creative-writing: references": 0.004, "education: references": 0.082},
+            "together": {"creative-writing: references": 0.105, "education: references": 0.066},
+        },
+        "alike": [{"first": 0, "second": 1, "cosine": 0.91, "effective_rank": 1.2}],
+        "method": "closed-form",
+        "ridge": 1.0,
+        "steps": 2,
+        "trials": None,
+        "searched": [],
+        "perplexity_ratio": 1.012,
+        "repetition": [0.052, 0.055],
+        "model": "smollm2-135m",
+        "dtype": "float32",
+        "options": {"budget": 0.01, "movement": 0.1, "seed": 0},
+        "seconds": 412.0,
+        "gains": [[0.5, 0.3]] * LAYERS,
+        "ship_range": [0.5, 1.0],
+        **changes,
+    }
+
+
+def damage(**changes: Any) -> Damage:
+    facts: dict[str, Any] = {
+        "prompts": 24,
+        "tokens": 760,
+        "kl": interval(0.0102, 0.0012, 24),
+        "kl_p95": 0.041,
+        "kl_max": 0.61,
+        "top1_flips": 0.029,
+        "perplexity_base": 24.31,
+        "perplexity_enhanced": 24.62,
+        "repetition_base": 0.052,
+        "repetition_enhanced": 0.055,
+        "early_stop_base": 0.04,
+        "early_stop_enhanced": 0.04,
+        "harmful": 20,
+        "refused_base": 17,
+        "refused_enhanced": 16,
+        "refusals_kept": 16,
+    }
+    return Damage(**{**facts, **changes})
+
+
+def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
+    """As `asdict` makes it of an evaluation. changes: of its damage."""
+    statistics = (
+        StatisticChange("sensory-words", 1.9, 4.1, interval(2.2, 0.9, 24), 0.004),
+        StatisticChange("adjectives", 6.2, 7.9, interval(1.7, 1.1, 24), 0.03),
+        StatisticChange("lexical-diversity", 71.2, 78.4, interval(7.2, 9.5, 24), 0.61),
+        StatisticChange("repetition", 0.02, 0.018, interval(-0.002, 0.01, 24), 1.0),
+        StatisticChange("stock-phrases", 0.31, 0.12, interval(-0.19, 0.15, 24), 0.09),
+        StatisticChange("length", 142.0, 139.0, interval(-3, 12, 24), 1.0),
+    )
+    found = Evaluation(
+        model="smollm2-135m",
+        dtype="float32",
+        domain="creative-writing",
+        seed=0,
+        effects=effects or (effect("references", 0.168, 0.119), effect("made", 0.085, 0.03)),
+        damage=damage(**changes),
+        specialised_kl=interval(0.024, 0.004, 24),
+        affinity=Affinity(0.91, -0.21, 0.07, interval(0.28, 0.12, 24)),
+        statistics=statistics,
+        samples=tuple(Sample(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
+        seconds=63.0,
+        versions=VERSIONS,
+    )
+    return asdict(found)
+
+
+def full(**changes: Any) -> Explanation:
+    directions = (
+        direction("creative-writing", "Creative writing: what sets its prompts apart", 1),
+        direction("creative-writing, answers", "Creative writing: what sets good answers apart", 2, position="answer"),
+    )
+    gains = tuple(
+        AppliedGain(layer, d, asked, asked * 1.004)
+        for layer in range(4, LAYERS)
+        for d, asked in ((0, 0.9 * exp(-(((layer - 20) / 7) ** 2))), (1, 0.35 - 0.02 * (layer % 7)))
+    )
+    facts: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "dtype": "float32",
+        "title": "Creative writing",
+        "directions": directions,
+        "gains": gains,
+        "attribution": attribution(),
+        "answers": tuple(
+            ShadedAnswers(p, shaded(b, i), shaded(e, i + 50))
+            for i, (p, (b, e)) in enumerate(zip(PROMPTS, ANSWERS, strict=True))
+        ),
+        "check": check().as_dict(),
+        "tuned": tuned(),
+        "evaluation": evaluation(),
+        "notes": ("Heads were measured one by one only for the twelve largest.",),
+        "seed": 0,
+        "seconds": 84.0,
+        "versions": VERSIONS,
+    }
+    return Explanation(**{**facts, **changes})
+
+
+def minimal(**changes: Any) -> Explanation:
+    """A direction loaded from a file with a factor for every layer: no prompts, no measurements."""
+    bare = direction(
+        "enhance.txt",
+        "enhance.txt",
+        3,
+        scope="single",
+        writers=(),
+        projected=(),
+        likenesses=None,
+        corpus=None,
+        tokens=(),
+    )
+    facts: dict[str, Any] = {
+        "model": "smollm2-135m",
+        "dtype": "bfloat16",
+        "title": "enhance.txt",
+        "directions": (bare,),
+        "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(LAYERS)),
+        "attribution": None,
+        "answers": (),
+        "check": None,
+        "tuned": None,
+        "evaluation": None,
+        "notes": (),
+        "seed": 0,
+        "seconds": 3.2,
+        "versions": VERSIONS,
+    }
+    return Explanation(**{**facts, **changes})

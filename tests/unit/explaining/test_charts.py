@@ -1,0 +1,210 @@
+"""Laws of every chart, and what some of them show."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import altair as alt
+import pytest
+
+from burnish.explaining import charts, effect_charts
+from burnish.explaining.drawing import (
+    PALETTE,
+    AnyChart,
+    chart_png,
+    chart_svg,
+    chart_table,
+    chart_title,
+    finished,
+    ink,
+)
+from burnish.explaining.facts import Attribution, ProjectedSet
+from burnish.explaining.gist import effects_of
+from explaining_example import LAYERS, attribution, direction, full, tuned
+
+FULL = full()
+FIRST = FULL.directions[0]
+ATTRIBUTION = attribution()
+assert FIRST.likenesses is not None and FULL.evaluation is not None and FULL.tuned is not None
+DRAWN: dict[str, AnyChart] = {
+    "separation": charts.separation(FIRST),
+    "distance": charts.distance(FIRST),
+    "stability": charts.stability(FIRST),
+    "cosine_map": charts.cosine_map(FIRST),
+    "writers": charts.writers(FIRST),
+    "projections": charts.projections(FIRST),
+    "scatter": charts.scatter(FIRST),
+    "likenesses": charts.likenesses(FIRST.likenesses),
+    "gains": effect_charts.gains(FULL),
+    "layer_parts": effect_charts.layer_parts(ATTRIBUTION),
+    "head_map": effect_charts.head_map(ATTRIBUTION),
+    "head_bars": effect_charts.head_bars(ATTRIBUTION),
+    "effects": effect_charts.effects(effects_of(FULL)),
+    "frontier": effect_charts.frontier(FULL.tuned),
+    "statistics": effect_charts.statistics(FULL.evaluation),
+    "interference": effect_charts.interference(FULL.tuned),
+}
+HOSTILE = "a.b[0]'\"\\<script>\x00\u202e\ud800 {{x}} " + "y" * 100_000
+every = pytest.mark.parametrize("name", list(DRAWN))
+
+
+@pytest.fixture(scope="module")
+def svg() -> Callable[[str], ElementTree.Element]:
+    """svg(name): the drawing of a chart, made once."""
+    made: dict[str, ElementTree.Element] = {}
+
+    def drawing(name: str) -> ElementTree.Element:
+        if name not in made:
+            made[name] = ElementTree.fromstring(chart_svg(DRAWN[name], name))
+        return made[name]
+
+    return drawing
+
+
+@every
+def test_a_chart_is_valid_and_says_what_to_see(name: str) -> None:
+    chart = DRAWN[name]
+    chart.to_dict()  # raises where it is no Vega-Lite
+    assert len(chart_title(chart)) > 20
+    assert str(chart.description).endswith(".")
+
+
+@every
+def test_an_svg_scales_and_is_read_out_as_one_sentence(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
+    root = svg(name)
+    assert set(root.attrib) == {"viewBox", "role", "aria-label"}
+    assert root.attrib["role"] == "img" and root.attrib["aria-label"] == DRAWN[name].description
+
+
+@every
+def test_every_mark_says_its_values(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
+    titles = [e.text or "" for e in svg(name).iter("title")]
+    assert titles and all(re.search(r"\d", t) for t in titles)
+    assert sum(1 for e in svg(name).iter() if "role-mark" in e.get("class", "")) > 0
+
+
+def axis_titles(spec: Any) -> set[str]:
+    """Titles of all x and y encodings in a specification."""
+    if isinstance(spec, list):
+        return set().union(*map(axis_titles, spec))
+    if not isinstance(spec, dict):
+        return set()
+    own = {spec[axis]["title"] for axis in ("x", "y") if isinstance(spec.get(axis), dict) and spec[axis].get("title")}
+    return own.union(*map(axis_titles, spec.values()))
+
+
+@every
+def test_axes_have_titles_that_are_drawn(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
+    titles = axis_titles(DRAWN[name].to_dict())
+    assert titles and titles <= {e.text for e in svg(name).iter("text")}
+
+
+@every
+def test_every_colour_is_one_of_the_palette(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
+    used = {e.get(k) for e in svg(name).iter() for k in ("fill", "stroke")} - {None, "none", "transparent"}
+    assert used <= {ink(colour) for colour in PALETTE}
+
+
+@every
+def test_the_table_has_a_row_for_all_that_is_drawn(name: str) -> None:
+    table = chart_table(DRAWN[name])
+    assert table.rows and all(len(row) == len(table.headers) == len(table.numeric) for row in table.rows)
+    assert any(table.numeric)
+
+
+def test_a_picture_has_real_colours_for_light_and_for_dark(monkeypatch: pytest.MonkeyPatch) -> None:
+    import vl_convert
+
+    drawn: list[str] = []
+    png = vl_convert.vegalite_to_png
+    monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda spec, **k: drawn.append(str(spec)) or png(spec, **k))
+    pictures = [chart_png(DRAWN["distance"], dark=dark) for dark in (False, True)]
+    assert all(p.startswith(b"\x89PNG\r\n") for p in pictures)
+    for spec, paper in zip(drawn, PALETTE["paper"], strict=True):
+        assert "var(" not in spec and paper in spec
+
+
+def test_ids_carry_the_charts_name_and_are_counted_from_zero() -> None:
+    rows: list[dict[str, Any]] = [{"x": 1.0, "y": 2.0}]
+    clipped = charts.data(rows).mark_line(clip=True, color=ink("accent")).encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
+    chart = finished(clipped, rows, "A chart with a clip path", "One point.")
+    first, second, again = (chart_svg(chart, name) for name in ("one", "two", "one"))
+    assert re.findall(r' id="([^"]+)"', first) == re.findall(r"url\(#([^)]+)\)", first) == ["one-0"]
+    assert 'id="two-0"' in second
+    assert first == again
+
+
+def test_separation_table_holds_every_layers_numbers() -> None:
+    table = chart_table(DRAWN["separation"])
+    assert len(table.rows) == LAYERS
+    assert table.rows[FIRST.layer] == (
+        str(FIRST.layer),
+        f"{FIRST.quality[FIRST.layer].auroc:.4f}",
+        f"{FIRST.quality[FIRST.layer].null_auroc:.4f}",
+    )
+
+
+def test_cosine_map_table_is_a_square_and_a_deep_model_is_thinned() -> None:
+    table = chart_table(DRAWN["cosine_map"])
+    assert (len(table.rows), len(table.headers)) == (LAYERS, LAYERS + 1)
+    assert table.rows[20][11] == f"{FIRST.cosine_map[20][10]:.3f}"
+    deep = direction("deep", "deep", 1, cosine_map=tuple((0.5,) * 100 for _ in range(100)))
+    assert len(chart_table(charts.cosine_map(deep)).rows) <= charts.LAYERS_DRAWN
+
+
+def test_histogram_counts_every_prompt_once() -> None:
+    rows: list[dict[str, Any]] = DRAWN["projections"].usermeta["rows"]
+    assert sum(r["prompts"] for r in rows) == sum(len(s.values) for s in FIRST.projected)
+
+
+def test_equal_projections_and_empty_sets_are_drawn() -> None:
+    sets = (ProjectedSet("one", "enhance", (1.0, 1.0), ((0.0, 0.0),)), ProjectedSet("none", "protect", (), ()))
+    facts = direction("same", "same", 1, projected=sets)
+    assert chart_table(charts.projections(facts)).rows[0][3] == "2"
+
+
+def test_series_differ_in_shape_and_dash_as_well_as_in_colour() -> None:
+    look = charts.in_series(list("abcdef"))
+    for channel in look.values():
+        values = channel.to_dict()["scale"]["range"]
+        assert len({str(v) for v in values}) == len(values) == 6
+
+
+def test_a_long_legend_is_broken_into_columns() -> None:
+    assert charts.legend_columns(["a", "b"]) == 0
+    assert charts.legend_columns(["a" * 28, "b" * 28, "c" * 20]) == 1
+    assert charts.legend_columns(["a" * 20] * 3) == 2
+
+
+def test_a_map_of_heads_is_drawn_only_when_every_head_has_a_part() -> None:
+    heads = ATTRIBUTION.heads
+    assert effect_charts.mappable(ATTRIBUTION)
+    some = Attribution("aim", 2, 0.1, 0.1, ATTRIBUTION.layers, heads[:24], "")
+    assert not effect_charts.mappable(some)
+    assert not effect_charts.mappable(Attribution("aim", 2, 0.1, 0.1, (), (), "no heads"))
+
+
+def test_hostile_names_are_drawn_as_text() -> None:
+    facts = direction(HOSTILE, HOSTILE, 1, projected=tuple(
+        ProjectedSet(HOSTILE, "enhance", (0.0, 1.0), ((0.0, 1.0), (1.0, 0.0))) for _ in range(2)
+    ))  # fmt: skip
+    table = {HOSTILE: {HOSTILE: 0.1, HOSTILE + "2": -0.1}}
+    aims = [[HOSTILE, "references", 1.0, 2, 2], [HOSTILE, "references", 1.0, 2, 2]]
+    for chart in (
+        charts.projections(facts),
+        charts.scatter(facts),
+        effect_charts.gains(full(directions=(facts, facts))),
+        effect_charts.interference(tuned(interference=table)),
+        effect_charts.frontier(tuned(aims=aims)),
+    ):
+        drawn = chart_svg(chart, "hostile")
+        assert "<script" not in drawn and "&lt;script&gt;" in drawn
+        assert len(drawn) < 60_000
+        drawn.encode("utf-8")
+
+
+def test_two_aims_of_one_name_keep_their_own_numbers() -> None:
+    aims = [["same", "references", 1.0, 2, 2], ["same", "references", 1.0, 2, 2]]
+    headers = chart_table(effect_charts.frontier(tuned(aims=aims))).headers
+    assert len(headers) == len(set(headers)) == 8
