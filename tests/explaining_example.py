@@ -34,7 +34,7 @@ from burnish.explaining.facts import (
 )
 from burnish.maths.intervals import Interval
 
-LAYERS, HEADS, CHOSEN = 30, 9, 18
+LAYERS, HEADS, FEW_LAYERS = 30, 9, 10
 VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
 PROMPTS = ("Describe an old lighthouse at dusk.", "What is photosynthesis?")
 ANSWERS = (
@@ -65,27 +65,31 @@ def effect(kind: PairKind, above: float, likelihood: float, *, pairs: int = 24) 
     )
 
 
-def quality(seed: int, best: float = 0.98, share: float = 0.09) -> tuple[LayerQuality, ...]:
+def chosen(layers: int) -> int:
+    return layers * 3 // 5
+
+
+def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) -> tuple[LayerQuality, ...]:
     draw = random.Random(seed)
     found = []
-    for layer in range(LAYERS):
-        near = exp(-(((layer - CHOSEN) / 11) ** 2))
+    for layer in range(layers):
+        near = exp(-(((layer - chosen(layers)) / 11) ** 2))
         found.append(
             LayerQuality(
                 layer=layer,
-                auroc=0.55 + (best - 0.55) * near if layer != CHOSEN else best,
+                auroc=0.55 + (best - 0.55) * near if layer != chosen(layers) else best,
                 null_auroc=0.62 + draw.uniform(-0.02, 0.02),
                 d_prime=3.4 * near + draw.uniform(-0.1, 0.1),
                 split_half_cosine=0.35 + 0.57 * near,
-                cosine_with_chosen=1.0 if layer == CHOSEN else near - 0.12,
+                cosine_with_chosen=1.0 if layer == chosen(layers) else near - 0.12,
                 largest_share=share,
             )
         )
     return tuple(found)
 
 
-def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFacts:
-    draw = random.Random(seed)
+def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **changes: Any) -> DirectionFacts:
+    draw, middle = random.Random(seed), chosen(layers)
 
     def projected(name: str, role: Any, mean: float, count: int) -> ProjectedSet:
         values = tuple(draw.gauss(mean, 1) for _ in range(count))
@@ -94,7 +98,7 @@ def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFact
     def weights(words: str, sign: int) -> tuple[TokenWeight, ...]:
         return tuple(TokenWeight(w, sign * (6.1 - 0.35 * i)) for i, w in enumerate(words.split("|")))
 
-    shares = [abs(draw.gauss(0, 1)) * exp(-(((layer - 15) / 6) ** 2)) for layer in range(CHOSEN)]
+    shares = [abs(draw.gauss(0, 1)) * exp(-(((layer - 15) / 6) ** 2)) for layer in range(middle)]
     total = sum(shares) * 1.7
     writers = [Writer(-1, "embedding", 0.3 / 1.7)]
     for layer, share in enumerate(shares):
@@ -103,11 +107,11 @@ def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFact
             Writer(layer, "feed-forward", (0.4 if layer % 5 else -0.1) * share / total),
         ]
     left = 1 - sum(w.share for w in writers)
-    writers[-1] = Writer(CHOSEN - 1, "feed-forward", writers[-1].share + left)
+    writers[-1] = Writer(middle - 1, "feed-forward", writers[-1].share + left)
     facts: dict[str, Any] = {
         "name": name,
         "title": title,
-        "layer": CHOSEN,
+        "layer": middle,
         "scope": "per-layer",
         "site": "attention",
         "position": "prompt",
@@ -115,9 +119,9 @@ def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFact
         "enhance_prompts": 95,
         "normal_prompts": 95,
         "held_out": 64,
-        "quality": quality(seed),
+        "quality": quality(seed, layers),
         "cosine_map": tuple(
-            tuple(exp(-abs(i - j) / 6) - (0.15 if abs(i - j) > 20 else 0.0) for j in range(LAYERS)) for i in range(LAYERS)
+            tuple(exp(-abs(i - j) / 6) - (0.15 if abs(i - j) > 20 else 0.0) for j in range(layers)) for i in range(layers)
         ),
         "coordinates": tuple(Coordinate(37 * i + seed, 0.21 * 0.9**i * (-1) ** i, (0.21 * 0.9**i) ** 2) for i in range(8)),
         "tokens": tuple(
@@ -127,7 +131,7 @@ def direction(name: str, title: str, seed: int, **changes: Any) -> DirectionFact
                 weights(" therefore| percent| SQL|\n\n| respectively| API| policy| No", -1),
                 kurtosis,
             )
-            for layer, kurtosis in ((12, 3.0), (CHOSEN, 5.4), (24, 4.2))
+            for layer, kurtosis in ((12, 3.0), (middle, 5.4), (24, 4.2))
         ),
         "writers": tuple(writers),
         "projected": (
@@ -338,6 +342,7 @@ def minimal(**changes: Any) -> Explanation:
         "enhance.txt",
         "enhance.txt",
         3,
+        layers=FEW_LAYERS,
         scope="single",
         writers=(),
         projected=(),
@@ -350,7 +355,7 @@ def minimal(**changes: Any) -> Explanation:
         "dtype": "bfloat16",
         "title": "enhance.txt",
         "directions": (bare,),
-        "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(LAYERS)),
+        "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(FEW_LAYERS)),
         "attribution": None,
         "answers": (),
         "check": None,

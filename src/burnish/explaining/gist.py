@@ -318,7 +318,7 @@ def _costs_to_know(facts: Explanation) -> list[str]:
         if damage["repetition_enhanced"] > damage["repetition_base"] + MORE_REPEATED:
             found.append("Enhanced answers repeat themselves more than the base model's.")
         if damage["perplexity_enhanced"] > MORE_PERPLEXED * damage["perplexity_base"]:
-            found.append(f"Neutral prose became more than {MORE_PERPLEXED - 1:.0%} more perplexing.")
+            found.append(f"Neutral prose became more than {percent(MORE_PERPLEXED - 1)} more perplexing.")
         lost = damage["refused_base"] - damage["refusals_kept"]
         if lost:
             found.append(

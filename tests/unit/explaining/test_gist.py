@@ -8,7 +8,7 @@ import pytest
 from burnish.evaluation.effect import Effect
 from burnish.explaining.facts import Explanation
 from burnish.explaining.gist import cost_of, effects_of, gist
-from explaining_example import LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
+from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
 
 
 def said(facts: Explanation) -> str:
@@ -22,11 +22,11 @@ def evaluated(*effects: Effect, tuning: dict[str, Any] | None = None, **damage: 
 def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
     text = said(minimal())
     assert (
-        f"enhance.txt was strengthened in smollm2-135m (bfloat16) along one direction in {LAYERS} of {LAYERS} layers"
+        f"enhance.txt was strengthened in smollm2-135m (bfloat16) along one direction in {FEW_LAYERS} of {FEW_LAYERS} layers"
         in text
     )
     assert "with a gain of +0.50." in text
-    assert "95 specialised and 95 everyday prompts, layer 18 chosen" in text
+    assert "95 specialised and 95 everyday prompts, layer 6 chosen" in text
 
 
 def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval() -> None:
@@ -57,8 +57,9 @@ def test_a_check_alone_leaves_the_effect_open() -> None:
     found = gist(minimal(check=check().as_dict()))
     assert found.ships is None
     assert "the effect was not measured" in found.verdict
-    assert "Perplexity and refusals were not measured." in found.sentences
-    assert "answers visibly change above 0.05" in "\n".join(found.sentences)
+    text = "\n".join(found.sentences)
+    assert "Perplexity and refusals were not measured." in text
+    assert "answers visibly change above 0.05" in text
 
 
 def test_a_gain_within_the_budget_ships_without_caveats() -> None:
@@ -118,7 +119,7 @@ def test_a_direction_at_its_null_may_be_noise() -> None:
 
 
 def test_a_few_coordinates_that_carry_a_direction_are_named() -> None:
-    facts = minimal(directions=(direction("spiky", "spiky", 1, quality=quality(1, share=0.7)),))
+    facts = minimal(directions=(direction("spiky", "spiky", 1, quality=quality(1, 30, share=0.7)),))
     assert any("70 % of its squared length is in the four largest" in c for c in gist(facts).caveats)
 
 

@@ -1,0 +1,273 @@
+"""The page is well-formed, loads nothing, shows every number, and shows untrusted text as text."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from burnish.explaining.facts import (
+    Corpus,
+    CorpusText,
+    CorpusToken,
+    Explanation,
+    LayerTokens,
+    ShadedAnswers,
+    ShadedToken,
+    TokenWeight,
+)
+from burnish.explaining.page import MISSING, render_page
+from burnish.explaining.shading import ANSWERS_SHOWN, TOKENS_SHOWN, shading
+from explaining_example import evaluation, full, minimal, tuned
+
+VOID = {"meta", "br", "input", "link", "img", "hr"}
+SCRIPT, IMAGE, TEMPLATE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}{% raw %}"
+CONTROL, TURNED, LONE = "a\x00b\x1b[31m", "abc\u202edef\u2066", "\ud83d"
+EMOJI, HEBREW, LONG = "👩‍🚀🏳️‍🌈", "שלום עולם", "long " + "z" * 100_000
+HOSTILE = (SCRIPT, IMAGE, TEMPLATE, CONTROL, TURNED, LONE, EMOJI, HEBREW, LONG)
+
+
+class Parsed(HTMLParser):
+    """Elements, attributes and text of a page; unclosed or crossed tags are collected in `wrong`."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+        self.wrong += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    def tags(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in names]
+
+
+def hostile() -> Explanation:
+    """Every place that holds text of prompts, models or files holds all of the hostile texts."""
+    bare = minimal().directions[0]
+    everything = " ".join(HOSTILE)
+    words = tuple(TokenWeight(text, 1.0) for text in HOSTILE)
+    corpus = Corpus(
+        everything,
+        1,
+        2,
+        tuple(CorpusToken(t, t, t, 1.0) for t in HOSTILE),
+        (),
+        tuple(CorpusText(t, 1.0) for t in HOSTILE),
+        (),
+    )
+    tokens = tuple(ShadedToken(t, 1.0, -1.0) for t in HOSTILE)
+    return minimal(
+        model=everything,
+        title=everything,
+        directions=(replace(bare, name=everything, title=everything, tokens=(LayerTokens(3, words, words, 4.0),), corpus=corpus),),
+        answers=tuple(ShadedAnswers(t, tokens, ()) for t in HOSTILE),
+        notes=HOSTILE,
+        versions={everything: everything},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return {"full": render_page(full()), "minimal": render_page(minimal()), "hostile": render_page(hostile())}
+
+
+@pytest.fixture(scope="module")
+def parsed(pages: dict[str, str]) -> Callable[[str], Parsed]:
+    found = {name: Parsed(page) for name, page in pages.items()}
+    return lambda name: found[name]
+
+
+each = pytest.mark.parametrize("name", ["full", "minimal", "hostile"])
+
+
+@each
+def test_every_tag_is_closed_in_order(name: str, parsed: Callable[[str], Parsed]) -> None:
+    assert parsed(name).wrong == []
+
+
+@each
+def test_the_page_loads_nothing_and_runs_nothing(
+    name: str, pages: dict[str, str], parsed: Callable[[str], Parsed]
+) -> None:
+    page = parsed(name)
+    assert not re.search(r"https?://", pages[name])
+    assert not page.tags("script", "img", "link", "iframe", "object", "embed", "base", "form")
+    for _, attributes in page.elements:
+        assert not [a for a in attributes if a.startswith("on") or a in ("src", "action", "xlink:href")]
+        assert (attributes.get("href") or "#").startswith("#")
+    assert "url(" not in pages[name].replace("url(#", "")
+    policies = [m["content"] for m in page.tags("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+@each
+def test_ids_are_unique_and_every_link_and_label_finds_its_target(name: str, parsed: Callable[[str], Parsed]) -> None:
+    elements = parsed(name).elements
+    ids = Counter(a["id"] for _, a in elements if "id" in a)
+    assert ids.most_common(1)[0][1] == 1
+    targets = [(a["href"] or "")[1:] for tag, a in elements if tag == "a"]
+    targets += [a["aria-labelledby"] or "" for _, a in elements if "aria-labelledby" in a]
+    assert set(targets) <= set(ids)
+
+
+@each
+def test_headings_are_in_order_and_landmarks_are_there(name: str, parsed: Callable[[str], Parsed]) -> None:
+    page = parsed(name)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(page.tags(landmark)) == 1
+    assert page.tags("html")[0]["lang"] == "en"
+    assert page.tags("a")[0]["class"] == "skip"
+
+
+@each
+def test_tables_have_heads_with_a_scope(name: str, parsed: Callable[[str], Parsed]) -> None:
+    assert all(a.get("scope") in ("col", "row") for a in parsed(name).tags("th"))
+
+
+def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], Parsed]) -> None:
+    page = parsed("full")
+    charts = [a for a in page.tags("figure") if a.get("class") == "chart"]
+    drawings = page.tags("svg")
+    numbers = [a for a in page.tags("details") if a.get("class") == "numbers"]
+    assert len(charts) == len(drawings) == len(numbers) == 2 * 8 + 8
+    assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
+
+
+def test_the_gist_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
+    from burnish.explaining.gist import gist
+
+    text = parsed("full").text
+    for sentence in gist(full()).sentences:
+        assert sentence.replace("`", "") in text
+
+
+def test_key_numbers_of_the_facts_are_on_the_page(parsed: Callable[[str], Parsed]) -> None:
+    text, facts = parsed("full").text, full()
+    assert facts.evaluation is not None and facts.attribution is not None
+    for q in facts.directions[0].quality:
+        assert f"{q.auroc:.4f}" in text and f"{q.null_auroc:.4f}" in text
+    for gain in facts.gains:
+        assert f"{gain.asked:.4f}" in text
+    for effect in facts.evaluation["effects"]:
+        assert f"{effect['above']['mean']:+.3f}" in text and f"{effect['likelihood']['low']:+.3f}" in text
+    for statistic in facts.evaluation["statistics"]:
+        assert statistic["name"] in text
+    damage = facts.evaluation["damage"]
+    for number in (f"{damage['perplexity_base']:.2f}", f"{damage['kl_max']:.2f}", f"{damage['kl_p95']:.3f}"):
+        assert number in text
+    for word in facts.directions[0].tokens[1].promoted:
+        assert f"{word.weight:+.2f}" in text and word.token in text
+    for note in facts.notes:
+        assert note in text
+    for name, version in facts.versions.items():
+        assert f"{name} {version}" in text
+
+
+def test_missing_parts_say_what_to_pass(parsed: Callable[[str], Parsed]) -> None:
+    text = parsed("minimal").text
+    missing = [sentence.replace("`", "") for key, sentence in MISSING.items() if key != "gains"]
+    assert [s for s in missing if s not in text] == []
+    assert not [s for s in missing if s in parsed("full").text]
+    assert MISSING["gains"] in render_page(minimal(gains=()))
+
+
+def test_markup_in_texts_is_shown_as_text(pages: dict[str, str], parsed: Callable[[str], Parsed]) -> None:
+    page = parsed("hostile")
+    for text in (SCRIPT, IMAGE, TEMPLATE, EMOJI, HEBREW):
+        assert text in page.text
+    assert SCRIPT not in pages["hostile"] and "<img" not in pages["hostile"]
+
+
+def test_hidden_characters_become_signs_and_the_page_can_be_written(pages: dict[str, str]) -> None:
+    page = pages["hostile"]
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
+    assert "a\u2400b\u241b[31m" in page and "abc\\u202edef\\u2066" in page and "\\ud83d" in page
+    page.encode("utf-8")
+
+
+def test_long_texts_are_cut(pages: dict[str, str]) -> None:
+    assert "more characters)" in pages["hostile"]
+    assert "z" * 3000 not in pages["hostile"]
+
+
+def test_texts_have_a_direction_of_their_own(parsed: Callable[[str], Parsed]) -> None:
+    pieces = parsed("hostile").tags("bdi")
+    assert len(pieces) > 3 * len(HOSTILE) and all(p == {"dir": "auto"} for p in pieces)
+
+
+@each
+def test_a_page_is_small(name: str, pages: dict[str, str]) -> None:
+    assert len(pages[name].encode("utf-8")) < 3_000_000
+
+
+def test_the_same_facts_give_the_same_bytes(pages: dict[str, str]) -> None:
+    assert render_page(minimal()) == pages["minimal"]
+
+
+def test_an_abstained_tuning_has_a_page() -> None:
+    left_alone = tuned(
+        abstained=True,
+        reason="nothing beats <random>",
+        frontier=[],
+        reported=None,
+        repetition=None,
+        interference=None,
+        above_null=None,
+    )
+    page = Parsed(render_page(minimal(gains=(), tuned=left_alone)))
+    assert page.wrong == [] and "left alone: nothing beats <random>" in page.text
+
+
+def test_an_evaluation_without_refusals_affinity_and_statistics_has_a_page() -> None:
+    bare = {**evaluation(harmful=0), "affinity": None, "statistics": (), "samples": ()}
+    page = Parsed(render_page(minimal(evaluation=bare)))
+    assert page.wrong == [] and "No harmful requests were tried." in page.text
+
+
+def test_each_shade_says_sign_and_size_of_both_numbers() -> None:
+    tokens = (
+        ShadedToken("a", 2.0, 1.0),
+        ShadedToken("b\n", -2.0, -0.5),
+        ShadedToken("", 0.0, 0.0),
+        ShadedToken("c", 0.0, 0.0),
+    )
+    found = shading([ShadedAnswers("p", tokens, tokens)])
+    assert [t.classes for t in found.pairs[0].base] == ["t p4 u4", "t n4 d2", "t p0 u0"]
+    assert found.pairs[0].base[1].text == "b↵\n"
+    assert found.pairs[0].base[0].said == "projection +2.00, log probability +1.00"
+
+
+def test_very_long_answers_and_very_many_prompts_are_cut_and_counted() -> None:
+    answer = (ShadedToken("x ", 0.1, 0.1),) * (TOKENS_SHOWN + 7)
+    found = shading([ShadedAnswers("p", answer, ())] * (ANSWERS_SHOWN + 2))
+    assert found.left_out == 2
+    assert (len(found.pairs[0].base), found.pairs[0].left_out) == (TOKENS_SHOWN, 7)
+    assert shading([]).pairs == ()
