@@ -166,6 +166,8 @@ def test_domains_and_mixes_are_tuned_and_say_it_again(domain: str, tiny_model: M
     if not found.abstained:
         assert found.reported is not None
         assert len(found.frontier) == 5
+        chosen = next(p for p in found.frontier if p.multiple == 1)
+        assert chosen.kl == pytest.approx(found.reported.kl.mean, abs=1e-9)
         assert (found.interference is None) == (len(mix.terms) == 1)
 
 

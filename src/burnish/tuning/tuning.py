@@ -307,8 +307,11 @@ def _report(
     randoms = at_budget(model, flat, material, options, progress)
     candidates = [Candidate("tuned", chosen.scaled(m)) for m in FRONTIER] + [Candidate("random", r) for r in randoms]
     points = measure(model, material, candidates, report=True, progress=progress)
+    # The sample chosen on may be lucky or not: whether a strength ships is judged on every everyday prompt of the half.
+    everyday = [damage_on(model, material.everyday[1], chosen.scaled(m), progress=progress) for m in FRONTIER]
     frontier = tuple(
-        _frontier_point(m, p, material, options) for m, p in zip(FRONTIER, points[: len(FRONTIER)], strict=True)
+        _frontier_point(m, replace(p, kl=float(kl.mean())), material, options)
+        for m, p, kl in zip(FRONTIER, points[: len(FRONTIER)], everyday, strict=True)
     )
     at = FRONTIER.index(1.0)
     point, drawn = points[at], range(len(FRONTIER), len(points))
@@ -318,5 +321,5 @@ def _report(
         effects[f"{aim.name}: {aim.kind}"] = effect_from(
             point.changes[number], aim.kind, point.tokens[number], drifts, seed=options.seed
         )
-    kl = interval(damage_on(model, material.everyday[1], chosen, progress=progress), seed=options.seed)
+    kl = interval(everyday[at], seed=options.seed)
     return frontier, Reported(kl, point.kl_p95, point.special_kl, kl.mean / options.budget - 1, effects)
