@@ -9,66 +9,24 @@ from typing import Any
 
 import altair as alt
 
-from burnish.explaining.drawing import DASHES, SERIES, SHAPES, AnyChart, finished, ink
+from burnish.explaining.chart_parts import (
+    DIAMOND,
+    LAYER,
+    chosen_rule,
+    data,
+    in_series,
+    layer_axis,
+    lines,
+    signed_map,
+    zero_rule,
+)
+from burnish.explaining.drawing import SERIES, AnyChart, finished, ink
 from burnish.explaining.facts import DirectionFacts, Likenesses
 from burnish.explaining.text import label, labels, number
 
-LAYERS_DRAWN = 40  # rows and columns of the cosine map at most; every second or third layer beyond
+LAYERS_DRAWN = 32  # rows and columns of the cosine map at most; every second or third layer beyond
 BINS = 24
 RIDGE = 0.85  # height of the highest bar, in distances between the sets' base lines
-LEGEND_LETTERS, SYMBOL = 62, 4  # letters in a line of the legend; what a symbol takes of them
-LAYER = "layer"
-
-
-def layer_axis(title: str = "layer", count: int = 0) -> alt.X:
-    """Layers on the horizontal axis: those in the data, or with `count` all of them."""
-    axis = alt.Axis(labelExpr="datum.value < 0 ? 'emb.' : datum.value")
-    return alt.X(
-        "layer:O", title=title, axis=axis, scale=alt.Scale(domain=list(range(count))) if count else alt.Scale()
-    )
-
-
-def data(rows: list[dict[str, Any]]) -> alt.Chart:
-    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
-
-
-def in_series(names: list[str]) -> dict[str, Any]:
-    """Colour, shape and dash for a few named series of the field `series`: each can be told apart without colour."""
-    count, legend = len(names), alt.Legend(columns=legend_columns(names))
-
-    def scale(kinds: Any) -> alt.Scale:
-        return alt.Scale(domain=names, range=[kinds[i % len(kinds)] for i in range(count)])
-
-    return {
-        "color": alt.Color("series:N", scale=scale([ink(s) for s in SERIES]), legend=legend),
-        "shape": alt.Shape("series:N", scale=scale(SHAPES), legend=legend),
-        "strokeDash": alt.StrokeDash("series:N", scale=scale(DASHES), legend=legend),
-    }
-
-
-def legend_columns(names: list[str]) -> int:
-    """How many names stand side by side above a chart; 0: all of them."""
-    widths = [len(name) + SYMBOL for name in names]
-    return 0 if sum(widths) <= LEGEND_LETTERS else max(1, LEGEND_LETTERS // max(widths))
-
-
-def lines(rows: list[dict[str, Any]], names: list[str], y: alt.Y) -> alt.LayerChart:
-    """One line with points for each of some columns of `rows`, over layers; y: of the field `value`."""
-    look = in_series(names)
-    folded = (
-        data(rows).transform_fold([*names], as_=["series", "value"]).encode(x=layer_axis(), y=y, color=look["color"])
-    )
-    drawn = folded.mark_line(aria=False, strokeWidth=1.6).encode(strokeDash=look["strokeDash"])
-    points = folded.mark_point(filled=True, size=26, opacity=1).encode(shape=look["shape"])
-    return alt.LayerChart(layer=[drawn, points])
-
-
-def chosen_rule(layer: int) -> alt.LayerChart:
-    """A dotted line at the chosen layer."""
-    at = data([{LAYER: layer}]).encode(x=layer_axis())
-    words = at.mark_text(text=f"chosen: {layer}", align="left", dx=4, dy=-6, aria=False)
-    rule = at.mark_rule(strokeDash=[1, 3], color=ink("ink"), aria=False)
-    return alt.LayerChart(layer=[rule, words.encode(y=alt.value("height"))])
 
 
 def separation(facts: DirectionFacts) -> AnyChart:
@@ -143,41 +101,6 @@ def cosine_map(facts: DirectionFacts) -> AnyChart:
     )
 
 
-def signed_map(
-    rows: list[dict[str, Any]], x: alt.X, y: alt.Y, fields: tuple[str, str, str], largest: float, *, marked: bool = True
-) -> AnyChart:
-    """A heat map whose opacity is the size; cells below zero have another colour and, with `marked`, a minus sign.
-
-    fields: of x, y and the value; largest: the size of full opacity.
-    """
-    across, down, field = fields
-    words = f"'{across} ' + datum['{across}'] + ', {down} ' + datum['{down}'] + ': ' + format(datum['{field}'], '.3~g')"
-    signs = alt.Scale(domain=["positive", "negative (–)"], range=[ink("accent"), ink("second")])
-    sizes = alt.Legend(
-        values=[largest / 4, largest / 2, largest],
-        format=".2~g",
-        labelExpr="'±' + datum.label",
-        symbolFillColor=ink("ink"),
-    )
-    cells = data(rows).encode(x=x, y=y)
-    filled = cells.transform_calculate(
-        size=f"abs(datum['{field}'])", sign=f"datum['{field}'] < 0 ? 'negative (–)' : 'positive'", words=words
-    )
-    filled = filled.mark_rect().encode(
-        color=alt.Color("sign:N", scale=signs),
-        opacity=alt.Opacity(
-            "size:Q", scale=alt.Scale(domain=[0, largest], range=[0.03, 1]), legend=sizes if marked else None
-        ),
-        description=alt.Description("words:N"),
-    )
-    if not marked:
-        return alt.LayerChart(layer=[filled])
-    minus = cells.transform_filter(f"datum['{field}'] < 0").mark_point(
-        shape="stroke", size=24, color=ink("ink"), strokeWidth=1, opacity=1, aria=False
-    )
-    return alt.LayerChart(layer=[filled, minus])
-
-
 def writers(facts: DirectionFacts) -> AnyChart:
     """Shares of the separation at the chosen layer by the part of the model that wrote them."""
     rows: list[dict[str, Any]] = [{LAYER: w.layer, "part": w.part, "share": w.share} for w in facts.writers]
@@ -205,12 +128,6 @@ def writers(facts: DirectionFacts) -> AnyChart:
     )
 
 
-def zero_rule(horizontal: bool = True) -> alt.Chart:
-    """The line of zero."""
-    rule: alt.Chart = data([{}]).mark_rule(color=ink("line"), aria=False)
-    return rule.encode(y=alt.datum(0)) if horizontal else rule.encode(x=alt.datum(0))
-
-
 def projections(facts: DirectionFacts) -> AnyChart:
     """A histogram for each held-out set, one above the other on the same scale."""
     sets = [s for s in facts.projected if s.values]
@@ -218,12 +135,12 @@ def projections(facts: DirectionFacts) -> AnyChart:
     low, high = min(values), max(values)
     step = (high - low) / BINS or 1.0
     names = labels([s.name for s in sets])[::-1]  # the first set on top
-    rows: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     for place, found in enumerate(reversed(sets)):
         counts = [0] * BINS
         for value in found.values:
             counts[min(BINS - 1, floor((value - low) / step))] += 1
-        rows += [
+        drawn += [
             {
                 "set": names[place],
                 "from": low + i * step,
@@ -240,9 +157,11 @@ def projections(facts: DirectionFacts) -> AnyChart:
         "base:Q",
         title=None,
         scale=alt.Scale(domain=[0, len(names)], nice=False),
-        axis=alt.Axis(values=list(range(len(names))), labelExpr=lookup, labelLimit=130, labelBaseline="bottom"),
+        axis=alt.Axis(values=list(range(len(names))), labelExpr=lookup, labelLimit=170, labelBaseline="bottom"),
     )
-    bars = data(rows).mark_bar(binSpacing=1).encode(
+    words = "datum.set + ': ' + datum.prompts + ' from ' + format(datum.from, '.2f') + ' to ' + format(datum.to, '.2f')"
+    bars = data(drawn).transform_calculate(words=words).mark_bar(binSpacing=1).encode(
+        description=alt.Description("words:N"),
         x=alt.X("from:Q", bin="binned", title="projection (0: mean of normal prompts, 1: their spread)"),
         x2="to:Q",
         y=y,
@@ -255,7 +174,7 @@ def projections(facts: DirectionFacts) -> AnyChart:
     )
     return finished(
         bars,
-        rows,
+        [{key: row[key] for key in ("set", "from", "to", "prompts")} for row in drawn],
         "Held-out prompts on the direction: the less the sets overlap, the better",
         f"Histograms of the projections of held-out prompts. Means: {means}.",
         height=70 + 60 * len(names),
@@ -300,7 +219,7 @@ def likenesses(facts: Likenesses) -> AnyChart:
         }
         for name, n in zip(labels([n.name for n in ordered]), ordered, strict=True)
     ]
-    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=150))
+    y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=170))
     kinds = ["domain", "axis"]
     band = data([{"low": -facts.chance, "high": facts.chance}]).mark_rect(color=ink("muted"), opacity=0.16, aria=False)
     x = alt.X("cosine:Q", title="cosine; diamonds: coefficient in the joint decomposition")
@@ -310,7 +229,7 @@ def likenesses(facts: Likenesses) -> AnyChart:
         fill=alt.Fill("kind:N", scale=alt.Scale(domain=kinds, range=[ink("accent"), "transparent"])),
         stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=kinds, range=[ink("accent"), ink("third")])),
     )  # fmt: skip
-    joint = data(rows).mark_point(shape="diamond", size=46, color=ink("ink"), opacity=1, strokeWidth=1.4)
+    joint = data(rows).mark_point(**DIAMOND)
     joint = joint.encode(x=alt.X("coefficient:Q"), y=y)
     return finished(
         band.encode(x=alt.X("low:Q"), x2="high:Q") + bars + joint + zero_rule(horizontal=False),

@@ -39,6 +39,7 @@ WIDTH, HEIGHT = 420, 230
 TITLE_LETTERS = 56  # a line of a title in a picture
 # Text is measured here and drawn by a browser elsewhere: fonts of the same widths on every system.
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
+INHERITED = ("fill", "stroke", "stroke-width", "font-size", "font-weight", "text-anchor")
 FRAMES = ("background", "foreground")  # of every group, and never seen here
 SCALE = 2  # pixels of a picture per unit of a chart
 
@@ -104,7 +105,8 @@ def finished(
 ) -> AnyChart:
     """A chart with its title, the sentence read out in its place, and its size.
 
-    rows: what it was drawn from, kept for its table; pivot: (row, column, value) names of fields: the table has a row and a column for each of their values.
+    rows: what it was drawn from, kept for its table; pivot: (row, column, value) names of fields: the table has a row and a
+    column for each of their values.
     """
     return chart.properties(
         title=title,
@@ -124,11 +126,13 @@ def chart_svg(chart: AnyChart, name: str) -> str:
     spec.pop("title")
     root = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
     for group in list(root.iter()):
-        for frame in [e for e in group if e.get("class") in FRAMES]:
-            group.remove(frame)
+        for unseen in [e for e in group if e.get("class") in FRAMES or e.get("opacity") == "0"]:
+            group.remove(unseen)
     ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
     for element in root.iter():
         _simplify(element, {old: f"{name}-{i}" for i, old in enumerate(ids)})
+    for group in root.iter("g"):
+        _share(group)
     view = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib.update({"viewBox": view, "role": "img", "aria-label": str(spec["description"])})
@@ -210,10 +214,23 @@ def _simplify(element: ElementTree.Element, ids: dict[str, str]) -> None:
             element.set(key, ids[value])
         elif value.startswith("url(#"):
             element.set(key, f"url(#{ids[value[5:-1]]})")
-        elif key in ("d", "transform", "x2", "y2", "width", "height"):
+        elif key in ("d", "transform", "x2", "y2", "width", "height", "opacity"):
             element.set(key, _shortened(value))
     if element.get("opacity") == "1":
         del element.attrib["opacity"]
+    if "stroke" not in element.attrib:
+        element.attrib.pop("stroke-width", None)
+
+
+def _share(group: ElementTree.Element) -> None:
+    """Moves what all children of a group have in common, and inherit, to the group: maps have hundreds of cells."""
+    children = list(group)
+    for key in INHERITED:
+        values = {child.get(key) for child in children}
+        if len(children) > 1 and len(values) == 1 and None not in values:
+            group.set(key, str(values.pop()))
+            for child in children:
+                del child.attrib[key]
 
 
 def _shortened(numbers: str) -> str:

@@ -7,7 +7,7 @@ import altair as alt
 
 from burnish.evaluation.effect import Effect
 from burnish.evaluation.tables import KINDS
-from burnish.explaining.charts import LAYER, data, in_series, layer_axis, signed_map, zero_rule
+from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, signed_map, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
 from burnish.explaining.facts import Attribution, Explanation
 from burnish.explaining.text import label, labels, number
@@ -32,11 +32,13 @@ def gains(facts: Explanation) -> AnyChart:
     realised = data(rows).transform_filter("isValid(datum.realised)").mark_tick(
         thickness=1.5, color=ink("ink"), orient="horizontal", width=11
     ).encode(x=x, y=alt.Y("realised:Q"))  # fmt: skip
+    stored = any(g.realised is not None for g in facts.gains)
+    ticks = " (ticks: what the stored weights do)" if stored else ""
     largest = max(facts.gains, key=lambda g: abs(g.asked))
     return finished(
         zero_rule() + asked + realised,
         rows,
-        "How much each layer strengthens each direction (ticks: what the stored weights do)",
+        f"How much each layer strengthens {'the direction' if len(names) == 1 else 'each direction'}{ticks}",
         f"Gains of {len(names)} direction(s); the largest, {number(largest.asked, signed=True)}, in layer {largest.layer}.",
         height=HEIGHT + 14 * len(names),
     )
@@ -51,7 +53,7 @@ def layer_parts(facts: Attribution) -> AnyChart:
         x=layer_axis("layer edited"), y=alt.Y("first order:Q", title="log likelihood (nats per token)")
     )  # fmt: skip
     measured = data(rows).transform_filter("isValid(datum.measured)").mark_point(
-        shape="diamond", size=44, color=ink("ink"), strokeWidth=1.4, opacity=1
+        **DIAMOND
     ).encode(x=layer_axis("layer edited"), y=alt.Y("measured:Q"))  # fmt: skip
     top = max(facts.layers, key=lambda p: abs(p.first_order))
     return finished(
@@ -99,7 +101,7 @@ def head_bars(facts: Attribution) -> AnyChart:
         x=alt.X("first order:Q", title="change of log likelihood (nats per token)", axis=alt.Axis(format=".4~f", tickCount=5)), y=y
     )  # fmt: skip
     measured = data(rows).transform_filter("isValid(datum.measured)").mark_point(
-        shape="diamond", size=44, color=ink("ink"), strokeWidth=1.4, opacity=1
+        **DIAMOND
     ).encode(x=alt.X("measured:Q"), y=y)  # fmt: skip
     return finished(
         bars + measured + zero_rule(horizontal=False),

@@ -13,7 +13,7 @@ from burnish.evaluation.tables import KINDS, word_of
 from burnish.explaining.facts import DirectionFacts, Explanation, LayerQuality
 from burnish.explaining.text import label, number, percent
 from burnish.maths.intervals import Interval
-from burnish.tuning.objective import SLACK
+from burnish.tuning.objective import P95_RATIO, SLACK
 
 CARRIED = 0.5  # of the squared length in four coordinates: above, the direction may measure size, not content
 FEW = 20  # prompts or pairs below which intervals are wide and their edges unsteady
@@ -247,10 +247,8 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     if cost is not None and not cost.within:
         against.append(f"the damage of {cost.kl:.4f} nats per token is beyond {cost.budget:g}")
     against += [f"on {name}: {_in_words(e)}" for name, e in effects if word_of(e) != "gain"]
-    if facts.tuned is not None and facts.tuned["frontier"] and not against:
-        at_one = next(p for p in facts.tuned["frontier"] if p["multiple"] == 1)
-        if not at_one["ships"]:
-            against.append("at the chosen gains a bound of tuning does not hold on the report half")
+    if facts.tuned is not None and not against:
+        against = _broken_bounds(facts.tuned)
     if against:
         return False, f"Does not ship: {'; '.join(against)}."
     missing = [name for name, seen in (("the effect", effects), ("the damage", cost)) if not seen]
@@ -260,6 +258,25 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     limit = "the budget" if cost.budgeted else "the bound of visible change"
     within = f"within {limit}" if cost.kl <= cost.budget else f"within {percent(SLACK - 1)} of {limit}"
     return True, f"Ships: an effect above random on every kind of pairs, no falling likelihood, and damage {within}."
+
+
+def _broken_bounds(tuned: dict[str, Any]) -> list[str]:
+    """Why the chosen gains do not ship on tuning's report half."""
+    options, at_one = tuned["options"], next((p for p in tuned["frontier"] if p["multiple"] == 1), None)
+    if at_one is None or at_one["ships"]:
+        return []
+    bounds = (
+        ("the mean damage", at_one["kl"], options["budget"]),
+        ("the 95th percentile of the damage", at_one["kl_p95"], P95_RATIO * options["budget"]),
+        ("the movement of the speciality's own prompts", at_one["special_kl"], options["movement"]),
+    )
+    broken = [f"{what} of {value:.4f} is beyond {bound:g}" for what, value, bound in bounds if value > bound * SLACK]
+    for (name, kind, weight, *_), change in zip(tuned["aims"], at_one["likelihood"], strict=True):
+        if weight > 0 and change < 0:
+            broken.append(f"the likelihood of {label(name, NAME)}, {KINDS[kind]}, fell by {number(-change)}")
+    if at_one["effect"] <= 0:
+        broken.append("the effect is not above zero")
+    return [f"{reason} on the report half" for reason in broken]
 
 
 def _caveats(facts: Explanation) -> list[str]:

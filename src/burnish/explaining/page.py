@@ -20,23 +20,23 @@ from burnish.maths.intervals import Interval
 
 # What stands in the place of a part that has no facts.
 MISSING = {
-    "prompts": "Where prompts lie on this direction is not shown, because its prompts were not at hand. Pass --domain NAME, or "
-    "--enhance FILE and --normal FILE.",
-    "writers": "Which parts of the model write this direction is not shown, because its prompts were not at hand. Pass --domain "
-    "NAME, or --enhance FILE and --normal FILE.",
+    "prompts": "Where prompts lie on this direction is not shown, because its prompts were not at hand. Pass `--domain NAME`, or "
+    "`--enhance FILE` and `--normal FILE`.",
+    "writers": "Which parts of the model write this direction is not shown, because its prompts were not at hand. Pass "
+    "`--domain NAME`, or `--enhance FILE` and `--normal FILE`.",
     "tokens": "The direction was not read as tokens.",
-    "likenesses": "This direction was not compared with packaged domains and style axes. Leave out --skip-likenesses to compare it.",
-    "corpus": "No texts of yours were searched. Pass --corpus FILE to see which of its texts and tokens project most and least.",
+    "likenesses": "This direction was not compared with packaged domains and style axes. Leave out `--skip-likenesses` to compare it.",
+    "corpus": "No texts of yours were searched. Pass `--corpus FILE` to see which of its texts and tokens project most and least.",
     "gains": "Every gain is zero: no layer is edited.",
-    "attribution": "Which layers and heads carry the effect was not measured. Pass --domain NAME: it brings the good answers that "
+    "attribution": "Which layers and heads carry the effect was not measured. Pass `--domain NAME`: it brings the good answers that "
     "the effect is measured on.",
-    "answers": "No answers were generated. Pass --answers 4 to see answers of base and enhanced token by token.",
-    "effect": "The effect on good answers was not measured. Pass --numbers with the evaluation.json of `burnish evaluate` or the "
+    "answers": "No answers were generated. Pass `--answers 4` to see answers of base and enhanced token by token.",
+    "effect": "The effect on good answers was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
-    "statistics": "Generated answers were not counted. Pass --numbers with the evaluation.json of `burnish evaluate`.",
-    "frontier": "Other strengths were not tried. Pass --numbers with the tuning.json of `burnish tune`, which measures effect and "
+    "statistics": "Generated answers were not counted. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
+    "frontier": "Other strengths were not tried. Pass `--numbers` with the tuning.json of `burnish tune`, which measures effect and "
     "damage at multiples of the chosen gains.",
-    "damage": "What the edit disturbs was not measured. Pass --numbers with the evaluation.json of `burnish evaluate` or the "
+    "damage": "What the edit disturbs was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
 }
 

@@ -25,9 +25,12 @@ def visible(text: str, longest: int = LONGEST, *, returns: bool = False) -> str:
 
 
 def label(text: str, longest: int = 28) -> str:
-    """A short name for an axis or a legend, on one line."""
+    """A short name for an axis or a legend, on one line. A long one loses its middle: names that differ often do so at the end."""
     shown = visible(" ".join(text.split()), len(text))
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    if len(shown) <= longest:
+        return shown
+    end = (longest - 1) // 2
+    return f"{shown[: longest - 1 - end]}…{shown[-end:]}"
 
 
 def labels(texts: list[str], longest: int = 28) -> list[str]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from burnish.explaining import charts, effect_charts
+from burnish.explaining import chart_parts, charts, effect_charts
 from burnish.explaining.drawing import (
     PALETTE,
     AnyChart,
@@ -45,7 +45,7 @@ DRAWN: dict[str, AnyChart] = {
     "statistics": effect_charts.statistics(FULL.evaluation),
     "interference": effect_charts.interference(FULL.tuned),
 }
-HOSTILE = "a.b[0]'\"\\<script>\x00\u202e\ud800 {{x}} " + "y" * 100_000
+HOSTILE = "<b>a.b[0]'\"\\\x00\u202e\ud800 {{x}} " + "y" * 100_000
 every = pytest.mark.parametrize("name", list(DRAWN))
 
 
@@ -127,7 +127,7 @@ def test_a_picture_has_real_colours_for_light_and_for_dark(monkeypatch: pytest.M
 
 def test_ids_carry_the_charts_name_and_are_counted_from_zero() -> None:
     rows: list[dict[str, Any]] = [{"x": 1.0, "y": 2.0}]
-    clipped = charts.data(rows).mark_line(clip=True, color=ink("accent")).encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
+    clipped = chart_parts.data(rows).mark_line(clip=True, color=ink("accent")).encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
     chart = finished(clipped, rows, "A chart with a clip path", "One point.")
     first, second, again = (chart_svg(chart, name) for name in ("one", "two", "one"))
     assert re.findall(r' id="([^"]+)"', first) == re.findall(r"url\(#([^)]+)\)", first) == ["one-0"]
@@ -150,7 +150,15 @@ def test_cosine_map_table_is_a_square_and_a_deep_model_is_thinned() -> None:
     assert (len(table.rows), len(table.headers)) == (LAYERS, LAYERS + 1)
     assert table.rows[20][11] == f"{FIRST.cosine_map[20][10]:.3f}"
     deep = direction("deep", "deep", 1, cosine_map=tuple((0.5,) * 100 for _ in range(100)))
-    assert len(chart_table(charts.cosine_map(deep)).rows) <= charts.LAYERS_DRAWN
+    chart = charts.cosine_map(deep)
+    assert len(chart_table(chart).rows) <= charts.LAYERS_DRAWN
+    assert len(chart_svg(chart, "deep")) < 100_000
+
+
+def test_what_all_marks_of_a_group_share_is_written_once(svg: Callable[[str], ElementTree.Element]) -> None:
+    marks = next(e for e in svg("distance").iter("g") if "mark-symbol" in e.get("class", ""))
+    assert marks.get("fill") == ink("accent")
+    assert len(list(marks)) == LAYERS and not any("fill" in mark.attrib for mark in marks)
 
 
 def test_histogram_counts_every_prompt_once() -> None:
@@ -165,16 +173,16 @@ def test_equal_projections_and_empty_sets_are_drawn() -> None:
 
 
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour() -> None:
-    look = charts.in_series(list("abcdef"))
+    look = chart_parts.in_series(list("abcdef"))
     for channel in look.values():
         values = channel.to_dict()["scale"]["range"]
         assert len({str(v) for v in values}) == len(values) == 6
 
 
 def test_a_long_legend_is_broken_into_columns() -> None:
-    assert charts.legend_columns(["a", "b"]) == 0
-    assert charts.legend_columns(["a" * 28, "b" * 28, "c" * 20]) == 1
-    assert charts.legend_columns(["a" * 20] * 3) == 2
+    assert chart_parts.legend_columns(["a", "b"]) == 0
+    assert chart_parts.legend_columns(["a" * 28, "b" * 28, "c" * 20]) == 1
+    assert chart_parts.legend_columns(["a" * 20] * 3) == 2
 
 
 def test_a_map_of_heads_is_drawn_only_when_every_head_has_a_part() -> None:
@@ -199,7 +207,7 @@ def test_hostile_names_are_drawn_as_text() -> None:
         effect_charts.frontier(tuned(aims=aims)),
     ):
         drawn = chart_svg(chart, "hostile")
-        assert "<script" not in drawn and "&lt;script&gt;" in drawn
+        assert "<b>" not in drawn and "&lt;b&gt;" in drawn
         assert len(drawn) < 60_000
         drawn.encode("utf-8")
 

@@ -155,10 +155,20 @@ def test_zero_gains_do_not_ship() -> None:
     assert gist(minimal(gains=())).ships is False
 
 
-def test_a_bound_broken_on_the_report_half_does_not_ship() -> None:
-    points = [{**p, "ships": False} for p in tuned()["frontier"]]
-    found = gist(full(evaluation=None, tuned=tuned(frontier=points)))
-    assert found.ships is False and "does not hold on the report half" in found.verdict
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"kl": 0.02}, "the mean damage of 0.0200 is beyond 0.01 on the report half"),
+        ({"kl_p95": 0.2}, "the 95th percentile of the damage of 0.2000 is beyond 0.1"),
+        ({"special_kl": 0.2}, "the movement of the speciality's own prompts of 0.2000 is beyond 0.1"),
+        ({"likelihood": [-0.01, 0.1]}, "the likelihood of creative-writing, reference answers, fell by 0.0100"),
+        ({"effect": -0.1}, "the effect is not above zero"),
+    ],
+)
+def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
+    points = [{**p, "ships": False, **broken} for p in tuned()["frontier"]]
+    found = gist(full(tuned=tuned(frontier=points), evaluation=None))
+    assert found.ships is False and words in found.verdict
 
 
 def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> None:
