@@ -121,41 +121,39 @@ def published(model: Any, specialities: list[Any]) -> Any:
 
 def write(command: str, known: dict[str, Any]) -> None:
     """After every speciality, so that an interrupted run leaves what it measured."""
+    from burnish.tuning.tables import interference_rows
+
     RESULTS.mkdir(exist_ok=True)
     intro = (
         f"Made by `{command}`. Report half: answers that were not used for choosing; nats per token with 95 % intervals. Both methods "
         "are measured above the same random directions at the same damage on the tuning half."
     )
     rows = "\n".join([HEAD, *(row for text, numbers in known.items() for row in table_rows(text, numbers))])
-    tables = [interference_rows(text, n["interference"]) for text, n in known.items() if "interference" in n]
+    tables = []
+    for text, numbers in known.items():
+        if "interference" in numbers:
+            said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
+            tables += [said, "\n".join(interference_rows(numbers["interference"]))]
     (RESULTS / "tuning.md").write_text("\n\n".join([intro, rows, *tables]) + "\n", encoding="utf-8")
     stored = {"command": command, "tuned": known}
     (RESULTS / "tuning.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
 
 
 def table_rows(text: str, numbers: dict[str, Any]) -> list[str]:
+    from burnish.maths.intervals import Interval
+
     damage = f"{numbers['kl']['tuned']:.4f}, {numbers['kl']['published']:.4f}"
     beats = "yes" if numbers["beats_null"] else "no: left alone"
     return [
         f"| {text} | {damage} | {aim} | "
         + " | ".join(
-            short(both[method][figure]) for method in ("tuned", "published") for figure in ("above", "likelihood")
+            Interval(**both[method][figure]).short
+            for method in ("tuned", "published")
+            for figure in ("above", "likelihood")
         )
         + f" | {beats} |"
         for aim, both in numbers["aims"].items()
     ]
-
-
-def interference_rows(text: str, table: dict[str, dict[str, float]]) -> str:
-    names = list(next(iter(table.values())))
-    head = ["| gains of | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    lines = [f"| {name} | " + " | ".join(f"{v:+.4f}" for v in row.values()) + " |" for name, row in table.items()]
-    said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
-    return said + "\n\n" + "\n".join(head + lines)
-
-
-def short(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from burnish.checking import check
     from burnish.evaluation.comparison import compare
     from burnish.evaluation.evaluating import evaluate
+    from burnish.explaining.explaining import explain
+    from burnish.explaining.page import render_page
     from burnish.finding import find_direction
     from burnish.mix import Mix
     from burnish.model.model import Model, load
-    from burnish.options import EvaluateOptions, FindOptions, ModelOptions, TuneOptions
+    from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TuneOptions
     from burnish.pipeline import export
     from burnish.pipeline import verify_folders as verify
     from burnish.prompts import read_prompts
@@ -28,6 +30,7 @@ __all__ = [
     "Direction",
     "Enhancement",
     "EvaluateOptions",
+    "ExplainOptions",
     "FindOptions",
     "Mix",
     "Model",
@@ -36,6 +39,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "find_direction",
     "load",
@@ -44,6 +48,7 @@ __all__ = [
     "load_protect",
     "read_lora",
     "read_prompts",
+    "render_page",
     "tune",
     "verify",
 ]
@@ -52,6 +57,7 @@ _HOMES = {
     "Direction": "artifacts.direction",
     "Enhancement": "artifacts.direction",
     "EvaluateOptions": "options",
+    "ExplainOptions": "options",
     "FindOptions": "options",
     "Mix": "mix",
     "Model": "model.model",
@@ -60,6 +66,7 @@ _HOMES = {
     "check": "checking",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluating",
+    "explain": "explaining.explaining",
     "export": "pipeline",
     "find_direction": "finding",
     "load": "model.model",
@@ -68,6 +75,7 @@ _HOMES = {
     "load_protect": "prompts.domains",
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
+    "render_page": "explaining.page",
     "tune": "tuning.tuning",
     "verify": "pipeline",
 }

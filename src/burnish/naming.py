@@ -3,11 +3,9 @@
 They describe other directions ("0.4 like creative writing, 0.2 more formal") and are what a person's mix is made of.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 
-from burnish.artifacts.cache import cache_root
+from burnish.artifacts.cache import cache_file
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError
 from burnish.finding import Progress, find_direction
@@ -59,8 +57,7 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
         "protect": spared.hash if spared else None,
         "options": str(options),
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-    path = cache_root() / "directions" / f"{name}-{digest[:32]}.safetensors"
+    path = cache_file("directions", identity, ".safetensors")
     if path.exists():
         try:
             return Direction.load(path)

@@ -94,3 +94,29 @@ def test_numbers_that_are_none_are_refused(tiny_folder: Folders, plan: Path, cal
         "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
     )
     assert code == 2 and "cannot be read as JSON" in err
+
+
+def test_a_folders_own_check_and_realised_gains_are_on_the_page_unless_taken_at_another_strength(
+    tiny_folder: Folders, call: Call, tmp_path: Path
+) -> None:
+    model, out, page = tiny_folder("llama"), tmp_path / "model", tmp_path / "page.html"
+    assert call("enhance", model, "--domain", "education", "-o", out, "--check-prompts", 2, "--force")[0] == 0
+    _, facts, _ = call("explain", model, "--with", out, "-o", page, *SMALL, "--json")
+    assert facts["check"]["prompts"] == 2
+    assert all(g["realised"] == pytest.approx(g["asked"], rel=0.01) for g in facts["gains"])
+    _, facts, _ = call(
+        "explain", model, "--with", out, "--enhancement-factor", 0.5, "-o", page, "--overwrite", *SMALL, "--json"
+    )
+    assert facts["check"] is None
+    assert all(g["realised"] is None for g in facts["gains"])
+
+
+def test_another_models_enhancement_is_refused_before_weights_are_loaded(
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("burnish.model.model.load_model", never)
+    code, _, err = call("explain", tiny_folder("gpt2"), "--with", plan, "-o", tmp_path / "page.html", *SMALL)
+    assert (code == 3 and "Find a direction on this model" in err) or "find a direction on this one" in err

@@ -107,10 +107,10 @@ def test_chosen_gains_keep_the_budget_on_every_everyday_prompt(tiny_model: Model
     model = tiny_model("llama")
     plan = random_enhancement(model, 0.5)
     given = material(model, plan, effect=True)
-    options = replace(SMALL, budget=0.5 * float(damage_on(model, given.everyday[0], plan).mean()))
+    options = replace(SMALL, budget=0.5 * float(damage_on(model, given.everyday[0], [plan]).mean()))
     point = measure(model, given, [Candidate("p", plan)])[0]
     settled = settle(model, Tried(plan, point), given, options)
-    kept = float(damage_on(model, given.everyday[0], settled.enhancement).mean())
+    kept = float(damage_on(model, given.everyday[0], [settled.enhancement]).mean())
     assert 0.9 * options.budget < kept <= options.budget
     assert settled.point.kl == pytest.approx(
         damage_of(model, given, [Candidate("p", settled.enhancement)])[0].kl, rel=1e-3

@@ -17,13 +17,18 @@ def cache_root() -> Path:
     return Path(os.environ.get("BURNISH_CACHE") or platformdirs.user_cache_dir("burnish"))
 
 
+def cache_file(kind: str, identity: dict[str, Any], ending: str) -> Path:
+    """Where the result of an `identity` (model, prompts, options, versions) is kept."""
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return cache_root() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}{ending}"
+
+
 def cached(kind: str, identity: dict[str, Any], make: Callable[[], Any]) -> Any:
     """The stored result of the same `identity` (model, prompts, options, versions), else that of `make`, now stored.
 
     A damaged file is made again. Results are whatever JSON holds.
     """
-    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
-    path = cache_root() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    path = cache_file(kind, identity, ".json")
     if path.exists():
         try:
             return json.loads(path.read_text(encoding="utf-8"))["result"]

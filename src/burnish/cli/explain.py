@@ -1,6 +1,7 @@
 """`burnish explain`: what a direction is and what an edit does, as one page that opens without network."""
 
 import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,12 +40,11 @@ def explain(
 ) -> None:
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
-    from burnish.explaining.explaining import as_dict
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.gist import gist
     from burnish.explaining.page import render_page
     from burnish.model.model import load
-    from burnish.pipeline import read_enhancement
+    from burnish.pipeline import open_plan, read_enhancement
     from burnish.prompts import read_prompts
 
     if enhancement is None:
@@ -55,7 +55,10 @@ def explain(
     plan = read_enhancement(enhancement, enhancement_factor, layers)
     specialities = _specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
     texts = read_prompts(corpus) if corpus else None
-    measured = read_numbers(enhancement, numbers)
+    measured = read_numbers(enhancement, numbers, scaled=enhancement_factor is not None)
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+        stored = open_plan(model, loading, again=True, enhancement=plan)
+    plan.require(stored.checkpoint.fingerprint, stored.anatomy.layers, stored.anatomy.hidden_size)
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
     with console.progress() as progress:
@@ -66,7 +69,7 @@ def explain(
     with written(out, overwrite=overwrite) as partial:
         partial.write_text(page, encoding="utf-8")
     if json:
-        console.as_json({"out": str(out), **as_dict(facts)})
+        console.as_json({"out": str(out), **asdict(facts)})
     else:
         found = gist(facts)
         console.data(found.verdict)
@@ -87,26 +90,42 @@ def _specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
     return read_specialities(prompts, aim, seed)
 
 
-def read_numbers(enhancement: Path, numbers: Path | None) -> dict[str, Any]:
-    """`tuned` and `evaluation` as `explain` takes them. Raises InputError for a file that holds neither."""
+def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> dict[str, Any]:
+    """What was measured before, as `explain` takes it: an output folder's own numbers, then those of a file.
+
+    scaled: the enhancement is taken at another strength, so that its folder's numbers are not its own. Raises InputError for a
+    file that holds neither an evaluation nor a tuning.
+    """
+    from burnish.artifacts.bake import MARK
     from burnish.pipeline import PLAN_FILE
 
-    own = [folder / "tuning.json" for folder in (enhancement, (enhancement / PLAN_FILE).parent)]
-    listed = [path for path in own if path.is_file()][:1] + ([numbers] if numbers else [])
     found: dict[str, Any] = {}
-    for path in listed:
-        try:
-            stored = json_module.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json_module.JSONDecodeError) as error:
+    if enhancement.is_dir() and not scaled:
+        if (enhancement / MARK).is_file():
+            mark = _json(enhancement / MARK)
+            found = {"check": mark.get("check"), "realised": mark.get("gains", ())}
+        for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
+            if path.is_file():
+                found["tuned"] = _json(path)
+    if numbers is not None:
+        stored = _json(numbers)
+        kind = "tuned" if "frontier" in stored else "evaluation"
+        found[kind] = stored if kind == "tuned" else stored.get("evaluation")
+        if not found[kind]:
             raise InputError(
-                f"{path} cannot be read as JSON: {error}. Pass the evaluation.json or tuning.json of an output folder."
-            ) from error
-        if "frontier" in stored:
-            found["tuned"] = stored
-        elif stored.get("evaluation"):
-            found["evaluation"] = stored["evaluation"]
-        else:
-            raise InputError(
-                f"{path} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of `burnish tune`."
+                f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
+                "`burnish tune`."
             )
     return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        stored = json_module.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json_module.JSONDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON: {error}. Pass the evaluation.json or tuning.json of an output folder."
+        ) from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path} is JSON, but no object. Pass the evaluation.json or tuning.json of an output folder.")
+    return stored

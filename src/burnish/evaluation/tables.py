@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from burnish.evaluation.comparison import Comparison
 from burnish.evaluation.effect import Effect
 from burnish.evaluation.evaluating import Evaluation
-from burnish.maths.intervals import Interval
 
 KINDS = {"references": "reference answers", "made": "self-made pairs", "user": "own pairs"}
 
@@ -74,9 +73,9 @@ def comparison_table(found: Comparison) -> str:
         cells = [row.method, "" if row.scale is None else f"{row.scale:.3g}", f"{row.kl.mean:.4f}"]
         for kind in kinds:
             effect = row.effects[kind]
-            cells += [_short(effect.above), _short(effect.likelihood), row.verdicts[kind]]
+            cells += [effect.above.short, effect.likelihood.short, row.verdicts[kind]]
         lines.append("| " + " | ".join(cells) + " |")
-    null = "; ".join(f"{KINDS[kind]} {_short(interval)}" for kind, interval in found.null.items())
+    null = "; ".join(f"{KINDS[kind]} {interval.short}" for kind, interval in found.null.items())
     shipping = [dose.scale for dose in found.doses if dose.ships]
     ships = f"{min(shipping):.2f} to {max(shipping):.2f}" if shipping else "none of the strengths tried"
     doses = [
@@ -118,7 +117,3 @@ def interference_table(table: dict[str, dict[str, Effect]]) -> str:
         cells = [f"{table[name][other].likelihood.mean:+.4f}" for other in names]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _short(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

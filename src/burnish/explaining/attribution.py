@@ -9,10 +9,9 @@ from burnish.evaluation.material import Answered, PairKind, answered_items
 from burnish.explaining.facts import Attribution, HeadPart, LayerPart
 from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, Item, Progress, score
 
 MEASURED = 5  # layers and heads whose part is measured alone
-LISTED = 24  # heads
 AIMS: dict[PairKind, str] = {
     "references": "log probability per token of reference answers",
     "made": "log probability per token of self-made good answers",
@@ -66,13 +65,15 @@ def attribute(
         layers=tuple(LayerPart(layer, float(by_layer[layer]), alone.get(layer)) for layer in edited),
         heads=tuple(
             HeadPart(layer, head, value, measured[number] if number < len(measured) else None)
-            for number, (layer, head, value) in enumerate(heads[:LISTED])
+            for number, (layer, head, value) in enumerate(heads)
         ),
         heads_left_out=_why_whole(edit.whole),
     )
 
 
-def _measured_heads(model: Model, items: list, edit: HeadEdit, heads: list[tuple[int, int, float]]) -> list[float]:  # type: ignore[type-arg]
+def _measured_heads(
+    model: Model, items: list[Item], edit: HeadEdit, heads: list[tuple[int, int, float]]
+) -> list[float]:
     base, _ = likelihood(model, items, edit, edit.shares())
     found = []
     for layer, head, _value in heads:

@@ -38,7 +38,7 @@ def separation(facts: DirectionFacts) -> AnyChart:
     y = alt.Y("value:Q", title="AUROC (0.5: chance, 1: perfect)", scale=scale)
     band = data(rows).mark_area(color=ink("second"), opacity=0.13, aria=False)
     band = band.encode(x=layer_axis(), y=alt.Y(f"{null}:Q", scale=scale), y2=alt.datum(0.5))
-    best = next(q for q in facts.quality if q.layer == facts.layer)
+    best = facts.at_chosen
     return finished(
         band + lines(rows, [mine, null], y) + chosen_rule(facts.layer),
         rows,
@@ -57,7 +57,7 @@ def distance(facts: DirectionFacts) -> AnyChart:
     drawn = base.mark_line(color=ink("accent"), strokeWidth=1.6, aria=False) + base.mark_point(
         filled=True, color=ink("accent"), size=26, opacity=1
     )
-    best = next(q for q in facts.quality if q.layer == facts.layer)
+    best = facts.at_chosen
     return finished(
         drawn + chosen_rule(facts.layer),
         rows,
@@ -74,7 +74,7 @@ def stability(facts: DirectionFacts) -> AnyChart:
     ]
     smallest = min(0.0, *(min(q.split_half_cosine, q.cosine_with_chosen) for q in facts.quality))
     y = alt.Y("value:Q", title="cosine", scale=alt.Scale(domain=[floor(smallest * 5) / 5, 1]))
-    best = next(q for q in facts.quality if q.layer == facts.layer)
+    best = facts.at_chosen
     return finished(
         lines(rows, [halves, chosen], y) + chosen_rule(facts.layer),
         rows,

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.material import Answered, PairKind, made_pairs, reference_pairs
@@ -20,9 +19,6 @@ from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_general
 from burnish.tuning.material import Speciality
 
-if TYPE_CHECKING:
-    from burnish.artifacts.bake import LayerGain
-
 
 def explain(
     model: Model,
@@ -30,6 +26,7 @@ def explain(
     *,
     specialities: Sequence[Speciality] | None = None,
     corpus: PromptSet | None = None,
+    realised: Sequence[dict[str, Any]] = (),
     check: dict[str, Any] | None = None,
     tuned: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
@@ -39,8 +36,8 @@ def explain(
     """Gathers the facts of an enhancement of `model`.
 
     specialities: whose prompts its directions were found on, by default the packaged domains they name; corpus: texts in which
-    the direction is looked for; check, tuned, evaluation: numbers measured before (`Check.as_dict`, `tuned_summary`,
-    `asdict(Evaluation)`). Raises WrongModelError for an enhancement of another model.
+    the direction is looked for; realised: `gains` of an output's `burnish.json`; check, tuned, evaluation: numbers measured before
+    (`Check.as_dict`, `tuned_summary`, `asdict(Evaluation)`). Raises WrongModelError for an enhancement of another model.
     """
     options = options or ExplainOptions()
     started = time.perf_counter()
@@ -71,7 +68,7 @@ def explain(
         dtype=str(model.network.dtype).removeprefix("torch."),
         title=" and ".join(dict.fromkeys(title_of(d.provenance.enhance) for d in enhancement.directions)),
         directions=directions,
-        gains=asked(enhancement),
+        gains=applied_gains(enhancement, realised),
         attribution=attribution,
         answers=shaded_answers(
             model,
@@ -93,22 +90,13 @@ def explain(
     )
 
 
-def asked(enhancement: Enhancement) -> tuple[AppliedGain, ...]:
-    """Every gain other than zero, with nothing stored yet."""
+def applied_gains(enhancement: Enhancement, realised: Sequence[dict[str, Any]] = ()) -> tuple[AppliedGain, ...]:
+    """Every gain other than zero, with what the stored weights make of it where that is known (`layer`, `realised`)."""
+    known = {(row["layer"], k): value for row in realised for k, value in enumerate(row["realised"])}
     places = enhancement.gains.nonzero().tolist()
-    return tuple(AppliedGain(layer, k, float(enhancement.gains[layer, k]), None) for layer, k in places)
-
-
-def with_realised(explanation: Explanation, gains: "Sequence[LayerGain]") -> Explanation:
-    """The same facts with what the stored weights realise."""
-    known = {(g.layer, k): value for g in gains for k, value in enumerate(g.realised)}
-    rows = tuple(replace(g, realised=known.get((g.layer, g.direction))) for g in explanation.gains)
-    return replace(explanation, gains=rows)
-
-
-def as_dict(explanation: Explanation) -> dict[str, Any]:
-    """For JSON."""
-    return asdict(explanation)
+    return tuple(
+        AppliedGain(layer, k, float(enhancement.gains[layer, k]), known.get((layer, k))) for layer, k in places
+    )
 
 
 def _notes(enhancement: Enhancement, sets: Sequence[Sets | None]) -> list[str]:
@@ -147,4 +135,4 @@ def _shown(specialities: Sequence[Speciality], language: str, count: int) -> lis
     """Held-out prompts of the speciality, and a general one last."""
     general = load_general(language).held_out.prompts
     own = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
-    return [*own, *general][:count] if len(own) >= count else [*own, *general[: count - len(own)]]
+    return [*own, *general][:count]

@@ -135,6 +135,10 @@ class DirectionFacts:
     likenesses: Likenesses | None
     corpus: Corpus | None
 
+    @property
+    def at_chosen(self) -> LayerQuality:
+        return self.quality[self.layer]
+
 
 @dataclass(frozen=True)
 class LayerPart:

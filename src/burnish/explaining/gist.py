@@ -10,7 +10,7 @@ from typing import Any
 from burnish.checking import FINE
 from burnish.evaluation.effect import Effect
 from burnish.evaluation.tables import KINDS, word_of
-from burnish.explaining.facts import DirectionFacts, Explanation, LayerQuality
+from burnish.explaining.facts import DirectionFacts, Explanation
 from burnish.explaining.text import label, number, percent
 from burnish.maths.intervals import Interval
 from burnish.tuning.objective import P95_RATIO, SLACK
@@ -104,15 +104,6 @@ def cost_of(facts: Explanation) -> Cost | None:
     return None
 
 
-def quality_at_chosen(direction: DirectionFacts) -> LayerQuality:
-    return next(q for q in direction.quality if q.layer == direction.layer)
-
-
-def interval_text(found: Interval) -> str:
-    """An effect in nats per token: +0.170 [+0.125, +0.217]."""
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-
-
 def damage_text(cost: Cost) -> str:
     """A damage in nats per token, with its interval where it has one: 0.0104 [0.0090, 0.0118]."""
     spread = "" if cost.interval is None else f" [{cost.interval.low:.4f}, {cost.interval.high:.4f}]"
@@ -159,7 +150,7 @@ def _sure(facts: Explanation) -> Card:
     effects = effects_of(facts)
     for name, e in effects:
         sentences.append(
-            f"Effect on {e.pairs} {name}: {interval_text(e.above)} nats per token above random directions of the same damage; "
+            f"Effect on {e.pairs} {name}: {e.above.short} nats per token above random directions of the same damage; "
             f"{_in_words(e)}."
         )
     if effects:
@@ -167,13 +158,13 @@ def _sure(facts: Explanation) -> Card:
         figure, unit = f"{e.above.mean:+.3f}", f"nats per token above random, {name}"
     else:
         sentences.append("The effect on answers was not measured. `burnish evaluate` measures it.")
-        figure, unit = f"{quality_at_chosen(facts.directions[0]).auroc:.3f}", "AUROC on held-out prompts"
+        figure, unit = f"{facts.directions[0].at_chosen.auroc:.3f}", "AUROC on held-out prompts"
     return Card("How sure that is", figure, unit, tuple(sentences))
 
 
 def _separations(facts: Explanation) -> list[str]:
     """One sentence a direction; one for all where they are many."""
-    best = [quality_at_chosen(d) for d in facts.directions]
+    best = [d.at_chosen for d in facts.directions]
     if len(best) > EACH:
         return [
             f"The directions separate their held-out prompts with AUROC {min(q.auroc for q in best):.3f} to "
@@ -282,7 +273,7 @@ def _broken_bounds(tuned: dict[str, Any]) -> list[str]:
 def _caveats(facts: Explanation) -> list[str]:
     found = []
     for name, d in _named(facts):
-        best = quality_at_chosen(d)
+        best = d.at_chosen
         if not d.found:
             found.append(
                 f"The direction {name} is not above its null: with shuffled labels a direction separates held-out prompts as well. "
@@ -310,9 +301,7 @@ def _caveats(facts: Explanation) -> list[str]:
                 f"{number(-e.likelihood.mean)} nats per token."
             )
         if word == "gain" and e.likelihood.mean < 0:
-            found.append(
-                f"On {name} the likelihood of good answers did not rise: {interval_text(e.likelihood)} nats per token."
-            )
+            found.append(f"On {name} the likelihood of good answers did not rise: {e.likelihood.short} nats per token.")
     few = [f"{e.pairs} {name}" for name, e in effects if e.pairs < FEW]
     if few:
         found.append(f"Small sample: the effect was measured on {' and '.join(few)}.")

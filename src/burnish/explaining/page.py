@@ -13,7 +13,7 @@ from burnish.evaluation.text_statistics import STATISTICS
 from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import PALETTE, AnyChart, Table, chart_svg, chart_table, chart_title
 from burnish.explaining.facts import DirectionFacts, Explanation, LayerTokens
-from burnish.explaining.gist import cost_of, damage_text, effects_of, gist, interval_text, quality_at_chosen
+from burnish.explaining.gist import cost_of, damage_text, effects_of, gist
 from burnish.explaining.shading import shading
 from burnish.explaining.text import number, percent, visible
 from burnish.maths.intervals import Interval
@@ -91,7 +91,6 @@ def render_page(facts: Explanation) -> str:
         palette=PALETTE,
         missing=MISSING,
         directions=[_direction(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
-        quality_at_chosen=quality_at_chosen,
         where=_where(facts),
         effects=[(name, effect, word_of(effect)) for name, effect in effects],
         cost=cost_of(facts),
@@ -169,4 +168,4 @@ def _digits(value: float, decimals: int = 2) -> str:
 
 
 def _interval(found: Interval | dict[str, Any]) -> str:
-    return interval_text(found if isinstance(found, Interval) else Interval(**found))
+    return (found if isinstance(found, Interval) else Interval(**found)).short

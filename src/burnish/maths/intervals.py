@@ -25,6 +25,11 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
+    @property
+    def short(self) -> str:
+        """With three decimals: enough for effects."""
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def interval(values: Tensor, *, seed: int = 0) -> Interval:
     """values: [n], one difference a prompt. Percentile bootstrap over prompts (Efron 1979); two-sided sign-flip test.

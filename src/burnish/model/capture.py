@@ -20,6 +20,7 @@ from burnish.model.model import Model
 from burnish.options import Site
 
 Progress = Callable[[int], None]
+Read = Site | Literal["embedding"]
 # Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
 CPU_TOKENS, GPU_TOKENS = 512, 8192
 BATCH_OVERHEAD = 20  # tokens that could be run in the time a further batch costs
@@ -35,7 +36,7 @@ class Tokens:
     last: int
 
 
-class _StopError(Exception):
+class ReachedError(Exception):
     """Raised inside a forward pass when nothing further is needed."""
 
 
@@ -64,7 +65,7 @@ def capture(
     sequences: Sequence[Tokens],
     consume: Callable[[list[int], Tensor], None],
     *,
-    site: Site | Literal["embedding"] = "residual",
+    site: Read = "residual",
     last_layer: int | None = None,
     tokens: int | None = None,
     progress: Progress | None = None,
@@ -72,8 +73,8 @@ def capture(
     """Runs every sequence once and hands over its states in batches.
 
     consume(rows, states): indices into `sequences`, and float32 states [rows, layers, hidden] (the mean over the kept
-    positions). site: what enters the first block for "embedding", which has one layer. last_layer: the pass stops after it. tokens: how many a batch holds, padding included; halved on
-    out-of-memory, and the batch is run again.
+    positions). site: "embedding" is what enters the first block and has one layer. last_layer: the pass stops after it.
+    tokens: how many a batch holds, padding included; halved on out-of-memory, and the batch is run again.
     """
     if not sequences:
         return
@@ -174,9 +175,7 @@ def decoder_of(model: Model) -> nn.Module:
 
 
 @torch.inference_mode()
-def _run(
-    model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Site | Literal["embedding"], layers: int
-) -> Tensor:
+def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Read, layers: int) -> Tensor:
     width = max(len(s.tokens) for s in batch) - prefix
     ids = torch.zeros(len(batch), width, dtype=torch.long)
     for row, sequence in enumerate(batch):
@@ -188,17 +187,15 @@ def _run(
     if cache is not None:
         arguments["past_key_values"] = cache
     states = torch.zeros(len(batch), layers, model.anatomy.hidden_size)
-    with _hooks(model, states, first, last, site, layers), suppress(_StopError):
+    with _hooks(model, states, first, last, site, layers), suppress(ReachedError):
         decoder_of(model)(**arguments)
     return states
 
 
 @contextmanager
-def _hooks(
-    model: Model, states: Tensor, first: Tensor, last: Tensor, site: Site | Literal["embedding"], layers: int
-) -> Iterator[None]:
+def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read, layers: int) -> Iterator[None]:
     stack = model.network.get_submodule(model.anatomy.stack)
-    stream = getattr(text_config(model.network.config), "altup_active_idx", None)
+    stream = stream_of(model)
     handles = []
     try:
         for index in range(layers):
@@ -221,18 +218,28 @@ def _hooks(
                 continue
             if stop:
                 handles.append(block.register_forward_hook(_stop))
-            for projection in model.anatomy.attention():
-                if projection.layer == index:
-                    module = model.network.get_submodule(projection.post_norm or projection.path)
-                    handles.append(module.register_forward_hook(_keep(states, index, first, last, stop=False)))
+            for module in attention_writes(model, index):
+                handles.append(module.register_forward_hook(_keep(states, index, first, last, stop=False)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
+def attention_writes(model: Model, layer: int) -> list[nn.Module]:
+    """The modules whose outputs are what the attention of a layer adds to the residual stream."""
+    own = [p for p in model.anatomy.attention() if p.layer == layer]
+    return [model.network.get_submodule(p.post_norm or p.path) for p in own]
+
+
+def stream_of(model: Model) -> int | None:
+    """The parallel residual stream that attention writes to, in the architectures that number theirs (see `one_stream`)."""
+    found: int | None = getattr(text_config(model.network.config), "altup_active_idx", None)
+    return found
+
+
 def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
-    raise _StopError
+    raise ReachedError
 
 
 def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
@@ -251,7 +258,7 @@ def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool
             kept = torch.einsum("bs,bsh->bh", weights, hidden.float())
         states[:, layer] += kept.float().cpu()
         if stop:
-            raise _StopError
+            raise ReachedError
 
     return hook
 

@@ -48,18 +48,30 @@ def layer_edits(
             yield projection, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer], scale)
 
 
-@torch.inference_mode()
 def norm_weight(norm: nn.Module, hidden_size: int) -> Tensor:
-    """The norm's effective weight [hidden], float64 on the CPU.
+    """The norm's effective weight [hidden], float64 on the CPU, without its bias.
 
-    A root-mean-square norm maps the all-ones vector to its weight, whether it stores the weight or the weight minus one.
+    Read from what it makes of alternating ones: their mean is zero and their mean square one, so that every norm maps them to its
+    weight (and bias), whether it stores the weight or the weight minus one, and whether it takes the mean out or not.
     """
+    signs = 1 - 2 * (torch.arange(hidden_size) % 2).double()
+    return (_normed(norm, signs) - _normed(norm, torch.zeros(hidden_size))) * signs
+
+
+def centres(norm: nn.Module, hidden_size: int) -> bool:
+    """Whether a norm takes the mean out (LayerNorm): it then makes nothing of a constant."""
+    change = _normed(norm, torch.ones(hidden_size)) - _normed(norm, torch.zeros(hidden_size))
+    return bool(change.abs().max() < 1e-3 * norm_weight(norm, hidden_size).abs().max())
+
+
+@torch.inference_mode()
+def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
+    """What a norm makes of a vector [hidden], float64 on the CPU."""
     parameter = next(norm.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     dtype = torch.float32 if parameter is None else parameter.dtype
-    ones = torch.ones(1, hidden_size, device=device, dtype=dtype)
-    weight: Tensor = norm(ones)
-    return weight[0].double().cpu().clone()
+    found: Tensor = norm(vector[None].to(device, dtype))
+    return found[0].double().cpu().clone()
 
 
 @torch.inference_mode()

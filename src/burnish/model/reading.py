@@ -6,12 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from burnish.model.capture import batches, decoder_of, one_stream
-from burnish.model.loading import text_config
+from burnish.anatomy import layout_of
+from burnish.model.capture import (
+    CPU_TOKENS,
+    GPU_TOKENS,
+    ReachedError,
+    attention_writes,
+    batches,
+    decoder_of,
+    one_stream,
+    stream_of,
+)
+from burnish.model.live import centres, norm_weight
 from burnish.model.model import Model
 from burnish.options import Site
-
-CPU_TOKENS, GPU_TOKENS = 512, 8192  # a batch, padding included
 
 
 @torch.inference_mode()
@@ -22,36 +30,42 @@ def vocabulary_weights(model: Model, vectors: Tensor) -> Tensor:
     The norm is taken as the linear map that it is once its scale is fixed (for a LayerNorm the mean goes first), and biases are
     left out: the "logit lens" (nostalgebraist, 2020) of a direction.
     """
-    norm = _final_norm(model)
+    norm, maps = after_blocks(model)
     rows = vectors.to(model.device, torch.float32)
     if norm is not None:
-        if isinstance(norm, nn.LayerNorm):
+        if centres(norm, rows.shape[-1]):
             rows = rows - rows.mean(-1, keepdim=True)
-        rows = rows * _scale(norm, rows.shape[-1]).to(rows)
-    head = model.network.get_output_embeddings()
-    dtype = model.network.dtype
-    weights = (head(rows.to(dtype)) - head(torch.zeros_like(rows[:1]).to(dtype))).float()
+        rows = rows * norm_weight(norm, rows.shape[-1]).to(rows)
+    read, nothing = (t.to(model.network.dtype) for t in (rows, torch.zeros_like(rows[:1])))
+    for linear in maps:
+        read, nothing = linear(read), linear(nothing)
+    weights = read.float() - nothing.float()
     weights = weights - weights.mean(-1, keepdim=True)
     scaled: Tensor = weights / weights.std(-1, keepdim=True).clamp_min(1e-30)
     return scaled.cpu()
 
 
-def _final_norm(model: Model) -> nn.Module | None:
-    """The norm after the last block: of the modules beside the stack of blocks, the last one that is a norm."""
-    inner = model.network.get_submodule(model.anatomy.stack.rpartition(".")[0])
-    found = [m for _, m in inner.named_children() if "norm" in type(m).__name__.lower()]
-    return found[-1] if found else None
+def after_blocks(model: Model) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The norm after the last block (of the modules beside the stack, the last norm as wide as the hidden state), and the linear
+    maps from there to the logits: the unembedding, behind a map to its own width where that is another (OPT-350M)."""
+    hidden = model.anatomy.hidden_size
+    beside = [m for _, m in model.network.get_submodule(model.anatomy.stack.rpartition(".")[0]).named_children()]
+    norms = [m for m in beside if "norm" in type(m).__name__.lower() and _width(m) in (None, hidden)]
+    head: nn.Module = model.network.get_output_embeddings()
+    shape = layout_of(head)
+    between = [m for m in beside if shape is not None and shape[2] != hidden and _maps(m, hidden, shape[2])]
+    return (norms[-1] if norms else None), [*between, head]
 
 
-def _scale(norm: nn.Module, hidden: int) -> Tensor:
-    """A norm's weight [hidden], whether it stores the weight or the weight minus one; ones where it has none."""
+def _width(norm: nn.Module) -> int | None:
+    """None for a norm without a weight."""
     weight = getattr(norm, "weight", None)
-    if isinstance(norm, nn.LayerNorm):
-        return torch.ones(hidden) if weight is None else weight.float()
-    dtype = torch.float32 if weight is None else weight.dtype
-    ones = torch.ones(1, hidden, dtype=dtype, device="cpu" if weight is None else weight.device)
-    scaled: Tensor = norm(ones)[0].float()
-    return scaled
+    return None if weight is None else int(weight.numel())
+
+
+def _maps(module: nn.Module, inputs: int, outputs: int) -> bool:
+    shape = layout_of(module)
+    return shape is not None and shape[1:] == (outputs, inputs)
 
 
 def token_projections(
@@ -80,10 +94,6 @@ def token_projections(
     return found
 
 
-class _Reached(Exception):  # noqa: N818
-    """Raised inside a forward pass when nothing further is needed."""
-
-
 @torch.inference_mode()
 def _states(model: Model, sequences: list[list[int]], layer: int, site: Site) -> Tensor:
     """[rows, tokens, hidden] at one layer; padding is on the right, where a causal model cannot see it."""
@@ -91,26 +101,22 @@ def _states(model: Model, sequences: list[list[int]], layer: int, site: Site) ->
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
     kept: list[Tensor] = []
-    stream = getattr(text_config(model.network.config), "altup_active_idx", None)
+    stream = stream_of(model)
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         kept.append(one_stream(hidden, stream).view(len(sequences), -1, hidden.shape[-1]))
 
     def stop(module: nn.Module, arguments: Any, output: Any) -> None:
-        raise _Reached
+        raise ReachedError
 
     block = model.network.get_submodule(model.anatomy.stack)[layer]
-    if site == "residual":
-        modules = [block]
-    else:
-        own = [p for p in model.anatomy.attention() if p.layer == layer]
-        modules = [model.network.get_submodule(p.post_norm or p.path) for p in own]
+    modules = [block] if site == "residual" else attention_writes(model, layer)
     handles = [module.register_forward_hook(keep) for module in modules]
     handles.append(block.register_forward_hook(stop))
     try:
         decoder_of(model)(input_ids=ids.to(model.device), use_cache=False)
-    except _Reached:
+    except ReachedError:
         pass
     finally:
         for handle in handles:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.capture import SHORTEST_PREFIX, batches, decoder_of, prefix_cache, shared_prefix
+from burnish.model.capture import SHORTEST_PREFIX, ReachedError, batches, decoder_of, prefix_cache, shared_prefix
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
@@ -188,24 +188,20 @@ def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int
     return [part.view(kinds, -1, part.shape[-1]) for part in parts]
 
 
-class _Reached(Exception):  # noqa: N818
-    """Raised inside a forward pass when nothing further is needed."""
-
-
 def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
     """The hidden states [rows, tokens, hidden] that enter block `first` of the base model."""
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, keywords: Any) -> None:
         kept.append(arguments[0] if arguments else keywords["hidden_states"])
-        raise _Reached
+        raise ReachedError
 
     cache.pick(torch.zeros(len(ids), dtype=torch.long))
     block = model.network.get_submodule(model.anatomy.stack)[first]
     handle = block.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         decoder_of(model)(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
-    except _Reached:
+    except ReachedError:
         pass
     finally:
         handle.remove()

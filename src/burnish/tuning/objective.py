@@ -95,10 +95,13 @@ def damage_of(
     return _measure(model, material, (), candidates, 0, progress)
 
 
-def damage_on(model: Model, rows: Sequence[Answered], plan: Enhancement, *, progress: Progress | None = None) -> Tensor:
-    """Mean KL per token of each prompt's answer, [rows], under one enhancement."""
-    scores = score(model, answered_items(model, rows), [Candidate("damage", plan)], progress=progress).candidates[0]
-    return torch.stack([s.kl.mean() for s in scores])
+def damage_on(
+    model: Model, rows: Sequence[Answered], plans: Sequence[Enhancement], *, progress: Progress | None = None
+) -> Tensor:
+    """Mean KL per token of each prompt's answer under some enhancements, [plans, rows]."""
+    candidates = [Candidate("damage", plan) for plan in plans]
+    scores = score(model, answered_items(model, rows), candidates, progress=progress).candidates
+    return torch.stack([torch.stack([s.kl.mean() for s in found]) for found in scores])
 
 
 def _measure(

@@ -32,7 +32,12 @@ def tuned_table(found: Tuned) -> str:
         ]
         lines += ["", *_frontier(found)]
     if found.interference is not None:
-        lines += ["", *_interference(found.interference)]
+        lines += [
+            "",
+            "Likelihood of the good answers under the gains of one speciality alone, and under all together:",
+            "",
+            *interference_rows(found.interference),
+        ]
     lines += [
         f"\nDirections {a.first} and {a.second} are alike (cosine {a.cosine:.2f}, effective rank {a.effective_rank:.1f}): "
         "their gains apart mean little. Join them with --merge 0.9."
@@ -81,11 +86,10 @@ def _frontier_row(point: FrontierPoint) -> str:
     return f"| {row} | {'yes' if point.ships else 'no'} |"
 
 
-def _interference(table: dict[str, dict[str, float]]) -> list[str]:
+def interference_rows(table: dict[str, dict[str, float]]) -> list[str]:
+    """Whose gains (rows) do what to whose good answers (columns)."""
     columns = list(next(iter(table.values())))
     return [
-        "Likelihood of the good answers under the gains of one speciality alone, and under all together:",
-        "",
         "| gains of | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
         *(f"| {name} | " + " | ".join(f"{row[c]:+.4f}" for c in columns) + " |" for name, row in table.items()),

@@ -244,7 +244,7 @@ def settle(
     chosen on may have been lucky."""
     scale = 1.0
     for _ in range(SETTLINGS):
-        kl = float(damage_on(model, material.everyday[0], best.enhancement.scaled(scale), progress=progress).mean())
+        kl = float(damage_on(model, material.everyday[0], [best.enhancement.scaled(scale)], progress=progress).mean())
         if kl <= RESERVE * options.budget * 1.01:
             break
         scale *= (RESERVE * options.budget / kl) ** 0.5  # KL grows as the square of the scale
@@ -308,7 +308,7 @@ def _report(
     candidates = [Candidate("tuned", chosen.scaled(m)) for m in FRONTIER] + [Candidate("random", r) for r in randoms]
     points = measure(model, material, candidates, report=True, progress=progress)
     # The sample chosen on may be lucky or not: whether a strength ships is judged on every everyday prompt of the half.
-    everyday = [damage_on(model, material.everyday[1], chosen.scaled(m), progress=progress) for m in FRONTIER]
+    everyday = damage_on(model, material.everyday[1], [chosen.scaled(m) for m in FRONTIER], progress=progress)
     frontier = tuple(
         _frontier_point(m, replace(p, kl=float(kl.mean())), material, options)
         for m, p, kl in zip(FRONTIER, points[: len(FRONTIER)], everyday, strict=True)
