@@ -130,7 +130,7 @@ def _against_own(
 ) -> tuple[Pair, ...]:
     bare = PromptSet(prompts.name, tuple(Prompt(p.messages) for p in prompts.prompts))
     own = base_answers(model, bare, options.answer_tokens, seed=options.seed, progress=progress)
-    chosen = [_tokens(model, p.answer, options) for p in prompts.prompts]
+    chosen = [answer_tokens(model, p.answer, options) for p in prompts.prompts]
     return _pairs(prompts.prompts, chosen, own)
 
 
@@ -158,13 +158,14 @@ def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Ha
         raise InputError(f"'{prompts.name}' has {len(prompts)} pairs: too few for two halves. Write at least 8.")
     found = []
     for half in halves(prompts):
-        chosen = [_tokens(model, p.answer, options) for p in half.prompts]
-        rejected = [_tokens(model, p.rejected, options) for p in half.prompts]
+        chosen = [answer_tokens(model, p.answer, options) for p in half.prompts]
+        rejected = [answer_tokens(model, p.rejected, options) for p in half.prompts]
         found.append(_pairs(half.prompts, chosen, rejected))
     return Halves("user", found[0], found[1])
 
 
-def _tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
+def answer_tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
+    """A written answer as tokens, cut to `options.answer_tokens`."""
     found: list[int] = model.tokenizer(text or "", add_special_tokens=False)["input_ids"][: options.answer_tokens]
     return found
 

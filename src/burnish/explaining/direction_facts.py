@@ -135,9 +135,8 @@ def layer_tokens(model: Model, vectors: Tensor, *, single: bool) -> tuple[LayerT
 
 def likenesses(model: Model, direction: Direction, language: str, progress: Progress | None = None) -> Likenesses:
     """Cosines with every named direction of a language at the direction's layer and site, and the joint decomposition."""
-    options = find_options(direction)
     names = names_in(language)
-    named = named_directions(model, names, site=options.site, protect=options.protect, progress=progress)
+    named = named_directions(model, names, site=direction.site, progress=progress)
     layer = direction.layer
     table = torch.stack([named[name].vectors[layer] for name in names])
     parts = parts_of(direction.used()[layer], table)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, made_pairs, reference_pairs
+from burnish.evaluation.material import Answered, PairKind, answer_tokens, base_answers, halves
 from burnish.explaining.attribution import attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.facts import AppliedGain, Attribution, Explanation
@@ -123,12 +123,17 @@ def _attribution(
     progress: Progress | None,
 ) -> Attribution:
     """On reference answers of the report half, or on self-made good answers where there are none."""
-    domain = specialities[0].domain
-    kind: PairKind = "references" if domain.references_report.prompts else "made"
-    pairs = reference_pairs if kind == "references" else made_pairs
-    rows = pairs(model, domain, options.measuring, progress).report[: options.answers_scored]
-    answers = [Answered(pair.prompt, pair.chosen) for pair in rows]
-    return attribute(model, enhancement, answers, kind, progress=progress)
+    domain, how = specialities[0].domain, options.measuring
+    kind: PairKind
+    if domain.references_report.prompts:
+        kind, prompts = "references", domain.references_report
+        answers = [answer_tokens(model, p.answer, how) for p in prompts.prompts]
+    else:
+        kind, prompts = "made", halves(domain.held_out)[1]
+        system = domain.expert_system_prompt
+        answers = base_answers(model, prompts, how.tokens, system=system, seed=how.seed, progress=progress)
+    rows = [Answered(Prompt(p.messages), a) for p, a in zip(prompts.prompts, answers, strict=True) if a]
+    return attribute(model, enhancement, rows[: options.answers_scored], kind, progress=progress)
 
 
 def _shown(specialities: Sequence[Speciality], language: str, count: int) -> list[Prompt]:
