@@ -124,7 +124,7 @@ def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
     ]
     look = in_series(list(measures))
     base = data(rows).encode(
-        y=alt.Y("pairs:N", sort=None, title=None, axis=alt.Axis(labelLimit=170)),
+        y=alt.Y("pairs:N", sort=None, title=None, axis=alt.Axis(labelLimit=230)),
         yOffset=alt.YOffset("series:N", sort=list(measures)),
         color=look["color"],
     )
