@@ -1,7 +1,7 @@
 """`burnish explain`: what a direction is and what an edit does, as one page that opens without network."""
 
 import json as json_module
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +97,9 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
     file that holds neither an evaluation nor a tuning.
     """
     from burnish.artifacts.bake import MARK
+    from burnish.evaluation.evaluating import Evaluation
     from burnish.pipeline import PLAN_FILE
+    from burnish.tuning.tuning import Tuned
 
     found: dict[str, Any] = {}
     if enhancement.is_dir() and not scaled:
@@ -106,12 +108,14 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
             found = {"check": mark.get("check"), "realised": mark.get("gains", ())}
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
-                found["tuned"] = _json(path)
+                found["tuned"] = _complete(_json(path), path, Tuned)
     if numbers is not None:
         stored = _json(numbers)
-        kind = "tuned" if "frontier" in stored else "evaluation"
-        found[kind] = stored if kind == "tuned" else stored.get("evaluation")
-        if not found[kind]:
+        if "frontier" in stored:
+            found["tuned"] = _complete(stored, numbers, Tuned)
+        elif stored.get("evaluation"):
+            found["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
+        else:
             raise InputError(
                 f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
                 "`burnish tune`."
@@ -128,4 +132,14 @@ def _json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(stored, dict):
         raise InputError(f"{path} is JSON, but no object. Pass the evaluation.json or tuning.json of an output folder.")
+    return stored
+
+
+def _complete(stored: dict[str, Any], path: Path, kind: type[Any]) -> dict[str, Any]:
+    """Numbers with every field of their kind. Raises InputError for those of another version."""
+    missing = sorted({f.name for f in fields(kind)} - {"enhancement"} - stored.keys())
+    if missing:
+        raise InputError(
+            f"{path} lacks '{missing[0]}': it was written by another version, or changed. Measure again with this version."
+        )
     return stored

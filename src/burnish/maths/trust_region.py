@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-SMALLEST_RIDGE = 1e-4  # keeps the factorisation stable
+SMALLEST_RIDGE = 1e-8  # keeps the factorisation of a singular information stable
 HALVINGS = 60
 
 

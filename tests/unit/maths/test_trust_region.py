@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from burnish.maths.trust_region import RIDGES, best_gains, choose_ridge, depth_basis, information
@@ -19,6 +19,7 @@ def objective(a: torch.Tensor, pull: torch.Tensor, curvature: torch.Tensor) -> f
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(2, 12), st.integers(0, 1000), st.floats(0.01, 30))
+@example(2, 466, 5.0)  # a flat damage, of which a ridge of 1e-4 left a visible part unused
 def test_no_other_gains_within_the_budget_gain_more(n: int, seed: int, strength: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     pull = strength * torch.randn(n, generator=generator, dtype=torch.float64)
@@ -28,7 +29,7 @@ def test_no_other_gains_within_the_budget_gain_more(n: int, seed: int, strength:
     for _ in range(200):
         other = best + 0.3 * torch.randn(n, generator=generator, dtype=torch.float64)
         other = other / max(1.0, float(other @ damage @ other) / 2) ** 0.5
-        assert objective(other, pull, curvature) <= objective(best, pull, curvature) + 1e-3 * abs(strength)
+        assert objective(other, pull, curvature) <= objective(best, pull, curvature) + 1e-6 * abs(strength)
 
 
 def test_with_room_to_spare_the_step_is_newtons_and_without_it_the_natural_gradient() -> None:
