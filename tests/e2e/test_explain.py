@@ -1,6 +1,7 @@
 """`burnish explain` as a stranger meets it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,72 @@ def test_another_models_enhancement_is_refused_before_weights_are_loaded(
     monkeypatch.setattr("burnish.model.model.load_model", never)
     code, _, err = call("explain", tiny_folder("gpt2"), "--with", plan, "-o", tmp_path / "page.html", *SMALL)
     assert (code == 3 and "Find a direction on this model" in err) or "find a direction on this one" in err
+
+
+def test_an_audit_says_what_was_done_to_a_model(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+    base, out = tiny_folder("llama"), tmp_path / "out"
+    assert call("apply", base, plan, "-o", out)[0] == 0
+    code, text, err = call("explain", "--audit", base, out)
+    assert code == 0
+    assert text.startswith("A directional edit: 1 direction in")
+    assert "like own record (from the folder itself): |cosine| 1.0000" in text
+    assert "--named" in err
+    code, stored, _ = call("explain", "--audit", base, out, "--with", plan, "--json")
+    assert stored["kind"] == "directional"
+    assert {name["name"] for name in stored["matches"]["names"]} == {"own record", plan.stem}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["BASE", "--audit", "BASE", "BASE"], "leave out MODEL and -o"),
+        (["--audit", "BASE", "BASE", "-o", "page.html"], "leave out MODEL and -o"),
+        (["--audit", "BASE", "BASE"], "same folder"),
+        (["BASE"], "There is nothing to explain"),
+        (["--named"], "There is nothing to explain"),
+    ],
+)
+def test_audits_that_make_no_sense_are_refused(
+    arguments: list[str], message: str, tiny_folder: Folders, call: Call
+) -> None:
+    base = tiny_folder("llama")
+    code, _, err = call("explain", *[base if word == "BASE" else word for word in arguments])
+    assert code != 0
+    assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize("form", ["model", "adapter"])
+def test_an_output_folder_takes_its_page_and_its_card_the_figures(
+    form: str, tiny_folder: Folders, call: Call, tmp_path: Path
+) -> None:
+    base, out = tiny_folder("llama"), tmp_path / "out"
+    code, _, err = call(
+        "enhance", base, "--domain", "education", "-o", out, "--form", form, "--enhancement-factor", 0.5,
+        "--check-prompts", 0, "--force", "--page",
+    )  # fmt: skip
+    assert code == 0, err
+    card = (out / "README.md").read_text()
+    pictures = re.findall(r"!\[[^\]]+\]\((burnish/[a-z]+(?:-\d)?\.png)\)", card)
+    assert {"burnish/separation-1.png", "burnish/prompts-1.png", "burnish/gains.png"} <= set(pictures)
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert card.index("## In pictures") < card.index("## Undo")
+    assert (out / "burnish" / "page.html").read_text().lower().startswith("<!doctype html>")
+    if form == "model":
+        assert call("verify", base, out)[0] == 0
+    code, _, err = call("explain", base, "--with", out, "--publish", *SMALL)
+    assert code == 0, err
+    assert (out / "README.md").read_text().count("## In pictures") == 1
+
+
+def test_a_page_for_a_single_file_is_refused_before_anything_is_read(
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
+) -> None:
+    base = tiny_folder("llama")
+    code, _, err = call("explain", base, "--with", plan, "--publish")
+    assert code == 2
+    assert "--publish writes into an output folder" in " ".join(err.split())
+    code, _, err = call(
+        "enhance", base, "--domain", "education", "-o", tmp_path / "p.safetensors", "--form", "enhancement", "--page"
+    )
+    assert code == 2
+    assert "--page writes into an output folder" in " ".join(err.split())

@@ -1,6 +1,5 @@
 """What differs between two checkpoints, recovered from their bytes alone."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from burnish.anatomy import Projection
 from burnish.artifacts.bake import MARK
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
-from burnish.errors import VerificationError
-
-BLOCK = 16 << 20
+from burnish.artifacts.checkpoint import Checkpoint
+from burnish.artifacts.differences import changed_files, check_same_tensors, differing, owners
 
 
 @dataclass(frozen=True)
@@ -59,42 +56,24 @@ def verify(
     scales: effective weight [hidden] of the norm after a projection, by the projection's path (see `low_rank_edit`).
     Raises VerificationError when the checkpoints hold different tensors.
     """
-    shapes = [{n: (t.shape, t.dtype) for n, t in c.tensors.items()} for c in (base, other)]
-    if shapes[0] != shapes[1]:
-        different = sorted(n for n in {*shapes[0], *shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
-        raise VerificationError(
-            f"The two checkpoints do not hold the same tensors: {len(different)} differ in name, shape or type, for example "
-            f"'{different[0]}'. Pass the model that was enhanced and its enhanced copy."
-        )
-    owners = {}
-    for projection in projections:
-        shape = (projection.outputs, projection.inputs)
-        owners[base.match(projection.path, "weight", shape if projection.layout == "out_in" else shape[::-1])] = (
-            projection
-        )
-        if projection.bias:
-            owners[base.match(projection.path, "bias", (projection.outputs,))] = projection
+    check_same_tensors(base, other)
+    owned = owners(base, projections)
     record = _record(other.folder)
     edited: list[RecoveredLayer] = []
     vectors: list[Tensor] = []
     elsewhere: list[str] = []
-    identical = 0
-    for index, name in enumerate(base.tensors):
-        if progress is not None:
-            progress("comparing", index + 1, len(base.tensors))
-        if _digest(base, name) == _digest(other, name):
-            identical += 1
-        elif name in owners and base.tensors[name].dtype in DTYPES:
-            if len(base.tensors[name].shape) == 2:
-                layer, vector = _recover(base, other, name, owners[name], record, scales or {}, directions)
-                edited.append(layer)
-                vectors.append(vector)
-        else:
+    changed = differing(base, other, progress)
+    for name in changed:
+        if name not in owned:
             elsewhere.append(name)
-    elsewhere += _changed_files(base.folder, other.folder, base.files)
+        elif len(base.tensors[name].shape) == 2:
+            layer, vector = _recover(base, other, name, owned[name], record, scales or {}, directions)
+            edited.append(layer)
+            vectors.append(vector)
+    elsewhere += [f.name for f in changed_files(base, other) if f.before is not None]
     cosines = [abs(float(v @ vectors[0])) for v in vectors]
     edited.sort(key=lambda layer: (layer.layer, layer.tensor))
-    return Verification(tuple(edited), tuple(elsewhere), identical, min(cosines, default=1.0))
+    return Verification(tuple(edited), tuple(elsewhere), len(base.tensors) - len(changed), min(cosines, default=1.0))
 
 
 def _recover(
@@ -147,37 +126,3 @@ def _record(folder: Path) -> dict[str, dict[str, list[float]]]:
         return {}
     stored = json.loads(mark.read_text(encoding="utf-8"))
     return {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
-
-
-def _digest(checkpoint: Checkpoint, name: str) -> str:
-    stored = checkpoint.tensors[name]
-    digest = hashlib.sha256()
-    with (checkpoint.folder / stored.file).open("rb") as file:
-        file.seek(stored.start)
-        left = stored.end - stored.start
-        while left:
-            block = file.read(min(BLOCK, left))
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
-
-
-OWN_FILES = ("README.md", MARK)
-
-
-def _changed_files(base: Path, other: Path, weights: Sequence[str]) -> list[str]:
-    """Files of the model other than weights that differ or are missing in the enhanced folder."""
-    found = []
-    for path in sorted(base.rglob("*")):
-        name = str(path.relative_to(base))
-        if (
-            not path.is_file()
-            or name in weights
-            or name in OWN_FILES
-            or name.startswith((".git/", ".cache/", "burnish/"))
-        ):
-            continue
-        twin = other / name
-        if not twin.is_file() or twin.read_bytes() != path.read_bytes():
-            found.append(name)
-    return found

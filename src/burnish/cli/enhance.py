@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.explain import own_specialities, read_numbers
 from burnish.cli.find import check_layer, run_find, show_direction, show_plan, summary
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, general_prompts, read_contrasts
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.model.model import Model
     from burnish.pipeline import Applied
+    from burnish.tuning.material import Speciality
     from burnish.tuning.tuning import Tuned
 
 CHECK_PROMPTS = 24
@@ -40,6 +42,10 @@ def enhance(
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check; 0 leaves it out")
     ] = CHECK_PROMPTS,
+    page: Annotated[
+        bool,
+        Parameter(help="explain the result: a page in the output folder and figures in the model card", negative=()),
+    ] = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -52,6 +58,10 @@ def enhance(
     prompts, aim = prompts or PromptOptions(), aim or AimOptions()
     auto = gains.enhancement_factor == "auto"
     _check(gains, finding, aim)
+    if page and output.form == "enhancement":
+        raise InputError(
+            "--page writes into an output folder, and form enhancement is one file. Use `burnish explain MODEL --with FILE -o page.html`."
+        )
     tuning = TuneOptions(budget=budget, window=gains.layers, seed=finding.seed)
     specialities = read_specialities(prompts, aim, finding.seed) if auto else []
     contrasts = [] if auto else read_contrasts(prompts, finding.position)
@@ -86,6 +96,8 @@ def enhance(
         applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
     if tuned is not None and applied.form != "enhancement":
         write_numbers(applied.out / Path(PLAN_FILE).parent, tuned)
+    if page:
+        _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
     if json:
         from burnish.tuning.tables import tuned_summary
 
@@ -101,6 +113,16 @@ def enhance(
         show_applied(applied)
         show_check(checked)
     _next(model, applied)
+
+
+def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialities: "list[Speciality] | None") -> None:
+    from burnish.explaining.explaining import explain
+    from burnish.explaining.publishing import publish
+
+    measured = read_numbers(folder, None, scaled=False)
+    with console.progress() as progress:
+        facts = explain(model, enhancement, specialities=specialities, progress=progress, **measured)
+    console.say(f"Written: {publish(facts, folder)}, and figures in the model card")
 
 
 def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions) -> None:

@@ -19,14 +19,33 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: ModelName,
+    model: ModelName | None = None,
     *,
+    audit: Annotated[
+        tuple[str, str] | None,
+        Parameter(
+            help="instead of a page: two checkpoints of the same shape, BASE OTHER, and what was done to get from one to the other"
+        ),
+    ] = None,
+    named: Annotated[
+        bool,
+        Parameter(help="with --audit: compare with every packaged domain and style axis, found on BASE", negative=()),
+    ] = False,
     enhancement: With = None,
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
-    out: Annotated[Path, Parameter(alias="-o", help="page to write, .html")],
+    out: Annotated[
+        Path | None, Parameter(alias="-o", help="page to write, .html; without it only the gist is printed")
+    ] = None,
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
+    publish: Annotated[
+        bool,
+        Parameter(
+            help="write the page into the output folder of --with (burnish/page.html) and its figures into the model card",
+            negative=(),
+        ),
+    ] = False,
     corpus: Annotated[
         Path | None, Parameter(help="texts of your own in which the direction is looked for (.txt, .jsonl, .csv)")
     ] = None,
@@ -38,22 +57,40 @@ def explain(
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
+    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost.
+
+    Or, with --audit BASE OTHER, find out from two checkpoints alone what was done to a model.
+    """
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.gist import gist
     from burnish.explaining.page import render_page
+    from burnish.explaining.publishing import publish as publish_page
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
     from burnish.prompts import read_prompts
 
-    if enhancement is None:
+    if audit is not None:
+        if model is not None or out is not None:
+            raise InputError(
+                "An audit takes two checkpoints, and prints what it finds: leave out MODEL and -o (--json gives the numbers)."
+            )
+        from burnish.cli.audit import run_audit
+
+        return run_audit(*audit, known=enhancement, named=named, loading=loading, json=json)
+    if model is None or enhancement is None or named:
         raise InputError(
-            "There is nothing to explain. Pass --with FILE: a direction, an enhancement, or a folder with one."
+            "There is nothing to explain. Pass MODEL --with FILE (a direction, an enhancement, or a folder with one), or "
+            "--audit BASE OTHER, which --named belongs to."
         )
-    check_output(out, 0, overwrite=overwrite)
+    if out is not None:
+        check_output(out, 0, overwrite=overwrite)
+    if publish and not enhancement.is_dir():
+        raise InputError(
+            f"--publish writes into an output folder, and {enhancement} is none. Pass --with FOLDER, or -o."
+        )
     plan = read_enhancement(enhancement, enhancement_factor, layers)
-    specialities = _specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
+    specialities = own_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
     texts = read_prompts(corpus) if corpus else None
     measured = read_numbers(enhancement, numbers, scaled=enhancement_factor is not None)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
@@ -65,11 +102,14 @@ def explain(
         facts = run(
             loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured
         )
-    page = render_page(facts)
-    with written(out, overwrite=overwrite) as partial:
-        partial.write_text(page, encoding="utf-8")
+    if out is not None:
+        page = render_page(facts)
+        with written(out, overwrite=overwrite) as partial:
+            partial.write_text(page, encoding="utf-8")
+    if publish:
+        console.say(f"Written: {publish_page(facts, enhancement)}, and figures in the model card")
     if json:
-        console.as_json({"out": str(out), **asdict(facts)})
+        console.as_json({"out": str(out) if out else None, **asdict(facts)})
     else:
         found = gist(facts)
         console.data(found.verdict)
@@ -79,11 +119,15 @@ def explain(
                 console.data(f"  {sentence}")
         for caveat in found.caveats:
             console.data(f"\nNote: {caveat}")
-    console.say(f"Written: {out}")
-    console.hint(f"burnish evaluate {model} --with {enhancement} --domain NAME")
+    if out is not None:
+        console.say(f"Written: {out}")
+    if out is None and not publish:
+        console.hint(f"burnish explain {model} --with {enhancement} -o page.html")
+    else:
+        console.hint(f"burnish evaluate {model} --with {enhancement} --domain NAME")
 
 
-def _specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
+def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
     """None: the packaged domains that the directions name themselves."""
     if not prompts.domain and prompts.enhance is None:
         return None

@@ -1,0 +1,130 @@
+"""Which tensors and files of two checkpoints differ, and how much: read block by block, so that memory stays small at any size."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+
+import torch
+
+from burnish.anatomy import Projection
+from burnish.artifacts.bake import MARK
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.artifacts.copying import model_files
+from burnish.errors import ModelError, VerificationError
+
+Progress = Callable[[str, int, int], None]
+BLOCK = 4 << 20  # bytes held at a time; a multiple of every element's size
+INDEX = "model.safetensors.index.json"  # says how the tensors are spread over files, which is no difference
+OWN_FILES = ("README.md", MARK)  # what an enhanced copy says of itself
+OWN_FOLDER = "burnish/"
+
+
+@dataclass(frozen=True)
+class ChangedTensor:
+    """A tensor that differs."""
+
+    name: str
+    relative_size: float | None  # |x' - x| / |x|; infinite where x is zero; None for other than finite floating point
+    share: float  # of its elements (of its bytes where not floating point) that differ
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A file other than weights that differs."""
+
+    name: str
+    before: int | None  # bytes; None where the base has no such file
+    after: int | None  # None where it is missing
+
+
+def check_same_tensors(base: Checkpoint, other: Checkpoint) -> None:
+    """Raises VerificationError unless both hold tensors of the same names, shapes and types."""
+    shapes = [{n: (t.shape, t.dtype) for n, t in c.tensors.items()} for c in (base, other)]
+    if shapes[0] != shapes[1]:
+        different = sorted(n for n in {*shapes[0], *shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
+        raise VerificationError(
+            f"The two checkpoints do not hold the same tensors: {len(different)} differ in name, shape or type, for example "
+            f"'{different[0]}'. Pass the model that was enhanced and its enhanced copy."
+        )
+
+
+def owners(checkpoint: Checkpoint, projections: Sequence[Projection]) -> dict[str, Projection]:
+    """The projection that each weight or bias belongs to, by the tensor's name. Raises QuantisedModelError, ModelError."""
+    found = {}
+    for projection in projections:
+        shape = (projection.outputs, projection.inputs)
+        stored = shape if projection.layout == "out_in" else shape[::-1]
+        found[checkpoint.match(projection.path, "weight", stored)] = projection
+        if projection.bias:
+            found[checkpoint.match(projection.path, "bias", (projection.outputs,))] = projection
+    return found
+
+
+def differing(base: Checkpoint, other: Checkpoint, progress: Progress | None = None) -> list[str]:
+    """The tensors whose bytes differ, sorted; compared by name, however they are spread over files."""
+    found = []
+    for index, name in enumerate(base.tensors):
+        if progress is not None:
+            progress("comparing", index + 1, len(base.tensors))
+        if any(old != new for old, new in zip(_bytes(base, name), _bytes(other, name), strict=True)):
+            found.append(name)
+    return found
+
+
+def measure(base: Checkpoint, other: Checkpoint, name: str) -> ChangedTensor:
+    """How much a tensor changed."""
+    dtype = DTYPES.get(base.tensors[name].dtype)
+    different, elements, change, whole = 0, 0, 0.0, 0.0
+    for blocks in zip(_bytes(base, name), _bytes(other, name), strict=True):
+        old, new = (torch.frombuffer(block, dtype=dtype or torch.uint8) for block in blocks)
+        different += int((old != new).sum())
+        elements += old.numel()
+        if dtype is not None:
+            change += float((new.double() - old.double()).square().sum())
+            whole += float(old.double().square().sum())
+    relative_size = (change / whole) ** 0.5 if whole else inf
+    known = dtype is not None and isfinite(change + whole)
+    return ChangedTensor(name, relative_size if known else None, different / elements)
+
+
+def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...]:
+    """Files other than weights that differ, are missing or are new in `other`; what Burnish adds to a copy is left out."""
+    weights = {*base.files, *other.files, INDEX}
+    names = {
+        str(path.relative_to(checkpoint.folder))
+        for checkpoint in (base, other)
+        for path in model_files(checkpoint.folder)
+    }
+    found = []
+    for name in sorted(names - weights - {*OWN_FILES}):
+        if name.startswith(OWN_FOLDER):
+            continue
+        paths = base.folder / name, other.folder / name
+        sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+        if sizes[0] is None or sizes[0] != sizes[1] or not _same_file(*paths, sizes[0]):
+            found.append(ChangedFile(name, *sizes))
+    return tuple(found)
+
+
+def _same_file(one: Path, two: Path, size: int) -> bool:
+    return all(a == b for a, b in zip(_blocks(one, 0, size), _blocks(two, 0, size), strict=True))
+
+
+def _bytes(checkpoint: Checkpoint, name: str) -> Iterator[bytearray]:
+    stored = checkpoint.tensors[name]
+    return _blocks(checkpoint.folder / stored.file, stored.start, stored.end)
+
+
+def _blocks(path: Path, start: int, end: int) -> Iterator[bytearray]:
+    """The bytes [start, end) of a file. Raises ModelError for a file that is cut short."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end:
+            block = bytearray(min(BLOCK, end - start))
+            if file.readinto(block) != len(block):
+                raise ModelError(
+                    f"{path} ends early: it is cut short, and its header names tensors behind its end. Download it again."
+                )
+            start += len(block)
+            yield block

@@ -1,0 +1,68 @@
+"""The page in an output folder, and its figures in the folder's model card."""
+
+import re
+from pathlib import Path
+
+from burnish.artifacts.files import written
+from burnish.explaining import charts, effect_charts
+from burnish.explaining.drawing import AnyChart, chart_png, chart_title
+from burnish.explaining.facts import Explanation
+from burnish.explaining.gist import effects_of, gist
+from burnish.explaining.page import render_page
+from burnish.explaining.text import visible
+
+HOME = "burnish"  # sub-folder of an output folder
+CARD = "README.md"
+BEGIN, END = "<!-- burnish: figures -->\n", "<!-- burnish: end of figures -->\n"
+BEFORE = "## Undo\n"
+
+
+def publish(facts: Explanation, folder: Path) -> Path:
+    """Writes the page and its figures into an output folder and shows them in its card; those made before are replaced.
+
+    Returns the page. Raises OutputError, DiskFullError.
+    """
+    page = folder / HOME / "page.html"
+    with written(page, overwrite=True) as partial:
+        partial.write_text(render_page(facts), encoding="utf-8")
+    shown = _charts(facts)
+    for name, chart in shown.items():
+        with written(folder / HOME / f"{name}.png", overwrite=True) as partial:
+            partial.write_bytes(chart_png(chart))
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    with written(card, overwrite=True) as partial:
+        partial.write_text(with_section(text, _section(facts, shown)), encoding="utf-8")
+    return page
+
+
+def with_section(card: str, section: str) -> str:
+    """The card with the section in the place of an older one, else before its last part, else at its end."""
+    card = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}\n?", "", card, flags=re.DOTALL)
+    before, mark, after = card.partition(BEFORE)
+    return f"{before.rstrip()}\n\n{BEGIN}{section}{END}\n{mark}{after}".lstrip()
+
+
+def _charts(facts: Explanation) -> dict[str, AnyChart]:
+    """The figures that say most, by file name."""
+    found: dict[str, AnyChart] = {}
+    for number, direction in enumerate(facts.directions[:2], 1):  # of many, the page shows all
+        if direction.projected:
+            found[f"prompts-{number}"] = charts.projections(direction)
+        found[f"separation-{number}"] = charts.separation(direction)
+    if effects := effects_of(facts):
+        found["effects"] = effect_charts.effects(effects)
+    if facts.gains:
+        found["gains"] = effect_charts.gains(facts)
+    return found
+
+
+def _section(facts: Explanation, shown: dict[str, AnyChart]) -> str:
+    pictures = "".join(f"![{_plain(chart_title(chart))}]({HOME}/{name}.png)\n\n" for name, chart in shown.items())
+    verdict = _plain(gist(facts).verdict)
+    return f"## In pictures\n\n{verdict} Everything else is on the enclosed page, `{HOME}/page.html`.\n\n{pictures}"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown does not read as anything else."""
+    return re.sub(r"([\\`*_\[\]<>#|!])", r"\\\1", visible(text, 500))
