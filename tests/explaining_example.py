@@ -19,6 +19,8 @@ from burnish.explaining.facts import (
     CorpusText,
     CorpusToken,
     DirectionFacts,
+    Dose,
+    DoseCurve,
     Explanation,
     HeadPart,
     LayerPart,
@@ -304,6 +306,21 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
     return asdict(found)
 
 
+def doses(answers: int = 12) -> DoseCurve:
+    def around(mean: float) -> Interval:
+        return Interval(mean, 0.8 * mean, 1.2 * mean, 0.01, 24)
+
+    return DoseCurve(
+        "log probability per token of reference answers",
+        24,
+        answers,
+        tuple(
+            Dose(m, around(0.009 * m**2), 0.04 * m**2, around(0.2 * m - 0.06 * m**2) if answers else None)
+            for m in (0.25, 0.5, 1.0, 1.5, 2.0)
+        ),
+    )
+
+
 def full(**changes: Any) -> Explanation:
     directions = (
         direction("creative-writing", "Creative writing: what sets its prompts apart", 1),
@@ -321,6 +338,7 @@ def full(**changes: Any) -> Explanation:
         "directions": directions,
         "gains": gains,
         "attribution": attribution(),
+        "dose": doses(),
         "answers": tuple(
             ShadedAnswers(p, shaded(b, i), shaded(e, i + 50))
             for i, (p, (b, e)) in enumerate(zip(PROMPTS, ANSWERS, strict=True))
@@ -357,6 +375,7 @@ def minimal(**changes: Any) -> Explanation:
         "directions": (bare,),
         "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(FEW_LAYERS)),
         "attribution": None,
+        "dose": None,
         "answers": (),
         "check": None,
         "tuned": None,

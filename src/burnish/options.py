@@ -178,6 +178,7 @@ class ExplainOptions:
     tokens: Annotated[int, "tokens of those answers"] = 64
     answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
+    doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (
         False
     )
@@ -186,13 +187,17 @@ class ExplainOptions:
     def __post_init__(self) -> None:
         if self.answers < 0 or self.tokens < 1:
             raise InputError("--answers is 0 or more and --tokens 1 or more.")
+        if self.doses and self.doses < 4:
+            raise InputError("--doses is 0 or at least 4: the damage is a mean over that many prompts.")
         if self.answers_scored < 2 or self.answer_tokens < 2:
             raise InputError("--answers-scored and --answer-tokens are 2 or more: an effect is measured on them.")
 
     @property
     def measuring(self) -> EvaluateOptions:
         """The same sizes and seed, for what is shared with an evaluation."""
-        return EvaluateOptions(answer_tokens=self.answer_tokens, tokens=self.answer_tokens, seed=self.seed)
+        return EvaluateOptions(
+            prompts=max(self.doses, 4), answer_tokens=self.answer_tokens, tokens=self.answer_tokens, seed=self.seed
+        )
 
 
 _LAYER = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*$")

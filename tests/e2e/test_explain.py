@@ -11,7 +11,9 @@ import pytest
 from conftest import Folders
 
 Call = Callable[..., tuple[int, Any, str]]
-SMALL = ("--answers", 2, "--tokens", 6, "--answers-scored", 2, "--answer-tokens", 8, "--skip-likenesses")
+SMALL = (
+    "--answers", 2, "--tokens", 6, "--answers-scored", 2, "--answer-tokens", 8, "--doses", 4, "--skip-likenesses",
+)  # fmt: skip
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',

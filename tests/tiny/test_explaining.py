@@ -10,6 +10,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.material import Answered
 from burnish.explaining.attribution import attribute
 from burnish.explaining.direction_facts import corpus_facts, direction_facts, layer_tokens, written
+from burnish.explaining.dose import dose_curve
 from burnish.explaining.explaining import applied_gains, explain
 from burnish.explaining.material import Sets
 from burnish.explaining.token_view import shaded_answers, token_texts
@@ -18,7 +19,7 @@ from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model
 from burnish.model.reading import after_blocks, token_projections, vocabulary_weights
 from burnish.model.scoring import Candidate, Item, score
-from burnish.options import ExplainOptions, FindOptions
+from burnish.options import EvaluateOptions, ExplainOptions, FindOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain
 from burnish.tuning.material import Speciality
@@ -198,3 +199,28 @@ def test_every_layer_of_a_direction_a_layer_has_its_own_tokens(tiny_model: TinyM
     vectors: torch.Tensor = replace(random_enhancement(model, 1.0)).vectors[:, 0]
     assert [t.layer for t in layer_tokens(model, vectors, single=False)] == list(range(model.anatomy.layers))
     assert isinstance(random_enhancement(model, 1.0), Enhancement)
+
+
+def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: TinyModel) -> None:
+    model = tiny_model("llama")
+    enhancement = random_enhancement(model, 0.8)
+    rows = [
+        Answered(Prompt((("user", "how to teach a child"),)), [5, 9, 4]),
+        Answered(Prompt((("user", "a letter"),)), [7, 7]),
+    ]
+    how = EvaluateOptions(prompts=4, tokens=4)
+    found = dose_curve(model, enhancement, "en", rows, "log probability", how)
+    assert (found.prompts, found.answers) == (4, 2)
+    items = [Item(model.tokens(row.prompt), row.answer) for row in rows]
+    for dose in found.doses:
+        scores = score(model, items, [Candidate("one", enhancement.scaled(dose.multiple))])
+        changes = [
+            float((s.log_probability - b.log_probability).mean())
+            for s, b in zip(scores.candidates[0], scores.base, strict=True)
+        ]
+        assert dose.likelihood is not None
+        assert dose.likelihood.mean == pytest.approx(sum(changes) / 2, abs=1e-5)
+    damages = [dose.damage.mean for dose in found.doses]
+    assert damages == sorted(damages)
+    assert found.at_one.multiple == 1
+    assert all(d.likelihood is None for d in dose_curve(model, enhancement, "en", [], "", how).doses)

@@ -9,7 +9,7 @@ from burnish.evaluation.effect import Effect
 from burnish.evaluation.tables import KINDS
 from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, signed_map, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
-from burnish.explaining.facts import Attribution, Explanation
+from burnish.explaining.facts import Attribution, DoseCurve, Explanation
 from burnish.explaining.text import label, labels, number
 
 CELLS_DRAWN = 1600  # heads beyond which there is no map
@@ -142,6 +142,37 @@ def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
         )
         + " nats per token.",
         height=90 + 62 * len(found),
+    )
+
+
+def dose_curve(facts: DoseCurve) -> AnyChart:
+    """Damage, and the likelihood of good answers, against the strength, each with its 95 % interval."""
+    parts = [("damage (KL) on everyday prompts", [d.damage for d in facts.doses])]
+    likely = [d.likelihood for d in facts.doses if d.likelihood is not None]
+    if likely:
+        parts.append((f"change of the {facts.aim.replace(' per token', '')}", likely))
+    names = [name for name, _ in parts]
+    rows: list[dict[str, Any]] = [
+        {"strength": d.multiple, "series": name, "value": i.mean, "low": i.low, "high": i.high}
+        for name, intervals in parts
+        for d, i in zip(facts.doses, intervals, strict=True)
+    ]
+    look = in_series(names)
+    x = alt.X("strength:Q", title="multiple of the gains", scale=alt.Scale(nice=False), axis=alt.Axis(format="~g"))
+    base = data(rows).encode(x=x, color=look["color"])
+    curves = base.mark_line(strokeWidth=1.6, aria=False).encode(
+        y=alt.Y("value:Q", title="nats per token"), strokeDash=look["strokeDash"]
+    )
+    points = base.mark_point(filled=True, size=46, opacity=1).encode(y=alt.Y("value:Q"), shape=look["shape"])
+    spans = base.mark_rule(strokeWidth=1.2, aria=False).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+    at_one = facts.at_one
+    gained = "" if at_one.likelihood is None else f"; good answers {number(at_one.likelihood.mean, signed=True)}"
+    return finished(
+        zero_rule() + spans + curves + points,
+        rows,
+        "The same edit at other strengths: stop where damage grows and the likelihood no longer does",
+        f"At the strength written, damage {number(at_one.damage.mean)}{gained} nats per token.",
+        height=230 + 16 * len(names),
     )
 
 

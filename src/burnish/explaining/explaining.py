@@ -7,9 +7,10 @@ from typing import Any
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.material import Answered, PairKind, answer_tokens, base_answers, halves
-from burnish.explaining.attribution import attribute
+from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
-from burnish.explaining.facts import AppliedGain, Attribution, Explanation
+from burnish.explaining.dose import dose_curve
+from burnish.explaining.facts import AppliedGain, Explanation
 from burnish.explaining.material import Sets, packaged_specialities, sets_of
 from burnish.explaining.token_view import shaded_answers
 from burnish.model.model import Model
@@ -62,7 +63,13 @@ def explain(
     edits = bool(enhancement.edited_layers())
     if not edits:
         notes.append("Every gain is zero: nothing is edited, so there is no effect to attribute.")
-    attribution = _attribution(model, enhancement, specialities, options, progress) if edits and specialities else None
+    kind, good = _good_answers(model, specialities, options, progress) if edits and specialities else ("references", [])
+    attribution = attribute(model, enhancement, good, kind, progress=progress) if good else None
+    dose = (
+        dose_curve(model, enhancement, language, good, AIMS[kind], options.measuring, progress=progress)
+        if edits and options.doses
+        else None
+    )
     return Explanation(
         model=model.name,
         dtype=str(model.network.dtype).removeprefix("torch."),
@@ -70,6 +77,7 @@ def explain(
         directions=directions,
         gains=applied_gains(enhancement, realised),
         attribution=attribution,
+        dose=dose,
         answers=shaded_answers(
             model,
             enhancement,
@@ -115,14 +123,10 @@ def _notes(enhancement: Enhancement, sets: Sequence[Sets | None]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _attribution(
-    model: Model,
-    enhancement: Enhancement,
-    specialities: Sequence[Speciality],
-    options: ExplainOptions,
-    progress: Progress | None,
-) -> Attribution:
-    """On reference answers of the report half, or on self-made good answers where there are none."""
+def _good_answers(
+    model: Model, specialities: Sequence[Speciality], options: ExplainOptions, progress: Progress | None
+) -> tuple[PairKind, list[Answered]]:
+    """Reference answers of the report half, or self-made good answers where there are none."""
     domain, how = specialities[0].domain, options.measuring
     kind: PairKind
     if domain.references_report.prompts:
@@ -133,7 +137,7 @@ def _attribution(
         system = domain.expert_system_prompt
         answers = base_answers(model, prompts, how.tokens, system=system, seed=how.seed, progress=progress)
     rows = [Answered(Prompt(p.messages), a) for p, a in zip(prompts.prompts, answers, strict=True) if a]
-    return attribute(model, enhancement, rows[: options.answers_scored], kind, progress=progress)
+    return kind, rows[: options.answers_scored]
 
 
 def _shown(specialities: Sequence[Speciality], language: str, count: int) -> list[Prompt]:

@@ -7,6 +7,8 @@ to 1 where their comment says so.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from burnish.maths.intervals import Interval
+
 Role = Literal["enhance", "normal", "protect"]
 Part = Literal["embedding", "attention", "feed-forward"]
 
@@ -173,6 +175,31 @@ class Attribution:
 
 
 @dataclass(frozen=True)
+class Dose:
+    """One strength of the edit, nats per token."""
+
+    multiple: float  # of the gains
+    damage: Interval  # mean KL on everyday and protect prompts
+    damage_p95: float  # 95th percentile over their tokens
+    likelihood: Interval | None  # change of the good answers' log probability
+
+
+@dataclass(frozen=True)
+class DoseCurve:
+    """The edit at several strengths."""
+
+    aim: str  # what the likelihood is of
+    prompts: int
+    answers: int
+    doses: tuple[Dose, ...]
+
+    @property
+    def at_one(self) -> Dose:
+        """The strength that is explained."""
+        return next(dose for dose in self.doses if dose.multiple == 1)
+
+
+@dataclass(frozen=True)
 class ShadedToken:
     text: str
     projection: float  # on the direction, as the base model reads the answer
@@ -204,6 +231,7 @@ class Explanation:
     directions: tuple[DirectionFacts, ...]
     gains: tuple[AppliedGain, ...]
     attribution: Attribution | None
+    dose: DoseCurve | None
     answers: tuple[ShadedAnswers, ...]
     check: dict[str, Any] | None  # `Check.as_dict()`
     tuned: dict[str, Any] | None  # `tuned_summary(...)`

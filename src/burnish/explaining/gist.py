@@ -101,6 +101,9 @@ def cost_of(facts: Explanation) -> Cost | None:
     if facts.check is not None:
         check = facts.check
         return Cost(check["kl_mean"], None, check["kl_p95"], check["prompts"], budget, budgeted, allowed)
+    if facts.dose is not None:
+        dose = facts.dose.at_one
+        return Cost(dose.damage.mean, dose.damage, dose.damage_p95, facts.dose.prompts, budget, budgeted, allowed)
     return None
 
 

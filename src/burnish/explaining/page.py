@@ -34,8 +34,7 @@ MISSING = {
     "effect": "The effect on good answers was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
     "statistics": "Generated answers were not counted. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
-    "frontier": "Other strengths were not tried. Pass `--numbers` with the tuning.json of `burnish tune`, which measures effect and "
-    "damage at multiples of the chosen gains.",
+    "frontier": "Other strengths were not tried. Leave out `--doses 0` to measure them.",
     "damage": "What the edit disturbs was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
 }
@@ -140,6 +139,7 @@ def _brought(facts: Explanation) -> dict[str, Figure | None]:
     return {
         "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
         "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned["frontier"] else None,
+        "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
         "interference": figure(effect_charts.interference(tuned), "interference")
         if tuned and tuned["interference"]
         else None,

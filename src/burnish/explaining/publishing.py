@@ -52,6 +52,8 @@ def _charts(facts: Explanation) -> dict[str, AnyChart]:
         found[f"separation-{number}"] = charts.separation(direction)
     if effects := effects_of(facts):
         found["effects"] = effect_charts.effects(effects)
+    if facts.dose:
+        found["doses"] = effect_charts.dose_curve(facts.dose)
     if facts.gains:
         found["gains"] = effect_charts.gains(facts)
     return found

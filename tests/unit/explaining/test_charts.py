@@ -21,7 +21,7 @@ from burnish.explaining.drawing import (
 )
 from burnish.explaining.facts import Attribution, ProjectedSet
 from burnish.explaining.gist import effects_of
-from explaining_example import LAYERS, attribution, direction, full, tuned
+from explaining_example import LAYERS, attribution, direction, doses, full, tuned
 
 FULL = full()
 FIRST = FULL.directions[0]
@@ -42,6 +42,8 @@ DRAWN: dict[str, AnyChart] = {
     "head_bars": effect_charts.head_bars(ATTRIBUTION),
     "effects": effect_charts.effects(effects_of(FULL)),
     "frontier": effect_charts.frontier(FULL.tuned),
+    "dose_curve": effect_charts.dose_curve(FULL.dose),
+    "dose_curve_alone": effect_charts.dose_curve(doses(answers=0)),
     "statistics": effect_charts.statistics(FULL.evaluation),
     "interference": effect_charts.interference(FULL.tuned),
 }

@@ -157,7 +157,7 @@ def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], 
     charts = [a for a in page.tags("figure") if a.get("class") == "chart"]
     drawings = page.tags("svg")
     numbers = [a for a in page.tags("details") if a.get("class") == "numbers"]
-    assert len(charts) == len(drawings) == len(numbers) == 2 * 8 + 8
+    assert len(charts) == len(drawings) == len(numbers) == 2 * 8 + 9
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
