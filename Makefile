@@ -19,7 +19,7 @@ demo: $(STAMP)  ## enhance a real model and show both answers
 	$(BIN)/burnish verify smollm2-135m demo/model
 	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 80 \
 	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
-	$(BIN)/burnish explain smollm2-135m --with demo/model -o demo/page.html --overwrite --dtype float32
+	$(BIN)/burnish explain smollm2-135m --with demo/model -o demo/page.html --overwrite --publish --dtype float32
 
 test: $(STAMP)  ## every test, the slower ones on the real model included
 	$(BIN)/burnish models pull smollm2-135m

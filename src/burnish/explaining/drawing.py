@@ -215,7 +215,7 @@ def _simplify(element: ElementTree.Element, ids: dict[str, str]) -> None:
         elif value.startswith("url(#"):
             element.set(key, f"url(#{ids[value[5:-1]]})")
         elif key in ("d", "transform", "x2", "y2", "width", "height", "opacity"):
-            element.set(key, _shortened(value))
+            element.set(key, _shortened(value, 2 if key == "opacity" else 1))
     if element.get("opacity") == "1":
         del element.attrib["opacity"]
     if "stroke" not in element.attrib:
@@ -233,6 +233,6 @@ def _share(group: ElementTree.Element) -> None:
                 del child.attrib[key]
 
 
-def _shortened(numbers: str) -> str:
-    """Numbers in a path or a transform with at most two decimals."""
-    return re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), numbers)
+def _shortened(numbers: str, decimals: int) -> str:
+    """Numbers with at most so many decimals: a tenth of a pixel is not seen."""
+    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.{decimals}f}".rstrip("0").rstrip("."), numbers)

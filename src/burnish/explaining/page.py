@@ -40,6 +40,9 @@ MISSING = {
 }
 
 
+DRAWN_IN_FULL = 5  # directions; further ones are drawn in brief, so that a page stays small and readable
+
+
 @dataclass(frozen=True)
 class Figure:
     """A chart on the page: its id, what to see in it, the drawing, and its numbers."""
@@ -56,6 +59,7 @@ class DirectionView:
 
     key: str
     facts: DirectionFacts
+    brief: bool  # without maps, spreads and planes
     depth: tuple[Figure, ...]
     prompts: tuple[Figure, ...]
     likenesses: Figure | None
@@ -89,7 +93,7 @@ def render_page(facts: Explanation) -> str:
         gist=gist(facts),
         palette=PALETTE,
         missing=MISSING,
-        directions=[_direction(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
+        directions=[_direction(d, f"d{i + 1}", brief=i >= DRAWN_IN_FULL) for i, d in enumerate(facts.directions)],
         where=_where(facts),
         effects=[(name, effect, word_of(effect)) for name, effect in effects],
         cost=cost_of(facts),
@@ -106,13 +110,14 @@ def figure(chart: AnyChart, name: str) -> Figure:
     return Figure(name, chart_title(chart), Markup(chart_svg(chart, name)), chart_table(chart))
 
 
-def _direction(facts: DirectionFacts, key: str) -> DirectionView:
-    depth = (charts.separation, charts.distance, charts.stability, charts.cosine_map)
-    shown = (charts.projections, charts.scatter) if facts.projected else ()
+def _direction(facts: DirectionFacts, key: str, *, brief: bool) -> DirectionView:
+    depth = (charts.separation, *(() if brief else (charts.distance, charts.stability, charts.cosine_map)))
+    shown = (charts.projections, *(() if brief else (charts.scatter,))) if facts.projected else ()
     chosen = next((t for t in facts.tokens if t.layer == facts.layer), facts.tokens[-1] if facts.tokens else None)
     return DirectionView(
         key=key,
         facts=facts,
+        brief=brief,
         depth=tuple(figure(draw(facts), f"{key}-{draw.__name__}") for draw in depth),
         prompts=tuple(figure(draw(facts), f"{key}-{draw.__name__}") for draw in shown),
         likenesses=figure(charts.likenesses(facts.likenesses), f"{key}-likenesses")

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from burnish.explaining.facts import (
+    AppliedGain,
     Corpus,
     CorpusText,
     CorpusToken,
@@ -19,9 +20,9 @@ from burnish.explaining.facts import (
     ShadedToken,
     TokenWeight,
 )
-from burnish.explaining.page import MISSING, render_page
+from burnish.explaining.page import DRAWN_IN_FULL, MISSING, render_page
 from burnish.explaining.shading import ANSWERS_SHOWN, TOKENS_SHOWN, shading
-from explaining_example import evaluation, full, minimal, tuned
+from explaining_example import direction, evaluation, full, minimal, tuned
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
 SCRIPT, IMAGE, TEMPLATE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}{% raw %}"
@@ -226,6 +227,14 @@ def test_texts_have_a_direction_of_their_own(parsed: Callable[[str], Parsed]) ->
 @each
 def test_a_page_is_small(name: str, pages: dict[str, str]) -> None:
     assert len(pages[name].encode("utf-8")) < 3_000_000
+
+
+def test_a_page_of_ten_directions_in_a_deep_model_is_small_and_says_what_it_leaves_out() -> None:
+    directions = tuple(direction(f"set-{i}.txt", f"set-{i}.txt", i, layers=80) for i in range(10))
+    gains = tuple(AppliedGain(layer, d, 0.5, 0.5) for layer in range(80) for d in range(10))
+    page = render_page(full(directions=directions, gains=gains))
+    assert len(page.encode("utf-8")) < 3_000_000
+    assert page.count("drawn in brief") == 10 - DRAWN_IN_FULL
 
 
 def test_the_same_facts_give_the_same_bytes(pages: dict[str, str]) -> None:
