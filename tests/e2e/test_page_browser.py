@@ -60,7 +60,7 @@ def test_every_chart_is_seen_and_the_page_fits(
     page = browser.new_page(viewport=viewport, color_scheme=scheme)
     page.goto(files["full"].as_uri())
     drawings = page.locator("figure.chart > svg")
-    assert drawings.count() == 24
+    assert drawings.count() == 25
     for drawing in drawings.all():
         box = drawing.bounding_box()
         assert box is not None and box["width"] > 250 and box["height"] > 80
