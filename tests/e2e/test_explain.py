@@ -198,3 +198,13 @@ def test_a_page_for_a_single_file_is_refused_before_anything_is_read(
     )
     assert code == 2
     assert "--page writes into an output folder" in " ".join(err.split())
+
+
+def test_references_without_their_prompts_are_refused(
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
+) -> None:
+    references = tmp_path / "references.jsonl"
+    references.write_text('{"prompt": "a", "answer": "b"}\n')
+    code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "--references", references, *SMALL)
+    assert code == 2
+    assert "Pass --enhance FILE or --domain NAME with them" in " ".join(err.split())

@@ -7,16 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from burnish.errors import ModelError, QuantisedModelError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
+
+
+def read_bytes(file: BinaryIO, size: int) -> bytearray:
+    """The next `size` bytes of a weight file. Raises ModelError where it ends before."""
+    found = bytearray(size)
+    if file.readinto(found) != size:  # type: ignore[attr-defined]
+        raise ModelError(
+            f"{file.name} ends early: it is cut short, and its header names tensors behind its end. Download it again."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -73,10 +82,17 @@ class Checkpoint:
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in its own dtype."""
+        """One floating point tensor, in its own dtype. Takes no more memory than the tensor: the file is not mapped.
+
+        Raises ModelError for a file that is cut short.
+        """
         stored = self.tensors[name]
-        with safe_open(str(self.folder / stored.file), framework="pt") as file:
-            return file.get_tensor(name)  # type: ignore[no-any-return]
+        with (self.folder / stored.file).open("rb") as file:
+            file.seek(stored.start)
+            values = read_bytes(file, stored.end - stored.start)
+        if not values:  # nothing to make a tensor from
+            return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+        return torch.frombuffer(values, dtype=DTYPES[stored.dtype]).view(stored.shape)
 
     def match(self, path: str, suffix: str, shape: tuple[int, ...]) -> str:
         """The name under which module `path` stores `suffix` ("weight", "bias").

@@ -9,9 +9,9 @@ import torch
 
 from burnish.anatomy import Projection
 from burnish.artifacts.bake import MARK
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
-from burnish.errors import ModelError, VerificationError
+from burnish.errors import VerificationError
 
 Progress = Callable[[str, int, int], None]
 BLOCK = 4 << 20  # bytes held at a time; a multiple of every element's size
@@ -121,10 +121,6 @@ def _blocks(path: Path, start: int, end: int) -> Iterator[bytearray]:
     with path.open("rb") as file:
         file.seek(start)
         while start < end:
-            block = bytearray(min(BLOCK, end - start))
-            if file.readinto(block) != len(block):
-                raise ModelError(
-                    f"{path} ends early: it is cut short, and its header names tensors behind its end. Download it again."
-                )
+            block = read_bytes(file, min(BLOCK, end - start))
             start += len(block)
             yield block

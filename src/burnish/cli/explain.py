@@ -130,6 +130,11 @@ def explain(
 def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
     """None: the packaged domains that the directions name themselves."""
     if not prompts.domain and prompts.enhance is None:
+        if aim != AimOptions():
+            raise InputError(
+                "--references, --pairs, --expert and --judge-... say more of prompts of your own. Pass --enhance FILE or --domain NAME "
+                "with them."
+            )
         return None
     return read_specialities(prompts, aim, seed)
 
