@@ -119,6 +119,12 @@ def explain(
                 console.data(f"  {sentence}")
         for caveat in found.caveats:
             console.data(f"\nNote: {caveat}")
+        if facts.answers and console.on_terminal():
+            from burnish.cli.token_view import LEGEND, token_tables
+
+            for table in token_tables(facts.answers):
+                console.drawn(table)
+            console.data(LEGEND)
     if out is not None:
         console.say(f"Written: {out}")
     if out is None and not publish:
