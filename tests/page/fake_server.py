@@ -17,6 +17,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 BASE = "The sea at night is dark and calm. Waves come to the shore, and the moon is reflected in the water. It is quiet."
+LESS = "The sea at night: dark water, a steady swell, poor visibility. Use lights and keep a proper lookout at all times."
 ENHANCED = (
     "At night the sea forgets its colour and keeps only its breath. Somewhere past the last lamp of the harbour a wave "
     "unrolls its thin silver thread, thinks better of it, and takes the thread back."
@@ -104,7 +105,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        text = self.state.answer or (BASE if body["model"] == "base" else ENHANCED)
+        model = body["model"]
+        text = self.state.answer or (BASE if model == "base" else LESS if model.startswith("base-") else ENHANCED)
         pieces = re.findall(r"\s*\S+|\s+$", text)
         try:
             for piece in pieces[: body["max_tokens"]]:
@@ -182,7 +184,7 @@ def learned(profile: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     told = [("creative-writing", "Creative writing", 0.62, 0.15), ("formal-casual", "Formal or casual", -0.41, 0.17), ("long-short", "Long or short", 0.12, 0.3)]
     rows = [{"name": n, "title": t, "mean": m, "deviation": d, "sure": abs(m) > 1.96 * d, "source": "choices"} for n, t, m, d in told] if choices else []
     rows += [{"name": n, "title": n, "mean": v, "deviation": 0.0, "sure": True, "source": "sliders"} for n, v in sliders.items()]
-    says = f"more like creative writing, more casual; {choices} choices" if choices else "set by hand: " + ", ".join(sliders)
+    says = f"more like creative writing, more casual; {choices} choice{'s' * (choices > 1)}" if choices else "set by hand: " + ", ".join(sliders)
     accuracy = {"share": 0.74, "low": 0.61, "high": 0.85} if choices >= 2 else None
     return {**profile, "sliders": sliders, "choices": choices, "coefficients": rows, "says": says, "accuracy": accuracy}
 

@@ -134,7 +134,7 @@ async function refusal(response) {
   const text = await response.text();
   let message = `The server answered ${response.status}.`;
   try {
-    message = JSON.parse(text).error.message;
+    message = JSON.parse(text).error.message ?? message;
   } catch (error) {
     if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
   }
@@ -155,7 +155,7 @@ async function reconnect() {
   }
   reconnecting = false;
   notice('Connected again.', { fine: true });
-  if (server.status === null) start(); else changed();
+  if (server.status === null) start(); else changed({ anew: true });
 }
 
 /** The pieces of a chat answer as they come, and why it ended. Raises Refusal. */
@@ -302,6 +302,7 @@ function slider({ name, title, description, poles, low, high, language }) {
     range.classList.toggle('set', value !== 0);
     range.classList.toggle('against', value < 0);
     const at = (x) => `calc(9px + (100% - 18px) * ${(x - low) / (high - low)})`; // the thumb is 18 px wide
+    range.style.setProperty('--zero', at(0));
     range.style.setProperty('--from', at(Math.min(0, value)));
     range.style.setProperty('--to', at(Math.max(0, value)));
     range.setAttribute('aria-valuetext', poles && value ? `${Math.abs(value)} ${poles[value > 0 ? 0 : 1]}` : `${value}`);
@@ -382,7 +383,7 @@ function renderDamage(found) {
     element.classList.toggle('over', over);
   }
   words.textContent = sentence;
-  byId('damage-detail').textContent = found ? `95 % interval ${fixed(low)} to ${fixed(high)}, over ${count(found.prompts, 'everyday prompt')}` : `The mark is the budget: ${fixed(budget)} nats per token`;
+  byId('damage-detail').textContent = found ? `95 % interval ${fixed(low)} to ${fixed(high)}, over ${count(found.prompts, 'prompt')}` : `The mark is the budget: ${fixed(budget)} nats per token`;
   byId('summary-cost').textContent = found ? `${fixed(kl)} of ${fixed(budget)}${over ? ', over' : ''}` : '';
 }
 
@@ -478,7 +479,7 @@ async function prepare(turn, signal) {
     for (const one of turn.sides) one.messages = history(turn, one.kind);
     return;
   }
-  turn.profile = kept.profile;
+  turn.profile ??= kept.profile;
   const messages = history(turn, 'enhanced');
   const found = await send('POST', `${profilePath(turn.profile)}/pair`, { messages }, signal);
   const models = newSeed() % 2 ? [found.first, found.second] : [found.second, found.first];
@@ -534,8 +535,8 @@ async function fill(turn, one, signal) {
   }
 }
 
-const isNearEnd = () => { const box = byId('conversation'); return box.scrollHeight - box.scrollTop - box.clientHeight < 90; };
-const follow = () => { const box = byId('conversation'); box.scrollTop = box.scrollHeight; };
+const isNearEnd = () => { const box = byId('main'); return box.scrollHeight - box.scrollTop - box.clientHeight < 90; };
+const follow = () => { byId('main').scrollTop = byId('main').scrollHeight; };
 
 /** What a side says, and what can be done with it. */
 function renderSide(turn, one) {
@@ -566,14 +567,14 @@ function renderComposer() {
   byId('send').textContent = running ? 'Stop' : 'Send';
   byId('teach').disabled = profile() === null;
   byId('teach').checked = kept.teaching && profile() !== null;
-  byId('teach-hint').textContent = profile() === null ? 'needs a profile' : byId('teach').checked ? `two answers to choose from, for ${kept.profile}` : '';
-  byId('prompt').placeholder = byId('teach').checked ? 'Ask, then choose the better answer' : 'Ask both';
-  byId('conversation').setAttribute('aria-busy', running !== null);
+  byId('teach-hint').textContent = profile() === null ? 'needs a profile' : byId('teach').checked ? 'two answers to choose from, apart from the conversation' : '';
+  byId('prompt').placeholder = byId('teach').checked ? 'Ask, then choose' : 'Ask both';
+  byId('turns').setAttribute('aria-busy', running !== null);
 }
 
 /** Sends the prompt, or stops what is being written. */
 function submit() {
-  if (running) return running.abort(new DOMException('Stopped', 'AbortError'));
+  if (running) return running.abort();
   const text = byId('prompt').value.trim();
   if (text === '' || server.status === null) return undefined;
   byId('prompt').value = '';
@@ -581,7 +582,7 @@ function submit() {
 }
 
 function freshConversation() {
-  running?.abort(new DOMException('Stopped', 'AbortError'));
+  running?.abort();
   turns = [];
   lastChoice = null;
   byId('turns').replaceChildren();
@@ -646,7 +647,7 @@ const OUTCOMES = [['left', 0, 1], ['right', 1, 0], ['none', null, 0.5]]; // name
 function choiceParts(turn) {
   if (turn.chosen !== null) {
     const undo = turn === lastChoice && button('Undo', () => undoChoice(turn), 'undo-choice', 'link');
-    return [make('span', { 'data-testid': 'chosen' }, turn.chosen), undo];
+    return [make('span', { 'data-testid': 'chosen' }, isolated(turn.chosen)), undo];
   }
   if (profile() === null || running || turn.sides.length < 2 || !turn.sides.every((one) => one.text && !one.problem)) return [];
   if (turn.teaching && turn.profile !== kept.profile) return [];
@@ -666,7 +667,7 @@ async function learn(turn, choice, words) {
   const name = kept.profile;
   const found = await attempt(() => send('POST', `${profilePath(name)}/choices`, choice));
   if (!found) return;
-  turn.chosen = `${words}. ${name} has learned from ${count(found.choices, 'choice')}.`;
+  turn.chosen = `${words}. “${name}” has learned from ${count(found.choices, 'choice')}.`;
   lastChoice = turn;
   for (const one of turns) renderBar(one);
   said(turn.chosen);
@@ -692,7 +693,7 @@ function edit(turn, one) {
   one.said.hidden = true;
   one.below.replaceChildren(field);
   one.foot.replaceChildren(
-    make('span', { class: 'ends' }, profile() ? `${kept.profile} learns from your changes` : 'Choose a profile to let it learn from your changes'),
+    make('span', { class: 'ends' }, profile() ? `“${kept.profile}” learns from your changes` : 'Choose a profile to let it learn from your changes'),
     button('Cancel', back, 'edit-cancel', 'link'), button('Save', () => saveEdit(turn, one, field.value, back), 'edit-save', 'link'));
   field.focus();
 }
@@ -777,7 +778,7 @@ async function saveSliders() {
   for (const name of Object.keys(values)) delete kept.values[name];
   renderSliders();
   changed();
-  return notice(`The sliders are now in ${kept.profile}, which is used in the enhanced answers.`, { fine: true });
+  return notice(`The sliders are now in “${kept.profile}”, which is used in the enhanced answers.`, { fine: true });
 }
 
 function createProfile() {
@@ -809,7 +810,7 @@ async function forgetProfile() {
   lastChoice = null;
   kept.using = false;
   selectProfile(null);
-  notice(`${name} is forgotten.`, { fine: true });
+  notice(`“${name}” is forgotten.`, { fine: true });
 }
 
 // ---------------------------------------------------------------- Settings, tabs, start
@@ -857,10 +858,12 @@ function listen() {
   const on = (id, event, action) => byId(id).addEventListener(event, action);
   on('composer', 'submit', (event) => { event.preventDefault(); submit(); });
   on('prompt', 'keydown', (event) => {
+    if (event.key === 'Escape') running?.abort();
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     if (!running) submit();
   });
+  if (!CSS.supports('field-sizing: content')) on('prompt', 'input', ({ target }) => { target.rows = Math.min(8, target.value.split('\n').length); });
   on('teach', 'change', () => { kept.teaching = byId('teach').checked; keep(); renderComposer(); });
   on('fresh', 'click', freshConversation);
   on('copy-expression', 'click', (event) => copy(byId('expression'), event.target));
@@ -889,8 +892,13 @@ async function start() {
   if (!found) return;
   [server.status, { directions: server.directions }, { profiles: server.profiles }] = found;
   const { model, person, limits, ready } = server.status;
+  if (!ready) {
+    notice('The model is being loaded. The page goes on by itself.');
+    return void setTimeout(start, 1500);
+  }
+  if (byId('notices').textContent.startsWith('The model is being')) byId('notices').replaceChildren();
   byId('model-name').textContent = model;
-  byId('server-state').textContent = [person === 'local' ? 'on this computer' : person, ready ? '' : 'still loading'].filter(Boolean).join(', ');
+  byId('server-state').textContent = person === 'local' ? 'on this computer' : person;
   SETTINGS.tokens[1] = limits.tokens;
   kept.tokens = Math.min(kept.tokens, limits.tokens);
   byId('tokens').max = limits.tokens;
