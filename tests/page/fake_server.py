@@ -10,14 +10,24 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote
 
+from burnish.mix import Mix
+
 PAGE = Path(__file__).parents[2] / "src" / "burnish" / "server" / "page"
-FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-BASE = "The sea at night is dark and calm. Waves come to the shore, and the moon is reflected in the water. It is quiet."
-LESS = "The sea at night: dark water, a steady swell, poor visibility. Use lights and keep a proper lookout at all times."
+BASE = (
+    "The sea at night is dark and calm. Waves come to the shore, and the moon is reflected in the water. It is quiet."
+)
+LESS = (
+    "The sea at night: dark water, a steady swell, poor visibility. Use lights and keep a proper lookout at all times."
+)
 ENHANCED = (
     "At night the sea forgets its colour and keeps only its breath. Somewhere past the last lamp of the harbour a wave "
     "unrolls its thin silver thread, thinks better of it, and takes the thread back."
@@ -25,7 +35,13 @@ ENHANCED = (
 
 
 def direction(name: str, kind: str, title: str, low: float, **more: Any) -> dict[str, Any]:
-    made = {"name": name, "kind": kind, "title": title, "description": f"{title}: a made-up direction", "language": "en"}
+    made = {
+        "name": name,
+        "kind": kind,
+        "title": title,
+        "description": f"{title}: a made-up direction",
+        "language": "en",
+    }
     return {**made, "poles": None, "low": low, "high": 2.0, **more}
 
 
@@ -67,7 +83,11 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self, value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        own = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content)), "X-Content-Type-Options": "nosniff"}
+        own = {
+            "Content-Type": f"{kind}; charset=utf-8",
+            "Content-Length": str(len(content)),
+            "X-Content-Type-Options": "nosniff",
+        }
         own |= {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
         for name, text in {**own, **headers}.items():
             self.send_header(name, text)
@@ -93,6 +113,11 @@ class Handler(BaseHTTPRequestHandler):
             if path == self.path:
                 del self.state.refusals[at]
                 return self.refuse(f"Refused with {status}, as asked.", status, **headers)
+        if body and "model" in body:
+            base = re.match(r"base(?=$|\+| - )", body["model"])
+            if base is None:
+                return self.refuse(f"There is no model '{body['model']}'.", 404)
+            Mix.parse(body["model"][base.end() :] or "any")  # raises for an expression that no server reads
         if self.path == "/v1/chat/completions":
             return self.chat(body)
         found = self.profile(body) if self.path.startswith("/api/profiles") else self.answer(body)
@@ -106,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         model = body["model"]
-        text = self.state.answer or (BASE if model == "base" else LESS if model.startswith("base-") else ENHANCED)
+        text = self.state.answer or (BASE if model == "base" else LESS if model.startswith("base -") else ENHANCED)
         pieces = re.findall(r"\s*\S+|\s+$", text)
         try:
             for piece in pieces[: body["max_tokens"]]:
@@ -123,12 +148,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def answer(self, body: Any) -> dict[str, Any]:
-        weight = sum(float(number) ** 2 for number in re.findall(r"\d+\.\d+|(?<=[+ ])\d+(?= )", (body or {}).get("model", "")))
+        weight = sum(
+            float(number) ** 2 for number in re.findall(r"\d+\.\d+|(?<=[+ ])\d+(?= )", (body or {}).get("model", ""))
+        )
         kl = 0.0105 * weight + 0.0008
         if self.path == "/api/status":
             limits = {"tokens": 512, "context": 4096}
             known = {"model": "SmolLM2-135M-Instruct", "person": "maria" if self.state.key else "local"}
-            return {**known, "languages": ["en", "ko"], "budget": 0.01, "limits": limits, "ready": True, "running": 0, "waiting": 0}
+            return {
+                **known,
+                "languages": ["en", "ko"],
+                "budget": 0.01,
+                "limits": limits,
+                "ready": True,
+                "running": 0,
+                "waiting": 0,
+            }
         if self.path == "/api/directions":
             return {"directions": self.state.directions}
         if self.path == "/api/damage":
@@ -136,11 +171,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/dose":
             scales = [0, 0.5, 1, 1.5, 2]
             change = {"name": "creative-writing", "change": [0.0, 0.021, 0.036, 0.041, 0.029]}
-            return {"model": body["model"], "scales": scales, "kl": [kl * s * s for s in scales], "budget": 0.01, "likelihood": change}
+            return {
+                "model": body["model"],
+                "scales": scales,
+                "kl": [kl * s * s for s in scales],
+                "budget": 0.01,
+                "likelihood": change,
+            }
         if self.path == "/api/tokens":
             texts = re.findall(r"\s*\w+|\s*\W", body["answer"], re.DOTALL)
             gains = [0.01, 0.42, -0.2, 1.1, -0.9, 0.0, 2.3, -1.8, 0.1]
-            return {"tokens": [{"text": text, "gain": gains[i % 9], "projection": 0.3 * (i % 5) - 0.4} for i, text in enumerate(texts)]}
+            return {
+                "tokens": [
+                    {"text": text, "gain": gains[i % 9], "projection": 0.3 * (i % 5) - 0.4}
+                    for i, text in enumerate(texts)
+                ]
+            }
         return {"refused": f"There is no {self.path}.", "status": 404}
 
     def profile(self, body: Any) -> dict[str, Any]:
@@ -157,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in profiles:
             return {"refused": f"There is no profile '{name}'.", "status": 404}
         if action == "pair":
-            return {"first": "base+0.4 creative-writing", "second": "base-0.4 creative-writing", "seed": 7}
+            return {"first": "base+0.4 creative-writing", "second": "base - 0.4 creative-writing", "seed": 7}
         if action is None:
             return {"forgotten": profiles.pop(name)["name"]} if self.command == "DELETE" else profiles[name]
         past = self.state.history.setdefault(name, [])
@@ -173,7 +219,13 @@ class Handler(BaseHTTPRequestHandler):
 
 def new_profile(name: str, budget: float = 0.01, keep_text: bool = False, language: str = "en") -> dict[str, Any]:
     model = f"base+{name}" if re.fullmatch(r"[A-Za-z][\w-]*", name) else f'base+"{name}"'
-    made = {"name": name, "language": language, "budget": budget, "says": "nothing learned yet for sure", "model": model}
+    made = {
+        "name": name,
+        "language": language,
+        "budget": budget,
+        "says": "nothing learned yet for sure",
+        "model": model,
+    }
     return {**made, "choices": 0, "keep_text": keep_text, "accuracy": None, "sliders": {}, "coefficients": []}
 
 
@@ -181,10 +233,28 @@ def learned(profile: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """The profile after a choice, or after sliders were set."""
     sliders = {k: v for k, v in {**profile["sliders"], **body.get("values", {})}.items() if v}
     choices = profile["choices"] + ("outcome" in body)
-    told = [("creative-writing", "Creative writing", 0.62, 0.15), ("formal-casual", "Formal or casual", -0.41, 0.17), ("long-short", "Long or short", 0.12, 0.3)]
-    rows = [{"name": n, "title": t, "mean": m, "deviation": d, "sure": abs(m) > 1.96 * d, "source": "choices"} for n, t, m, d in told] if choices else []
-    rows += [{"name": n, "title": n, "mean": v, "deviation": 0.0, "sure": True, "source": "sliders"} for n, v in sliders.items()]
-    says = f"more like creative writing, more casual; {choices} choice{'s' * (choices > 1)}" if choices else "set by hand: " + ", ".join(sliders)
+    told = [
+        ("creative-writing", "Creative writing", 0.62, 0.15),
+        ("formal-casual", "Formal or casual", -0.41, 0.17),
+        ("long-short", "Long or short", 0.12, 0.3),
+    ]
+    rows = (
+        [
+            {"name": n, "title": t, "mean": m, "deviation": d, "sure": abs(m) > 1.96 * d, "source": "choices"}
+            for n, t, m, d in told
+        ]
+        if choices
+        else []
+    )
+    rows += [
+        {"name": n, "title": n, "mean": v, "deviation": 0.0, "sure": True, "source": "sliders"}
+        for n, v in sliders.items()
+    ]
+    says = (
+        f"more like creative writing, more casual; {choices} choice{'s' * (choices > 1)}"
+        if choices
+        else "set by hand: " + ", ".join(sliders)
+    )
     accuracy = {"share": 0.74, "low": 0.61, "high": 0.85} if choices >= 2 else None
     return {**profile, "sliders": sliders, "choices": choices, "coefficients": rows, "says": says, "accuracy": accuracy}
 

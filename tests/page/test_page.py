@@ -110,7 +110,11 @@ def test_both_sides_are_asked_with_the_same_seed_and_each_its_own_history(opened
     base, enhanced = by_model["base"], by_model["base+0.6 creative-writing - 0.3 formal-casual"]
     assert (base["seed"], base["temperature"], base["max_tokens"]) == (enhanced["seed"], 0.7, 256)
     assert [m["content"] for m in base["messages"]] == ["Describe the sea at night", BASE, "And in the morning?"]
-    assert [m["content"] for m in enhanced["messages"]] == ["Describe the sea at night", ENHANCED, "And in the morning?"]
+    assert [m["content"] for m in enhanced["messages"]] == [
+        "Describe the sea at night",
+        ENHANCED,
+        "And in the morning?",
+    ]
 
 
 def test_with_nothing_changed_only_the_base_is_asked(opened: Open, state: State) -> None:
@@ -160,8 +164,8 @@ def test_names_are_quoted_and_the_language_decides_which_sliders_count(opened: O
     page = opened()
     slide(page, "3d files", "1")
     slide(page, value="-0.5")
-    assert page.locator("#expression").inner_text() == 'base-0.5 creative-writing + "3d files"'
-    assert r'model="base-0.5 creative-writing + \"3d files\""' in page.locator("#snippet").text_content()
+    assert page.locator("#expression").inner_text() == 'base - 0.5 creative-writing + "3d files"'
+    assert r'model="base - 0.5 creative-writing + \"3d files\""' in page.locator("#snippet").text_content()
     page.select_option("#language", "ko")
     assert page.locator("#expression").inner_text() == 'base+"3d files"'
     assert page.get_by_test_id("slider-creative-writing").count() == 0
@@ -227,7 +231,7 @@ def test_teaching_shows_two_answers_that_are_not_named(opened: Open, state: Stat
     turn = ask(page)
     assert turn.get_by_test_id("model").all_inner_texts() == ["", ""]
     bodies = state.bodies("/v1/chat/completions")
-    assert {body["model"] for body in bodies} == {"base+0.4 creative-writing", "base-0.4 creative-writing"}
+    assert {body["model"] for body in bodies} == {"base+0.4 creative-writing", "base - 0.4 creative-writing"}
     assert {body["seed"] for body in bodies} == {7}
     first, second = text_of(turn, "first").inner_text(), text_of(turn, "second").inner_text()
     page.get_by_test_id("choose-left").click()
@@ -282,7 +286,11 @@ def test_a_reload_keeps_sliders_settings_and_profile_but_no_conversation(opened:
     assert "secret" not in page.evaluate("JSON.stringify({...sessionStorage, ...localStorage})")
     page.reload()
     page.wait_for_selector("[data-started]")
-    assert (page.input_value("#temperature"), page.input_value("#seed"), page.input_value("#profile")) == ("0.2", "11", "mine")
+    assert (page.input_value("#temperature"), page.input_value("#seed"), page.input_value("#profile")) == (
+        "0.2",
+        "11",
+        "mine",
+    )
     assert page.locator("#expression").inner_text() == "base+0.6 creative-writing"
     assert page.get_by_test_id("turn").count() == 0
 
@@ -372,10 +380,25 @@ def test_everything_is_reached_by_keyboard(opened: Open) -> None:
     seen: list[str] = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.className || document.activeElement.tagName"))
+        seen.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+            )
+        )
         if "dose" in seen or seen[-1] == "BODY":
             break
-    wanted = ["skip", "fresh", "main", "prompt", "send", "copy-expression", "tab-steer", "language", "slider-creative-writing", "slider-formal-casual"]
+    wanted = [
+        "skip",
+        "fresh",
+        "main",
+        "prompt",
+        "send",
+        "copy-expression",
+        "tab-steer",
+        "language",
+        "slider-creative-writing",
+        "slider-formal-casual",
+    ]
     assert [one for one in seen if one in wanted] == wanted
     page.focus("#slider-creative-writing")
     for _ in range(4):

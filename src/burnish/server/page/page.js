@@ -230,8 +230,7 @@ function expression() {
   let text = kept.using && profile() ? profile().model : 'base';
   for (const [value, name] of terms()) {
     const weight = Math.abs(value) === 1 ? '' : `${Math.abs(value)} `;
-    const sign = value < 0 ? '-' : '+';
-    text += (text === 'base' ? sign : ` ${sign} `) + weight + quoted(name);
+    text += (value < 0 ? ' - ' : text === 'base' ? '+' : ' + ') + weight + quoted(name); // a minus needs its spaces
   }
   return text;
 }
@@ -338,6 +337,7 @@ function renderLanguages() {
 
 // ---------------------------------------------------------------- Damage
 
+const MEASURING = 'Measuring …';
 const REST = 400; // ms that the sliders rest before anything is measured
 let measuring = null;
 
@@ -348,12 +348,13 @@ async function measureDamage(model) {
   const { signal } = measuring;
   if (model === 'base') return renderDamage(null);
   for (const id of ['damage', 'damage-words']) byId(id).classList.add('stale');
+  if (byId('damage').ariaValueNow === '0') byId('damage-words').textContent = 'Measuring what this costs …';
   await attempt(async () => {
     await rest(REST, signal);
-    byId('damage-detail').textContent = 'Measuring …';
+    byId('damage-detail').textContent = MEASURING;
     renderDamage(await send('POST', '/api/damage', { model }, signal));
   }, () => measureDamage(model));
-  if (!signal.aborted && byId('damage-detail').textContent === 'Measuring …') renderDamage(undefined);
+  if (!signal.aborted && byId('damage-detail').textContent === MEASURING) renderDamage(undefined);
 }
 
 /** How near the budget, in words. */
@@ -540,7 +541,7 @@ const follow = () => { byId('main').scrollTop = byId('main').scrollHeight; };
 
 /** What a side says, and what can be done with it. */
 function renderSide(turn, one) {
-  one.expression.textContent = turn.teaching ? '' : one.model ?? '';
+  one.expression.textContent = one.kind === 'enhanced' ? one.model ?? '' : '';
   one.said.textContent = one.model === null ? HINT : one.text;
   one.said.classList.toggle('hint', one.model === null);
   one.said.classList.remove('shaded');
@@ -665,13 +666,14 @@ function choose(turn, which, outcome) {
 /** Sends a choice to the profile, and shows what it learned. */
 async function learn(turn, choice, words) {
   const name = kept.profile;
+  for (const one of turn.bar.querySelectorAll('button')) one.disabled = true; // learning takes a moment
   const found = await attempt(() => send('POST', `${profilePath(name)}/choices`, choice));
-  if (!found) return;
+  if (!found) return renderBar(turn);
   turn.chosen = `${words}. “${name}” has learned from ${count(found.choices, 'choice')}.`;
   lastChoice = turn;
   for (const one of turns) renderBar(one);
   said(turn.chosen);
-  learnedAnew(found);
+  return learnedAnew(found);
 }
 
 async function undoChoice(turn) {
