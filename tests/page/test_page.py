@@ -210,8 +210,10 @@ def test_a_choice_changes_what_was_learned_and_undo_takes_it_back(opened: Open, 
     turn = ask(page)
     assert page.get_by_test_id("choose-right").count() == 0  # no profile yet
     make_profile(page)
-    page.get_by_test_id("choose-right").click()
+    page.get_by_test_id("choose-right").press("Enter")
     wait(page.get_by_test_id("says"), re.compile("more like creative writing"))
+    assert page.evaluate("document.activeElement.dataset.testid") == "undo-choice"  # the keyboard's place is kept
+    assert "0.41 casual" in page.get_by_test_id("coefficient-formal-casual").inner_text()
     sent = state.bodies("/api/profiles/mine/choices")[0]
     assert (sent["first"], sent["second"], sent["outcome"]) == (BASE, ENHANCED, 0)
     assert "unsure" in page.get_by_test_id("coefficient-long-short").inner_text()

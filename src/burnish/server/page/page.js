@@ -32,6 +32,15 @@ const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1_000_000;
 const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 const said = (text) => byId('announce').replaceChildren(text);
 
+/** New children; the keyboard's place stays on the same control, or on the first one. */
+function refill(box, ...children) {
+  const active = box.contains(document.activeElement) ? document.activeElement : null;
+  box.replaceChildren(...children.filter(Boolean));
+  if (!active) return;
+  const same = [...box.querySelectorAll('button, input')].find((one) => active.dataset.testid && one.dataset.testid === active.dataset.testid);
+  (same ?? box.querySelector('button'))?.focus();
+}
+
 /** Waits, and stops waiting when the signal says so. */
 function rest(milliseconds, signal) {
   return new Promise((done, fail) => {
@@ -74,6 +83,8 @@ function notice(text, { fine = false, action = null, again = null } = {}) {
     make('p', { dir: 'auto' }, text),
     action && button(action, () => { close(); again(); }, 'notice-action'),
     button('Dismiss', close, 'notice-dismiss', 'link')));
+  const shown = byId('notices').firstChild;
+  if (fine) setTimeout(() => shown.remove(), 7000);
 }
 
 /** Runs a task; what goes wrong becomes a notice. Returns undefined then. */
@@ -290,8 +301,8 @@ function renderSliders() {
 
 /** One direction: a slider, its number, and the way back to zero. */
 function slider({ name, title, description, poles, low, high, language }) {
-  const id = `slider-${name}`;
-  const range = make('input', { type: 'range', id, min: low, max: high, step: 0.05, 'data-testid': id, 'aria-describedby': description ? `${id}-help` : null });
+  const id = `slider-${encodeURIComponent(name)}`;
+  const range = make('input', { type: 'range', id, min: low, max: high, step: 0.05, 'data-testid': `slider-${name}`, 'aria-describedby': description ? `${id}-help` : null });
   const number = make('input', { type: 'number', min: low, max: high, step: 0.05, inputmode: 'decimal', 'aria-label': `${title}, number`, 'data-testid': `number-${name}` });
   const reset = make('button', { type: 'button', class: 'reset', 'aria-label': `Reset ${title}`, title: 'Back to zero', 'data-testid': `reset-${name}` }, '↺');
   const show = (value) => {
@@ -391,11 +402,12 @@ function renderDamage(found) {
 // ---------------------------------------------------------------- Dose curve
 
 async function drawDose() {
-  const model = expression(), box = byId('dose-drawing'), pressed = byId('dose');
-  pressed.disabled = true;
+  const model = expression(), box = byId('dose-drawing');
+  if (box.ariaBusy === 'true') return;
+  box.ariaBusy = 'true';
   box.replaceChildren(make('p', { class: 'detail' }, 'Measuring at five strengths. This takes some seconds …'));
   const found = await attempt(() => send('POST', '/api/dose', { model }), drawDose);
-  pressed.disabled = expression() === 'base';
+  box.ariaBusy = 'false';
   if (expression() !== model) return;
   box.replaceChildren(...(found ? doseParts(found) : []));
 }
@@ -462,7 +474,7 @@ function side(kind, label, model) {
 }
 
 function addTurn(prompt, teaching) {
-  const turn = { prompt, teaching, sides: [], bar: make('div', { class: 'bar' }), chosen: null, pair: make('div', { class: 'pair' }) };
+  const turn = { prompt, teaching, sides: [], bar: make('div', { class: 'bar' }), chosen: null, learning: false, pair: make('div', { class: 'pair' }) };
   turn.element = make('li', { class: 'turn', 'data-testid': 'turn' }, make('p', { class: 'asked', dir: 'auto', 'data-testid': 'asked' }, prompt), turn.pair, turn.bar);
   turns.at(-1)?.bar.querySelector('.regenerate')?.remove();
   turns.push(turn);
@@ -549,10 +561,10 @@ function renderSide(turn, one) {
   one.below.replaceChildren();
   const whole = one.text && !one.element.classList.contains('streaming');
   const shade = whole && one.kind === 'enhanced' && make('button', { type: 'button', class: 'link', 'aria-pressed': 'false', 'data-testid': 'shade', onclick: (event) => shadeTokens(turn, one, event.target) }, 'Shade tokens');
-  one.foot.replaceChildren(
+  refill(one.foot,
     make('span', { class: one.problem ? 'ends problem' : 'ends', 'data-testid': 'ends' }, one.problem ?? ENDS[one.ends] ?? ''),
-    ...[shade, shade && button('Edit the answer', () => edit(turn, one), 'edit', 'link'),
-      whole && button('Copy', (event) => copy(one.said, event.target), null, 'link')].filter(Boolean));
+    shade, shade && button('Edit the answer', () => edit(turn, one), 'edit', 'link'),
+    whole && button('Copy', (event) => copy(one.said, event.target), 'copy', 'link'));
 }
 
 /** Below a turn: which answer is better, and asking again. */
@@ -561,7 +573,8 @@ function renderBar(turn) {
   const again = last && make('span', { class: 'regenerate push' },
     button('Regenerate', () => answer(turn), 'regenerate', 'quiet'),
     !turn.teaching && button('With a new seed', () => { freshSeed(); answer(turn); }, null, 'quiet'));
-  turn.bar.replaceChildren(...[...choiceParts(turn), again].filter(Boolean));
+  refill(turn.bar, ...choiceParts(turn), again);
+  turn.bar.classList.toggle('stale', turn.learning);
 }
 
 function renderComposer() {
@@ -606,9 +619,10 @@ function tokenWords({ gain, projection }) {
 /** Turns the shading of an enhanced answer on or off. */
 async function shadeTokens(turn, one, toggle) {
   if (one.said.classList.contains('shaded')) return renderSide(turn, one);
-  toggle.disabled = true;
+  if (toggle.ariaBusy === 'true') return undefined;
+  toggle.ariaBusy = 'true';
   one.shading ??= await attempt(() => send('POST', '/api/tokens', { model: one.model, messages: one.messages, answer: one.text }));
-  toggle.disabled = false;
+  toggle.ariaBusy = 'false';
   if (!one.shading) return undefined;
   toggle.setAttribute('aria-pressed', 'true');
   const readout = make('span', { class: 'readout', role: 'status', 'data-testid': 'readout' }, 'Point at a token, or walk with the arrow keys.');
@@ -666,14 +680,20 @@ function choose(turn, which, outcome) {
 /** Sends a choice to the profile, and shows what it learned. */
 async function learn(turn, choice, words) {
   const name = kept.profile;
-  for (const one of turn.bar.querySelectorAll('button')) one.disabled = true; // learning takes a moment
+  if (turn.learning) return;
+  turn.learning = true; // it takes a moment
+  renderBar(turn);
   const found = await attempt(() => send('POST', `${profilePath(name)}/choices`, choice));
-  if (!found) return renderBar(turn);
+  turn.learning = false;
+  if (!found) {
+    renderBar(turn);
+    return;
+  }
   turn.chosen = `${words}. “${name}” has learned from ${count(found.choices, 'choice')}.`;
   lastChoice = turn;
   for (const one of turns) renderBar(one);
   said(turn.chosen);
-  return learnedAnew(found);
+  learnedAnew(found);
 }
 
 async function undoChoice(turn) {
@@ -724,7 +744,7 @@ function selectProfile(name) {
   const options = server.profiles.map((one) => make('option', { value: one.name }, one.name));
   byId('profile').replaceChildren(make('option', { value: '' }, 'None'), ...options);
   byId('profile').value = kept.profile ?? '';
-  byId('learned').replaceChildren(...(profile() ? profileParts(profile()) : [make('p', { class: 'detail' },
+  refill(byId('learned'), ...(profile() ? profileParts(profile()) : [make('p', { class: 'detail' },
     'A profile learns what you like: from the sliders you keep in it, from the answers you prefer, and from those you rewrite. Make one, or choose one of yours.')]));
   renderComposer();
   for (const turn of turns) renderBar(turn);
@@ -756,10 +776,11 @@ function coefficient({ name, title, mean, deviation, sure, source }, full) {
     drawn.style.width = `${Math.abs(place(to) - place(from))}%`;
     return drawn;
   };
+  const poles = server.directions.find((one) => one.name === name)?.poles;
   const interval = deviation ? `, 95 % interval ${signed(mean - reach)} to ${signed(mean + reach)}` : '';
   const takeBack = source === 'sliders' && make('button', { type: 'button', class: 'link', 'aria-label': `Take ${title} back`, onclick: () => putSliders({ [name]: 0 }) }, 'take back');
   return make('li', { class: ['coefficient', sure ? '' : 'unsure', mean < 0 ? 'negative' : ''].join(' ').trim(), 'data-testid': `coefficient-${name}` },
-    isolated(title), make('span', {}, signed(mean)),
+    isolated(title), poles ? make('span', {}, `${fixed(Math.abs(mean), 2)} `, isolated(poles[mean < 0 ? 1 : 0])) : make('span', {}, signed(mean)),
     make('div', { class: 'bar-box', 'aria-hidden': 'true' }, make('span', { class: 'zero' }), span('mean', 0, mean), span('spread', mean - reach, mean + reach)),
     make('span', { class: 'detail' }, `${sure ? '' : 'unsure, '}${SOURCES[source] ?? source}${interval} `, takeBack));
 }
@@ -852,8 +873,8 @@ function selectTab(chosen) {
 function openSteering(open) {
   byId('steering').classList.toggle('open', open);
   byId('open-steering').setAttribute('aria-expanded', open);
-  for (const element of [byId('main'), document.querySelector('.top')]) element.inert = open;
-  (open ? byId('close-steering') : byId('open-steering')).focus();
+  byId('open-steering').textContent = open ? 'Done' : 'Steer';
+  byId('main').inert = open;
 }
 
 function listen() {
@@ -882,10 +903,14 @@ function listen() {
   }
   for (const tab of byId('tabs').children) tab.addEventListener('click', () => selectTab(tab.id.slice(4)));
   on('tabs', 'keydown', (event) => walk(event, [...byId('tabs').children], ['ArrowLeft', 'ArrowRight'])?.click());
-  on('open-steering', 'click', () => openSteering(true));
-  on('close-steering', 'click', () => openSteering(false));
-  on('steering', 'keydown', (event) => { if (event.key === 'Escape' && byId('steering').classList.contains('open')) openSteering(false); });
-  matchMedia('(max-width: 62rem)').addEventListener('change', () => { if (byId('steering').classList.contains('open')) openSteering(false); });
+  const isOpen = () => byId('steering').classList.contains('open');
+  on('open-steering', 'click', () => openSteering(!isOpen()));
+  document.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape' || !isOpen() || document.querySelector('dialog[open]')) return;
+    openSteering(false);
+    byId('open-steering').focus();
+  });
+  matchMedia('(max-width: 62rem)').addEventListener('change', () => openSteering(false));
 }
 
 /** Asks the server what it has, and shows it. */
