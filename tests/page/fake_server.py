@@ -229,34 +229,28 @@ def new_profile(name: str, budget: float = 0.01, keep_text: bool = False, langua
     return {**made, "choices": 0, "keep_text": keep_text, "accuracy": None, "sliders": {}, "coefficients": []}
 
 
+LEARNED = [
+    {"name": "creative-writing", "title": "Creative writing", "mean": 0.62, "deviation": 0.15, "sure": True},
+    {"name": "formal-casual", "title": "Formal or casual", "mean": -0.41, "deviation": 0.17, "sure": True},
+    {"name": "long-short", "title": "Long or short", "mean": 0.12, "deviation": 0.3, "sure": False},
+]
+
+
 def learned(profile: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """The profile after a choice, or after sliders were set."""
+    """The profile after a choice, or after sliders were set. Once there are choices, they are the source of all."""
     sliders = {k: v for k, v in {**profile["sliders"], **body.get("values", {})}.items() if v}
     choices = profile["choices"] + ("outcome" in body)
-    told = [
-        ("creative-writing", "Creative writing", 0.62, 0.15),
-        ("formal-casual", "Formal or casual", -0.41, 0.17),
-        ("long-short", "Long or short", 0.12, 0.3),
-    ]
-    rows = (
-        [
-            {"name": n, "title": t, "mean": m, "deviation": d, "sure": abs(m) > 1.96 * d, "source": "choices"}
-            for n, t, m, d in told
-        ]
-        if choices
-        else []
-    )
-    rows += [
+    rows = [
         {"name": n, "title": n, "mean": v, "deviation": 0.0, "sure": True, "source": "sliders"}
         for n, v in sliders.items()
     ]
-    says = (
-        f"more like creative writing, more casual; {choices} choice{'s' * (choices > 1)}"
-        if choices
-        else "set by hand: " + ", ".join(sliders)
-    )
+    says = [f"set by hand: {', '.join(sliders)}"] if sliders else []
+    if choices:
+        rows = [{**row, "source": "choices"} for row in LEARNED]
+        says = ["more like creative writing, more casual", *says, f"{choices} choice{'s' * (choices > 1)}"]
     accuracy = {"share": 0.74, "low": 0.61, "high": 0.85} if choices >= 2 else None
-    return {**profile, "sliders": sliders, "choices": choices, "coefficients": rows, "says": says, "accuracy": accuracy}
+    found = {"sliders": sliders, "choices": choices, "coefficients": rows, "accuracy": accuracy}
+    return {**profile, **found, "says": "; ".join(says) or "nothing learned yet for sure"}
 
 
 def serve(port: int = 0) -> tuple[ThreadingHTTPServer, State]:

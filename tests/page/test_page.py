@@ -124,7 +124,7 @@ def test_a_choice_changes_what_was_learned_and_undo_takes_it_back(opened: Open, 
     assert page.get_by_test_id("choose-right").count() == 0  # no profile yet
     make_profile(page)
     page.get_by_test_id("choose-right").press("Enter")
-    wait(page.get_by_test_id("says"), re.compile("more like creative writing"))
+    wait(page.get_by_test_id("says"), "more like creative writing, more casual")
     assert page.evaluate("document.activeElement.dataset.testid") == "undo-choice"  # the keyboard's place is kept
     assert "0.41 casual" in page.get_by_test_id("coefficient-formal-casual").inner_text()
     sent = state.bodies("/api/profiles/mine/choices")[0]
@@ -177,15 +177,20 @@ def test_sliders_move_into_the_profile_which_is_then_used(opened: Open, state: S
     page = opened()
     make_profile(page, "my own")
     slide(page)
+    ask(page)
+    page.get_by_test_id("choose-left").click()
+    page.get_by_test_id("undo-choice").wait_for()
     page.click("#tab-you")
     page.get_by_test_id("save-sliders").click()
     wait(page.locator("#expression"), 'base+"my own"')
+    assert page.get_by_test_id("undo-choice").count() == 0  # an undo would now take the sliders back
     assert state.profiles["my own"]["sliders"] == {"creative-writing": 0.6}
     slide(page, "long-short", "0.2")
     wait(page.locator("#expression"), 'base+"my own" + 0.2 long-short')
     page.click("#tab-you")
-    page.get_by_role("button", name="Take creative-writing back").click()
-    expect(page.get_by_test_id("coefficient-creative-writing")).to_have_count(0)
+    page.get_by_role("button", name="Take Creative writing back").click()
+    expect(page.get_by_role("button", name="Take Creative writing back")).to_have_count(0)
+    assert state.profiles["my own"]["sliders"] == {}
     page.uncheck("#use-profile")
     wait(page.locator("#expression"), "base+0.2 long-short")
 

@@ -448,7 +448,7 @@ function curve(title, xs, ys, tone, limit = null) {
 // ---------------------------------------------------------------- Conversation
 
 const HINT = 'Move a slider, or use a profile, and the enhanced answer appears here. With nothing changed it would be the same as the base answer.';
-const ENDS = { length: 'Reached the most tokens an answer', stopped: 'Stopped' };
+const ENDS = { length: 'Reached the token limit', stopped: 'Stopped' };
 
 /** What a side of the conversation has heard and said before a turn. Comparisons to teach are not part of it. */
 function history(turn, kind) {
@@ -752,23 +752,25 @@ function selectProfile(name) {
 }
 
 function profileParts(found) {
-  const { says, choices, accuracy, keep_text: text, budget, coefficients } = found;
+  const { says, choices, accuracy, keep_text: text, budget, coefficients, sliders } = found;
+  const inWords = says.split('; ').filter((part) => !/^\d+ choices?\b/.test(part)).join('; ') || says; // counts follow below
   const foreseen = accuracy ? ` It foresees ${Math.round(100 * accuracy.share)} % of choices it has not seen (${Math.round(100 * accuracy.low)} to ${Math.round(100 * accuracy.high)} %).` : '';
   const use = make('input', { type: 'checkbox', role: 'switch', id: 'use-profile', onchange: (event) => { kept.using = event.target.checked; changed(); } });
   use.checked = kept.using;
   const full = Math.max(1, ...coefficients.map((one) => Math.abs(one.mean) + 1.96 * one.deviation));
-  const save = button('Keep the sliders in it', saveSliders, 'save-sliders');
+  const save = button('Keep the sliders', saveSliders, 'save-sliders');
   return [
-    make('p', { class: 'says', dir: 'auto', 'data-testid': 'says' }, says),
+    make('p', { class: 'says', dir: 'auto', 'data-testid': 'says' }, inWords),
     make('p', { class: 'detail', 'data-testid': 'counts' }, `Learned from ${count(choices, 'choice')}.${foreseen} Budget ${budget} nats per token. ${text ? 'The text of choices is kept.' : 'No text is kept.'}`),
-    make('ul', { class: 'coefficients', 'aria-label': 'What is known of each direction' }, ...coefficients.map((one) => coefficient(one, full))),
     make('label', { class: 'switch' }, use, make('span', {}, 'Use it in the enhanced answers')),
+    coefficients.length > 0 && make('p', { class: 'detail', id: 'coefficients-title' }, 'Mean and 95 % interval, in standard deviations over everyday answers'),
+    make('ul', { class: 'coefficients', 'aria-labelledby': 'coefficients-title' }, ...coefficients.map((one) => coefficient(one, full, one.name in sliders))),
     make('div', { class: 'learned-buttons' }, save, button('Undo the last', () => undoChoice(lastChoice), 'undo'), button('Forget …', forgetProfile, 'forget', 'danger')),
   ];
 }
 
 /** One direction's mean and 95 % interval, drawn to either side of zero. */
-function coefficient({ name, title, mean, deviation, sure, source }, full) {
+function coefficient({ name, title, mean, deviation, sure, source }, full, byHand) {
   const reach = 1.96 * deviation, place = (value) => 50 + (50 * clamp(value, -full, full)) / full;
   const span = (kind, from, to) => {
     const drawn = make('span', { class: kind });
@@ -777,18 +779,20 @@ function coefficient({ name, title, mean, deviation, sure, source }, full) {
     return drawn;
   };
   const poles = server.directions.find((one) => one.name === name)?.poles;
-  const interval = deviation ? `, 95 % interval ${signed(mean - reach)} to ${signed(mean + reach)}` : '';
-  const takeBack = source === 'sliders' && make('button', { type: 'button', class: 'link', 'aria-label': `Take ${title} back`, onclick: () => putSliders({ [name]: 0 }) }, 'take back');
+  const interval = deviation ? `${signed(mean - reach)} to ${signed(mean + reach)}, ` : '';
+  const takeBack = byHand && make('button', { type: 'button', class: 'link', 'aria-label': `Take ${title} back`, onclick: () => putSliders({ [name]: 0 }) }, byHand && source !== 'sliders' ? 'take the slider back' : 'take back');
   return make('li', { class: ['coefficient', sure ? '' : 'unsure', mean < 0 ? 'negative' : ''].join(' ').trim(), 'data-testid': `coefficient-${name}` },
     isolated(title), poles ? make('span', {}, `${fixed(Math.abs(mean), 2)} `, isolated(poles[mean < 0 ? 1 : 0])) : make('span', {}, signed(mean)),
     make('div', { class: 'bar-box', 'aria-hidden': 'true' }, make('span', { class: 'zero' }), span('mean', 0, mean), span('spread', mean - reach, mean + reach)),
-    make('span', { class: 'detail' }, `${sure ? '' : 'unsure, '}${SOURCES[source] ?? source}${interval} `, takeBack));
+    make('span', { class: 'detail' }, `${sure ? '' : 'unsure, '}${interval}${SOURCES[source] ?? source} `, takeBack));
 }
 
 async function putSliders(values) {
   const found = await attempt(() => send('PUT', `${profilePath(kept.profile)}/sliders`, { values }));
-  if (found) learnedAnew(found);
-  return Boolean(found);
+  if (!found) return false;
+  lastChoice = null; // an undo now takes the sliders back
+  learnedAnew(found);
+  return true;
 }
 
 /** Moves the sliders into the profile and uses it, so that they do not count twice. */
