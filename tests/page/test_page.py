@@ -56,6 +56,11 @@ def test_stop_keeps_what_was_written_and_regenerate_asks_again(opened: Open, sta
     wait(text_of(turn, "enhanced"), ENHANCED)
     assert [m["content"] for m in state.bodies("/v1/chat/completions")[-1]["messages"]] == ["Describe the sea"]
     assert state.bodies("/v1/chat/completions")[-1]["model"] in ("base", "base+0.7 creative-writing")
+    before = state.bodies("/v1/chat/completions")[-1]["seed"]
+    page.get_by_test_id("regenerate-anew").click()
+    wait(page.locator("#send"), "Send")
+    first, second = (body["seed"] for body in state.bodies("/v1/chat/completions")[-2:])
+    assert first == second != before
 
 
 def test_the_meter_measures_the_latest_mix_once_the_sliders_rest(opened: Open, state: State) -> None:

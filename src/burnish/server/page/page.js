@@ -474,7 +474,7 @@ function side(kind, label, model) {
 }
 
 function addTurn(prompt, teaching) {
-  const turn = { prompt, teaching, sides: [], bar: make('div', { class: 'bar' }), chosen: null, learning: false, pair: make('div', { class: 'pair' }) };
+  const turn = { prompt, teaching, sides: [], bar: make('div', { class: 'bar' }), chosen: null, busy: false, learning: false, pair: make('div', { class: 'pair' }) };
   turn.element = make('li', { class: 'turn', 'data-testid': 'turn' }, make('p', { class: 'asked', dir: 'auto', 'data-testid': 'asked' }, prompt), turn.pair, turn.bar);
   turns.at(-1)?.bar.querySelector('.regenerate')?.remove();
   turns.push(turn);
@@ -507,9 +507,10 @@ async function answer(turn) {
   const controller = new AbortController();
   running = controller;
   if (lastChoice === turn) lastChoice = null;
-  Object.assign(turn, { chosen: null, sides: [] });
+  Object.assign(turn, { chosen: null, sides: [], busy: true });
   turn.pair.replaceChildren();
   renderComposer();
+  renderBar(turn);
   await attempt(async () => {
     await prepare(turn, controller.signal);
     turn.pair.replaceChildren(...turn.sides.map((one) => one.element));
@@ -518,11 +519,13 @@ async function answer(turn) {
     await Promise.all(turn.sides.map((one) => fill(turn, one, controller.signal)));
     said(controller.signal.aborted ? 'Stopped' : 'The answers are complete');
   }, () => answer(turn));
+  turn.busy = false;
   if (running === controller) running = null;
   renderComposer();
   renderSnippet(expression());
+  const near = isNearEnd();
   for (const one of turns) renderBar(one);
-  follow();
+  if (near) follow();
 }
 
 /** Streams one answer into its side. */
@@ -540,8 +543,9 @@ async function fill(turn, one, signal) {
     }
   } catch (error) {
     if (error.name === 'AbortError') one.ends = 'stopped';
-    else if (error instanceof Refusal) { one.problem = error.message; if (error.status === 0) report(error, () => answer(turn)); }
-    else throw error;
+    else if (!(error instanceof Refusal)) throw error;
+    else one.problem = error.message;
+    if (one.problem && error.status === 0) report(error, () => answer(turn));
   } finally {
     one.element.classList.remove('streaming');
     renderSide(turn, one);
@@ -571,8 +575,8 @@ function renderSide(turn, one) {
 function renderBar(turn) {
   const last = turn === turns.at(-1) && running === null;
   const again = last && make('span', { class: 'regenerate push' },
-    button('Regenerate', () => answer(turn), 'regenerate', 'quiet'),
-    !turn.teaching && button('With a new seed', () => { freshSeed(); answer(turn); }, null, 'quiet'));
+    button('Regenerate', () => { answer(turn); byId('send').focus(); }, 'regenerate', 'quiet'),
+    !turn.teaching && button('With a new seed', () => { freshSeed(); answer(turn); byId('send').focus(); }, 'regenerate-anew', 'quiet'));
   refill(turn.bar, ...choiceParts(turn), again);
   turn.bar.classList.toggle('stale', turn.learning);
 }
@@ -664,7 +668,7 @@ function choiceParts(turn) {
     const undo = turn === lastChoice && button('Undo', () => undoChoice(turn), 'undo-choice', 'link');
     return [make('span', { 'data-testid': 'chosen' }, isolated(turn.chosen)), undo];
   }
-  if (profile() === null || running || turn.sides.length < 2 || !turn.sides.every((one) => one.text && !one.problem)) return [];
+  if (profile() === null || turn.busy || turn.sides.length < 2 || !turn.sides.every((one) => one.text && !one.problem)) return [];
   if (turn.teaching && turn.profile !== kept.profile) return [];
   const buttons = OUTCOMES.map(([name, which, outcome]) =>
     button(which === null ? 'No preference' : turn.sides[which].label, () => choose(turn, which, outcome), `choose-${name}`));
