@@ -13,7 +13,7 @@ from burnish.model.model import Model
 from burnish.options import FindOptions, Site
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
-from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
 
 # Prompts a set, and held out of each: names serve to describe, and many of them are found at once.
 INSTRUCTIONS, HELD_OUT = 48, 24
@@ -30,28 +30,31 @@ def named_directions(
     names: Sequence[str],
     *,
     site: Site = "residual",
+    protect: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Direction]:
-    """The direction of each name, one a layer (scope per-layer, last prompt token, nothing taken out), from the cache or found now.
+    """The direction of each name, one a layer (scope per-layer, last prompt token), from the cache or found now.
 
-    Raises InputError for a name that is neither a packaged domain nor an axis.
+    protect: what general and protect prompts write is taken out; without it the directions are plain, as they serve to describe. Raises InputError for a name that is neither a packaged domain nor an axis.
     """
     unknown = [name for name in names if name not in (*domain_names(), *axis_names())]
     if unknown:
         raise InputError(
             f"There is no domain or axis '{unknown[0]}'. Pass one of: {', '.join((*domain_names(), *axis_names()))}."
         )
-    options = FindOptions(instructions=INSTRUCTIONS, scope="per-layer", site=site)
+    options = FindOptions(instructions=INSTRUCTIONS, scope="per-layer", site=site, protect=protect)
     return {name: _named(model, name, options, progress) for name in names}
 
 
 def _named(model: Model, name: str, options: FindOptions, progress: Progress | None) -> Direction:
     enhance, normal, held_out = _sets(name)
+    spared = load_protect() if options.protect else None
     identity = {
         "model": model.fingerprint,
         "dtype": str(model.network.dtype),
         "template": getattr(model.tokenizer, "chat_template", None),
         "prompts": [s.hash for s in (enhance, normal, *held_out)],
+        "protect": spared.hash if spared else None,
         "options": str(options),
     }
     path = cache_file("directions", identity, ".safetensors")
@@ -60,7 +63,9 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
             return Direction.load(path)
         except InputError:  # damaged, or of an older format
             path.unlink()
-    found = find_direction(model, enhance=enhance, normal=normal, options=options, held_out=held_out, progress=progress)
+    found = find_direction(
+        model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
+    )
     found.save(path, overwrite=True)
     return found
 

@@ -1,0 +1,159 @@
+"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cyclopts
+from cyclopts import Parameter
+
+from burnish.cli import console, learning
+from burnish.cli.flags import flags
+from burnish.cli.inputs import Json, ModelName
+from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.errors import InputError
+from burnish.options import Form, ModelOptions
+
+if TYPE_CHECKING:
+    from burnish.artifacts.direction import Direction
+    from burnish.model.model import Model
+    from burnish.personal.profile import Profile
+    from burnish.personal.store import Store
+
+app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
+app.command(learning.learn)
+app.command(learning.choose)
+
+
+@app.command
+def new(
+    name: Name,
+    *,
+    budget: Annotated[float, Parameter(help="nats per token that everyday prompts may move, on average")] = 0.01,
+    keep_text: Annotated[
+        bool, Parameter(help="keep prompts and answers with the choices; by default only their features", negative=())
+    ] = False,
+    language: Annotated[str, Parameter(help="language of the prompts and of the named directions: en or ko")] = "en",
+    json: Json = False,
+) -> None:
+    """Make an empty profile."""
+    from burnish.personal.store import new_profile
+    from burnish.prompts.domains import load_general
+
+    load_general(language)
+    store, person = local()
+    made = new_profile(name, budget=budget, keep_text=keep_text, language=language)
+    store.add(person, made)
+    show_profile(made, json=json)
+    console.hint(f"burnish profile learn {name} --set creative-writing=0.5")
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> None:
+    """List the profiles on this computer."""
+    from burnish.personal.profile import describe
+
+    store, person = local()
+    found = store.profiles(person)
+    if json:
+        console.as_json([summary_of(profile) for profile in found])
+        return
+    for profile in found:
+        console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
+    console.hint(f"burnish profile show {found[0].name}" if found else "burnish profile new NAME")
+
+
+@app.command
+def show(name: Name, *, json: Json = False) -> None:
+    """Show a profile: what it says in words, and its coefficients with how sure they are."""
+    store, person = local()
+    show_profile(store.profile(person, name), json=json)
+    console.hint(f"burnish profile export {name} smollm2-135m -o OUT --form adapter")
+
+
+@app.command
+def undo(name: Name, *, json: Json = False) -> None:
+    """Take the last step of learning back."""
+    store, person = local()
+    what, profile = store.undo(person, name)
+    console.say(f"Taken back: {what}")
+    show_profile(profile, json=json)
+    console.hint(f"burnish profile show {name}")
+
+
+@app.command
+def export(
+    name: Name,
+    model: ModelName,
+    *,
+    out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
+    form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
+    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
+    from burnish.artifacts.files import check_output
+    from burnish.cli.enhance import applied_summary, show_applied
+    from burnish.personal.enhancing import editing_directions, enhancement_of, fitted
+    from burnish.pipeline import PLAN_FILE
+    from burnish.pipeline import export as write
+
+    store, person = local()
+    profile = store.profile(person, name)
+    if not profile.active and (profile.written is None or not profile.written.residual):
+        raise InputError(
+            f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` first."
+        )
+    check_output(out, 0, overwrite=overwrite)
+    loaded = open_model(model, loading)
+    style = _style(store, profile, loaded)
+    with console.progress() as progress:
+        directions = editing_directions(loaded, profile.active, progress)
+        profile = fitted(loaded, profile, directions, style=style, progress=progress)
+        store.remember(person, profile)
+        enhancement = enhancement_of(loaded, profile, directions, style=style, progress=progress)
+        applied = write(
+            enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
+        )
+    scale = profile.scales[loaded.fingerprint]
+    if json:
+        console.as_json({**applied_summary(applied), "profile": name, "scale": scale, "budget": profile.budget})
+    else:
+        show_applied(applied)
+        console.data(f"  scaled by {scale:.3f} to keep everyday prompts within {profile.budget:g} nats per token")
+    plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
+    console.hint(f"burnish chat {model} --with {plan} --compare")
+
+
+@app.command
+def forget(
+    name: Name, *, yes: Annotated[bool, Parameter(help="do not ask", negative=())] = False, json: Json = False
+) -> int:
+    """Remove a profile and every trace of it, for good."""
+    store, person = local()
+    store.profile(person, name)
+    if not yes and answer_to(f"Forget '{name}' with all its choices, for good? [y/N] ").lower() not in ("y", "yes"):
+        console.say("Nothing forgotten.")
+        return 1
+    store.forget(person, name)
+    if json:
+        console.as_json({"forgotten": name})
+    else:
+        console.data(f"Forgotten: {name}")
+    console.hint("burnish profile list")
+    return 0
+
+
+def _style(store: "Store", profile: "Profile", model: "Model") -> "Direction | None":
+    """The direction of the person's own writing, where there is one for this model."""
+    from burnish.artifacts.direction import Direction
+
+    written = profile.written
+    if written is None or written.residual is None:
+        return None
+    if written.fingerprint != model.fingerprint:
+        console.say(
+            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
+        )
+        return None
+    return Direction.load(store.folder / written.residual)

@@ -1,0 +1,126 @@
+"""Where an answer lies on named directions, as the base model reads it: one pass, nothing is generated.
+
+The features of an answer are coordinates of the mean hidden state over its tokens: least squares on the directions, all of one
+layer together, so that what two names share is counted once (plain projections would count it for both). A small ridge keeps
+names that are nearly parallel from cancelling each other with large numbers. They are divided by their spread over the base model's
+own everyday answers, so that coefficients of different names, and of different models, can be compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from burnish.artifacts.direction import Direction
+from burnish.errors import InputError, ModelError
+from burnish.evaluation.material import Answered, greedy_answers
+from burnish.model.capture import answer_sequences, capture
+from burnish.model.model import Model
+from burnish.options import EvaluateOptions, Site
+from burnish.personal.profile import Units
+from burnish.prompts import Prompt
+from burnish.prompts.domains import load_general
+
+RIDGE = 0.01  # added to the Gram matrix of the directions, whose diagonal is 1
+READ_TOKENS = 96  # longest part of an answer that is read
+EVERYDAY = EvaluateOptions(prompts=32, tokens=48)  # everyday answers that the spread is measured on
+Progress = Callable[[str, int, int], None]
+
+
+def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
+    """The base model's own answers to everyday prompts of a language, cached on disk."""
+    return greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
+
+
+def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]:
+    """Prompts and answers as tokens. Raises InputError for an answer without text."""
+    found = []
+    for prompt, text in rows:
+        tokens = model.tokenizer(text, add_special_tokens=False)["input_ids"][:READ_TOKENS]
+        if not tokens:
+            raise InputError(
+                f"An answer to '{prompt.text[:60]}' is empty: it says nothing of a taste. Leave the row out."
+            )
+        found.append(Answered(Prompt(prompt.messages), tokens))
+    return found
+
+
+def coordinates(states: Tensor, directions: Tensor) -> Tensor:
+    """Least-squares coordinates with a ridge, [n, k], of states [n, hidden] on unit vectors [k, hidden]; float64."""
+    rows = directions.double()
+    gram = rows @ rows.T + RIDGE * torch.eye(len(rows), dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(gram, rows @ states.double().T)
+    return found.T
+
+
+def answer_means(
+    model: Model, rows: Sequence[Answered], *, site: Site, layer: int | None = None, progress: Progress | None = None
+) -> Tensor:
+    """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not finite."""
+    layers, hidden = model.anatomy.layers, model.anatomy.hidden_size
+    states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
+    done = 0
+
+    def keep(which: list[int], batch: Tensor) -> None:
+        nonlocal done
+        states[which] = batch if layer is None else batch[:, layer]
+        done += len(which)
+        if progress is not None:
+            progress("reading answers", done, len(rows))
+
+    sequences = answer_sequences(model, [r.prompt for r in rows], [r.answer for r in rows])
+    capture(model, sequences, keep, site=site, last_layer=layer)
+    if not bool(torch.isfinite(states).all()):
+        raise ModelError(
+            "The hidden states are not finite: the model's number type overflows. Load it with --dtype float32."
+        )
+    return states
+
+
+def raw_features(
+    model: Model, directions: Mapping[str, Direction], rows: Sequence[Answered], progress: Progress | None = None
+) -> Tensor:
+    """Coordinates before they are divided by their spread, [n, names] in the mapping's order."""
+    names = list(directions)
+    found = torch.zeros(len(rows), len(names), dtype=torch.float64)
+    places = sorted({(d.site, d.layer) for d in directions.values()})
+    for site, layer in places:
+        members = [
+            i for i, name in enumerate(names) if (directions[name].site, directions[name].layer) == (site, layer)
+        ]
+        vectors = torch.stack([directions[names[i]].vectors[layer] for i in members])
+        states = answer_means(model, rows, site=site, layer=layer, progress=progress)
+        found[:, members] = coordinates(states, vectors)
+    return found
+
+
+def units_of(
+    model: Model, directions: Mapping[str, Direction], language: str, progress: Progress | None = None
+) -> Units:
+    """The spread of each feature over everyday answers. Raises ModelError where the model gives hardly any."""
+    rows = everyday_answers(model, language, progress)
+    if len(rows) < 8:
+        raise ModelError(
+            f"The model answers only {len(rows)} of {EVERYDAY.prompts} everyday prompts with text: there is nothing to compare with. "
+            "Check its chat template and its end-of-text token."
+        )
+    spread = raw_features(model, directions, rows, progress).std(0)
+    return Units(model.name, model.fingerprint, dict(zip(directions, spread.tolist(), strict=True)))
+
+
+def features_of(
+    model: Model,
+    directions: Mapping[str, Direction],
+    units: Units,
+    rows: Sequence[Answered],
+    progress: Progress | None = None,
+) -> list[dict[str, float]]:
+    """The features of each answer, by name, in units. Raises InputError for units of another model or without a name."""
+    if units.fingerprint != model.fingerprint or not set(directions) <= set(units.spread):
+        raise InputError(
+            f"These units are those of {units.model} ({', '.join(units.spread)}), and {model.name} is read on other directions. "
+            "Measure its own units."
+        )
+    spread = torch.tensor([units.spread[name] for name in directions], dtype=torch.float64)
+    values = raw_features(model, directions, rows, progress) / spread
+    return [dict(zip(directions, row, strict=True)) for row in values.tolist()]

@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server of one model with many enhancements, and its page."""

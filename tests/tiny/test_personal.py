@@ -1,0 +1,266 @@
+"""Personal profiles on tiny models: features, doses, budgets, writing and comparisons."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from burnish.artifacts.direction import Direction
+from burnish.errors import InputError, WrongModelError
+from burnish.maths.statistics import unit
+from burnish.model.live import live_edit
+from burnish.model.model import Model
+from burnish.options import EvaluateOptions
+from burnish.personal.choosing import relearned
+from burnish.personal.comparing import choices_of, compare, known_units
+from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, residual_of, scales_within
+from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
+from burnish.personal.profile import Coefficient, Profile
+from burnish.personal.writing import learn_writing, topic_prompt
+from burnish.prompts import Prompt
+from conftest import fake_direction
+
+Models = Callable[..., Model]
+NAMES = ["education", "formal-casual", "long-short"]
+ROWS = [(Prompt.of(f"Say {i}"), f"answer {'!' * i} number {i * i}") for i in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def small_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=12, tokens=12))
+    monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=8, tokens=8))
+
+
+def named(model: Model, site: str = "residual", seed: int = 0) -> dict[str, Direction]:
+    """Random directions under known names."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(NAMES), model.anatomy.layers, model.anatomy.hidden_size)
+    vectors = unit(torch.randn(shape, generator=generator))
+    return {n: replace(fake_direction(model, v), site=site) for n, v in zip(NAMES, vectors, strict=True)}  # type: ignore[arg-type]
+
+
+def taste(**values: float) -> Profile:
+    found = {name.replace("_", "-"): Coefficient(value, 0.1, "choices") for name, value in values.items()}
+    return Profile("1", "mine", coefficients=found, budget=0.01)
+
+
+def test_coordinates_count_what_two_directions_share_once() -> None:
+    one, two = torch.eye(4)[0], unit(torch.tensor([0.9, 0.4, 0.0, 0.0]))
+    states = 3 * one + torch.tensor([[0.0, 0.0, 5.0, 0.0]])
+    found = coordinates(states, torch.stack([one, two]))
+    torch.testing.assert_close(found, torch.tensor([[3.0, 0.0]]).double(), atol=0.2, rtol=0)
+    nearly = unit(torch.tensor([1.0, 1e-6, 0.0, 0.0]))
+    assert float(coordinates(states, torch.stack([one, nearly])).abs().max()) < 4
+
+
+def test_features_are_the_mean_hidden_state_over_the_answer_in_spreads_of_everyday_answers(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    reading = named(model)
+    units = units_of(model, reading, "en")
+    everyday = features_of(model, reading, units, everyday_answers(model, "en"))
+    spreads = torch.tensor([list(f.values()) for f in everyday]).std(0)
+    torch.testing.assert_close(spreads, torch.ones(len(NAMES)))
+    rows = answered(model, ROWS[:1])
+    prompt, answer = model.tokens(ROWS[0][0]), rows[0].answer
+    with torch.inference_mode():
+        states = model.network(torch.tensor([prompt + answer]), output_hidden_states=True).hidden_states
+    layer = reading[NAMES[0]].layer
+    mean = states[layer + 1][0, len(prompt) :].mean(0)
+    vectors = torch.stack([d.vectors[layer] for d in reading.values()])
+    expected = coordinates(mean[None], vectors)[0] / torch.tensor(list(units.spread.values())).double()
+    found = features_of(model, reading, units, rows)[0]
+    torch.testing.assert_close(torch.tensor(list(found.values())).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_units_of_another_model_are_refused_and_measured_anew(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    reading = named(model)
+    units = units_of(model, reading, "en")
+    foreign = replace(units, fingerprint="another")
+    with pytest.raises(InputError, match="own units"):
+        features_of(model, reading, foreign, answered(model, ROWS))
+    assert known_units(model, replace(taste(), units=units), reading) is units
+    assert known_units(model, replace(taste(), units=foreign), reading) == units
+    with pytest.raises(InputError, match="is empty"):
+        answered(model, [(Prompt.of("Say"), "")])
+
+
+def test_the_same_contrast_twice_gives_the_same_choices_and_profile(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    reading = named(model)
+    units = units_of(model, reading, "en")
+    pairs = [Prompt(p.messages, text, text[::-1]) for p, text in ROWS]
+    one, two = (choices_of(model, reading, units, pairs) for _ in range(2))
+    assert one == two
+    assert one[0].text == ("Say 0", ROWS[0][1], ROWS[0][1][::-1])
+    assert relearned(taste(), one).choices == len(ROWS)
+    assert set(relearned(taste(), one).coefficients) == set(NAMES)
+
+
+def test_a_dose_is_the_nearest_gain_to_adding_a_spread_to_every_write() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = unit(torch.randn(2, 3, 16, generator=generator))
+    writes = torch.randn(50, 2, 16, generator=generator) + 0.7 * torch.randn(1, 2, 16, generator=generator)
+    doses = torch.tensor([0.5, -1.0, 0.0])
+    gains = dose_gains(writes, vectors, doses)
+    along = torch.einsum("nlh,lkh->nlk", writes.double(), torch.linalg.pinv(vectors.double().transpose(1, 2)))
+    target = doses * along.std(0)
+
+    def off(table: torch.Tensor) -> torch.Tensor:
+        return (table * along - target).square().mean(0)
+
+    for nudge in (-0.01, 0.01):
+        assert bool((off(gains) <= off(gains + nudge)).all())
+    assert not gains[:, 2].any()
+    moved = (gains * along).mean(0)  # every layer's mean write moves towards the dose
+    assert bool((moved[:, 0] > 0).all() & (moved[:, 1] < 0).all())
+    torch.testing.assert_close(dose_gains(writes, vectors, -doses), -gains)
+    assert float(dose_gains(writes, vectors, torch.tensor([0.0, -40.0, 40.0])).min()) >= -1
+
+
+def test_the_live_dose_moves_what_attention_writes_on_everyday_answers(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    rows = everyday_answers(model, "en")
+    before = answer_means(model, rows, site="attention")[:, 0]
+    for value in (1.0, -1.0):
+        plan = plan_of(model, taste(education=value), directions)
+        with live_edit(model.network, model.anatomy, plan):
+            after = answer_means(model, rows, site="attention")[:, 0]
+        basis = torch.stack([d.vectors[0] for d in directions.values()], 1)
+        change = (torch.linalg.pinv(basis) @ (after - before).mean(0)).tolist()
+        assert change[0] * value > 0
+        assert change[1:] == pytest.approx([0, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize("dose", [0.3, 30.0])
+def test_the_enhancement_keeps_the_budget(dose: float, tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    profile = replace(taste(education=dose, long_short=-dose), budget=1e-3)
+    plan = plan_of(model, profile, directions)
+    (scale,) = scales_within(model, [plan], profile.budget, "en")
+    found = enhancement_of(model, profile, directions)
+    torch.testing.assert_close(found.gains, plan.gains * scale)
+    assert scales_within(model, [found], profile.budget, "en") == [1.0]  # as it is, it keeps the budget
+    if dose > 1:
+        assert scale < 1
+        assert scales_within(model, [found.scaled(1.2)], profile.budget, "en")[0] < 1  # and uses it
+
+
+def test_several_plans_are_scaled_as_each_alone(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    plans = [plan_of(model, taste(education=d), directions) for d in (0.01, 5.0, -5.0)]
+    together = scales_within(model, plans, 1e-3, "en")
+    assert together == pytest.approx([scales_within(model, [p], 1e-3, "en")[0] for p in plans], rel=1e-3)
+    assert together[0] == 1.0
+
+
+def test_the_scale_is_measured_once_a_model(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    profile = fitted(model, taste(education=2.0), directions)
+    assert list(profile.scales) == [model.fingerprint]
+    monkeypatch.delattr("burnish.personal.enhancing.scales_within")
+    assert fitted(model, profile, directions) is profile
+    again = enhancement_of(model, profile, directions)
+    torch.testing.assert_close(
+        again.gains, plan_of(model, profile, directions).gains * profile.scales[model.fingerprint]
+    )
+
+
+def test_zero_coefficients_edit_nothing(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    found = enhancement_of(model, taste(education=0.0, long_short=0.0), named(model, "attention"))
+    assert found.edited_layers() == []
+    with pytest.raises(InputError, match="says nothing yet"):
+        enhancement_of(model, taste(), {})
+
+
+def test_wrong_directions_are_refused(tiny_model: Models) -> None:
+    model, other = tiny_model("llama"), tiny_model("gpt2")
+    directions = named(model, "attention")
+    with pytest.raises(InputError, match="long-short are missing"):
+        plan_of(model, taste(long_short=1.0), {"education": directions["education"]})
+    with pytest.raises(WrongModelError):
+        plan_of(other, taste(education=1.0), directions)
+
+
+def test_a_residual_is_what_the_names_leave(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = list(named(model, "attention").values())
+    style = next(iter(named(model, "attention", seed=5).values()))
+    left = residual_of(style, directions)
+    for direction in directions:
+        assert float((left.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
+    torch.testing.assert_close(left.vectors.norm(dim=-1), torch.ones(model.anatomy.layers))
+    assert residual_of(style, []) is style
+
+
+def shouting(count: int, start: int = 0) -> list[str]:
+    """Passages in capitals on varied topics, unlike anything that a random model writes."""
+    return [
+        f"WE SANG OF {'XYZ'[i % 3] * (3 + i % 5)} AND {chr(65 + i % 26) * 6}, OH HOW WE SANG!!"
+        for i in range(start, start + count)
+    ]
+
+
+def test_the_direction_of_the_writing_is_found_and_named(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    editing, reading = named(model, "attention"), named(model)
+    other = shouting(24, 50)  # the manner is planted from other passages than those that are learned from
+    asked = [Prompt.of(topic_prompt(passage, "en")) for passage in other]
+    rows = [(prompt, own) for prompt, own in zip(asked, model.generate(asked, tokens=96), strict=True) if own]
+    loud, plain = (
+        answer_means(model, answered(model, side), site="residual").mean(0)
+        for side in (list(zip(asked, other, strict=True)), rows)
+    )
+    reading["formal-casual"] = replace(reading["formal-casual"], vectors=unit(loud - plain))
+    units = units_of(model, reading, "en")
+    written, style = learn_writing(model, shouting(40), reading, units, editing, "en")
+    assert written.passages > 30
+    assert written.weight > 0.9
+    said = written.coefficients
+    assert said["formal-casual"] > 0.8
+    assert max(abs(said[n]) for n in NAMES if n != "formal-casual") < 0.4
+    assert (style.found, style.site, style.provenance.position) == (True, "attention", "answer")
+    assert written.residual_weight > 0.5
+    profile = relearned(replace(taste(), written=replace(written, residual="kept")), [])
+    assert profile.coefficients["formal-casual"].sure
+    plan = plan_of(model, profile, editing, style=style)
+    assert plan.rank == len(NAMES) + 1
+    torch.testing.assert_close(plan.vectors[:, -1], residual_of(style, list(editing.values())).vectors)
+    assert bool(plan.gains[:, -1].any())
+    assert plan_of(model, profile, editing).rank == len(NAMES)
+
+
+def test_nothing_of_the_writing_is_cached(tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: tmp_path)
+    reading, editing = named(model), named(model, "attention")
+    units = units_of(model, reading, "en")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    learn_writing(model, shouting(16), reading, units, editing, "en")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_a_comparison_offers_two_answers_and_becomes_a_choice(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    reading, editing = named(model), named(model, "attention")
+    units = units_of(model, reading, "en")
+    given = {"reading": reading, "units": units, "editing": editing}
+    found = compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert found == compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert found.answers[0] != found.answers[1]
+    assert found.information > 0
+    rows = answered(model, [(Prompt.of("Sing"), answer) for answer in found.answers])
+    for features, again in zip(found.features, features_of(model, reading, units, rows), strict=True):
+        assert features == pytest.approx(again)
+    choice = found.chosen(0.0)
+    assert (choice.outcome, choice.text) == (0.0, ("Sing", *found.answers))
+    learned = relearned(taste(), [choice])
+    told = sum(learned.coefficients[n].mean * (choice.second[n] - choice.first[n]) for n in NAMES)
+    assert told > 0  # what was preferred is now expected to be
