@@ -66,7 +66,9 @@ def choose(
     name: Name,
     model: ModelName,
     *,
-    pairs: Annotated[Path | None, Parameter(help="rows of prompt, chosen, rejected (.jsonl, .csv)")] = None,
+    pairs: Annotated[
+        Path | None, Parameter(help="rows of prompt, chosen, rejected, or of prompt, draft, final (.jsonl, .csv)")
+    ] = None,
     prompt: Annotated[
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())
     ] = (),
@@ -74,7 +76,7 @@ def choose(
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Learn from choices: a file of pairs, or answers of two mixes that are worth comparing."""
+    """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""
     from burnish.personal.choosing import relearned
 
     store, person = local()
@@ -156,7 +158,7 @@ def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:
 
 
 def _read_pairs(path: Path) -> "list[Prompt]":
-    """Raises InputError for a row without both answers."""
+    """Raises InputError for a row without two answers that differ."""
     from burnish.prompts import read_prompts
 
     rows = list(read_prompts(path).prompts)
@@ -165,7 +167,11 @@ def _read_pairs(path: Path) -> "list[Prompt]":
             missing = "chosen" if row.answer is None else "rejected"
             raise InputError(
                 f"{path}, row {number} has no {missing} answer, so nothing was chosen. Write rows such as "
-                '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
+                '{"prompt": "...", "chosen": "...", "rejected": "..."}, or with "final" and "draft".'
+            )
+        if row.answer.strip() == row.rejected.strip():
+            raise InputError(
+                f"{path}, row {number} has the same answer twice, so nothing was chosen. Leave the row out."
             )
     return rows
 
@@ -197,11 +203,12 @@ def _learn_writing(
     with console.progress() as progress:
         editing = editing_directions(loaded, list(reading), progress)
         written, style = learn_writing(loaded, passages, reading, units, editing, profile.language, progress)
-    if written.residual_weight:
-        path = store.keep_style(person, profile.name, style)
-        written = replace(written, residual=path.name)
     return store.update(
-        person, profile.name, "writing", lambda now, choices: relearned(replace(now, written=written), choices)
+        person,
+        profile.name,
+        "writing",
+        lambda now, choices: relearned(replace(now, written=written), choices),
+        style=style,
     )
 
 

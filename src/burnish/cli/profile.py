@@ -1,7 +1,7 @@
 """`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
@@ -12,12 +12,6 @@ from burnish.cli.inputs import Json, ModelName
 from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
-
-if TYPE_CHECKING:
-    from burnish.artifacts.direction import Direction
-    from burnish.model.model import Model
-    from burnish.personal.profile import Profile
-    from burnish.personal.store import Store
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
 app.command(learning.learn)
@@ -102,11 +96,16 @@ def export(
     profile = store.profile(person, name)
     if not profile.active and (profile.written is None or not profile.written.residual):
         raise InputError(
-            f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` first."
+            f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` "
+            "first."
         )
     check_output(out, 0, overwrite=overwrite)
     loaded = open_model(model, loading)
-    style = _style(store, profile, loaded)
+    style = store.style(person, name, loaded.fingerprint)
+    if style is None and profile.written is not None and profile.written.residual is not None:
+        console.say(
+            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
+        )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
         profile = fitted(loaded, profile, directions, style=style, progress=progress)
@@ -115,12 +114,13 @@ def export(
         applied = write(
             enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
         )
-    scale = profile.scales[loaded.fingerprint]
+    scale = profile.scales[loaded.fingerprint].value
     if json:
         console.as_json({**applied_summary(applied), "profile": name, "scale": scale, "budget": profile.budget})
     else:
         show_applied(applied)
-        console.data(f"  scaled by {scale:.3f} to keep everyday prompts within {profile.budget:g} nats per token")
+        how = "in full:" if scale == 1 else f"scaled by {scale:.3f}:"
+        console.data(f"  {how} everyday prompts move within {profile.budget:g} nats per token, on average")
     plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
     console.hint(f"burnish chat {model} --with {plan} --compare")
 
@@ -142,18 +142,3 @@ def forget(
         console.data(f"Forgotten: {name}")
     console.hint("burnish profile list")
     return 0
-
-
-def _style(store: "Store", profile: "Profile", model: "Model") -> "Direction | None":
-    """The direction of the person's own writing, where there is one for this model."""
-    from burnish.artifacts.direction import Direction
-
-    written = profile.written
-    if written is None or written.residual is None:
-        return None
-    if written.fingerprint != model.fingerprint:
-        console.say(
-            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
-        )
-        return None
-    return Direction.load(store.folder / written.residual)

@@ -10,7 +10,7 @@ from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.personal.choosing import belief_of, opposites, vector
-from burnish.personal.enhancing import plan_of, scales_within
+from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
 from burnish.personal.features import Progress, answered, features_of, units_of
 from burnish.personal.learning import information, propose
 from burnish.personal.profile import Choice, Profile, Units
@@ -82,7 +82,8 @@ def compare(
     names = list(reading)
     belief = belief_of(profile, choices, names)
     mixes = opposites(profile, names, belief)
-    plans = [plan_of(model, mix, editing, progress=progress) for mix in mixes]
+    writes = everyday_writes(model, profile.language, progress)
+    plans = [plan_of(model, mix, editing, writes=writes) for mix in mixes]
     scales = scales_within(model, plans, profile.budget, profile.language, progress)
     texts: list[list[str]] = []
     for plan, scale in zip(plans, scales, strict=True):

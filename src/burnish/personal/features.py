@@ -24,12 +24,19 @@ from burnish.prompts.domains import load_general
 RIDGE = 0.01  # added to the Gram matrix of the directions, whose diagonal is 1
 READ_TOKENS = 96  # longest part of an answer that is read
 EVERYDAY = EvaluateOptions(prompts=32, tokens=48)  # everyday answers that the spread is measured on
+FEWEST = 8  # everyday answers that a spread can be measured on
 Progress = Callable[[str, int, int], None]
 
 
 def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
-    """The base model's own answers to everyday prompts of a language, cached on disk."""
-    return greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
+    """The base model's own answers to everyday prompts of a language, cached on disk. Raises ModelError for hardly any."""
+    rows = greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
+    if len(rows) < FEWEST:
+        raise ModelError(
+            f"The model answers only {len(rows)} of {EVERYDAY.prompts} everyday prompts with text: there is nothing to "
+            "compare with. Check its chat template and its end-of-text token."
+        )
+    return rows
 
 
 def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]:
@@ -97,13 +104,8 @@ def raw_features(
 def units_of(
     model: Model, directions: Mapping[str, Direction], language: str, progress: Progress | None = None
 ) -> Units:
-    """The spread of each feature over everyday answers. Raises ModelError where the model gives hardly any."""
+    """The spread of each feature over everyday answers. Raises as `everyday_answers`."""
     rows = everyday_answers(model, language, progress)
-    if len(rows) < 8:
-        raise ModelError(
-            f"The model answers only {len(rows)} of {EVERYDAY.prompts} everyday prompts with text: there is nothing to compare with. "
-            "Check its chat template and its end-of-text token."
-        )
     spread = raw_features(model, directions, rows, progress).std(0)
     return Units(model.name, model.fingerprint, dict(zip(directions, spread.tolist(), strict=True)))
 

@@ -11,6 +11,7 @@ which half is believed. m is estimated without bias by |mean|^2 - v / n; where t
 positive part of James and Stein 1961). Nothing of the person's is cached: the model's answers are made again each time.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError, PromptFileError
 from burnish.evaluation.material import BATCH, Answered
 from burnish.finding import find_direction
+from burnish.maths.direction import without
 from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.personal.features import READ_TOKENS, Progress, answer_means, answered, features_of
@@ -90,7 +92,7 @@ def learn_writing(
     language: str,
     progress: Progress | None = None,
 ) -> tuple[Written, Direction]:
-    """(what the writing says, the direction of the style); the file of the direction is not named yet.
+    """(what the writing says, the residual direction: the style without the names, for `Store.update` to keep).
 
     reading, units: of the features; editing: what attention writes along the same names (`editing_directions`). The coefficients
     are at most of length 1 together: that the model writes unlike the person says which way to go, and the budget how far. Their
@@ -110,17 +112,23 @@ def learn_writing(
     spared = load_general(language).prompts.joined(load_protect())
     style = find_direction(model, enhance=theirs, normal=own, options=options, protect=spared, progress=progress)
     left = shrinkage(_left_over(model, editing, style.layer, rows, progress))
+    residual, believed = residual_of(style, list(editing.values())), left.weight if style.found else 0.0
     mean = (differences.mean(0) / length).tolist()
     written = Written(
         passages=len(theirs),
         weight=named.weight,
         coefficients=dict(zip(reading, mean, strict=True)),
         deviations=dict(zip(reading, deviations.tolist(), strict=True)),
-        residual=None,
-        residual_weight=left.weight if style.found else 0.0,
+        residual=hashlib.sha256(residual.vectors.numpy().tobytes()).hexdigest()[:16] if believed else None,
+        residual_weight=believed,
         fingerprint=model.fingerprint,
     )
-    return written, style
+    return written, residual
+
+
+def residual_of(style: Direction, named: Sequence[Direction]) -> Direction:
+    """What the named directions leave of a style, in every layer."""
+    return replace(style, vectors=without(style.vectors, torch.stack([d.used() for d in named], 1)).float())
 
 
 def _passages(file: Path) -> list[str]:
