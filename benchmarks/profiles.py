@@ -1,12 +1,12 @@
-"""Profiles of simulated people: how fast taste is learned, whose profile changes, where the enhancement leads, what it costs.
+"""Profiles of simulated people: how fast taste is learned, where the enhancement leads, and what it costs.
 
 python benchmarks/profiles.py [--people 60] [--prompts 36] [--answers 4] [--enhanced 3]
 
-People have coefficients drawn from a standard normal, half of them zero, and choose between the base model's own sampled
-answers (cached) by the logistic model on their real features. Two thirds of the prompts are asked about, the others kept for
-prediction. "Asked at random" and "proposed" (largest expected information) see the same answers. The ceiling is what the true
-coefficients predict: choices are noisy. Enhancements are measured on everyday prompts that neither the directions nor the
-scale have seen, and by the person's own taste on answers sampled under them.
+People have coefficients drawn from a standard normal, half of them zero, and choose between the base model's own
+sampled answers (cached) by the logistic model on their real features. Two thirds of the prompts are asked about, the
+others kept for prediction. "Asked at random" and "proposed" (largest expected information) see the same answers. The
+ceiling is what the true coefficients predict: choices are noisy. Enhancements are measured on everyday prompts that
+neither the directions nor the scale have seen, and by the person's own taste on answers sampled under them.
 """
 
 import argparse
@@ -208,10 +208,10 @@ class Shown:
 def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, int]]) -> dict[str, Any]:
     """Where a person's enhancement leads on prompts not asked about, and at what cost.
 
-    Shift: mean change of log p(preferred) - log p(other) per token, nats, one mean a prompt, every plan scaled to the same
-    budget: from what was learned, from the true coefficients, those with equal gains in all layers (the sign of the
-    coefficient, published method), and random directions. Utility: the person's own, of answers sampled under the learned
-    profile as it is exported, less that of the base model's answers, in standard deviations of the latter's.
+    Shift: mean change of log p(preferred) - log p(other) per token, nats, one mean a prompt, every plan scaled to the
+    same budget: from what was learned, from the true coefficients, those with equal gains in all layers (the sign of
+    the coefficient, published method), and random directions. Utility: the person's own, of answers sampled under the
+    learned profile as it is exported, less that of the base model's answers, in standard deviations of the latter's.
     """
     from burnish.maths.intervals import interval
     from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
@@ -290,7 +290,7 @@ def unseen(model: Any) -> list[Any]:
 
 
 def utility_gained(show: Shown, plan: Any, taste: Tensor) -> Any:
-    """One difference a kept prompt: an answer sampled under the plan less the base model's first one (the same seed)."""
+    """Differences of utility, one an answer: sampled under the plan less the base model's with the same seed."""
     from burnish.evaluation.material import Answered
     from burnish.maths.intervals import interval
     from burnish.personal.features import features_of

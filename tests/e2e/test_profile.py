@@ -143,7 +143,7 @@ def test_two_answers_are_shown_and_one_is_chosen(
     assert out["accuracy"]["asked"] == 1  # the other one is a tie
     assert err.count("Which is better?") == 4
     assert "> Sing" in err
-    assert "1 prompts left out" in err
+    assert "prompts left out: 1" in err
 
 
 def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
@@ -163,6 +163,11 @@ def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_fold
     assert ("learned on another model" in err) == bool(own)
     call("forget", "mine", "--yes")
     assert [f.name for f in (tmp_path / "data").iterdir()] == ["profiles.sqlite"]
+
+
+def test_the_next_command_quotes_a_name_of_several_words(call: Call) -> None:
+    assert "Next: burnish profile learn 'my own' --set" in call("new", "my own")[1]
+    assert "Next: burnish profile show 'my own'" in call("list")[1]
 
 
 def test_forgetting_asks_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

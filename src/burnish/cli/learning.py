@@ -4,6 +4,7 @@ import json as json_module
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -59,7 +60,9 @@ def learn(
         assert writing is not None
         changed = _learn_writing(store, person, profile, model, writing, loading)
     show_profile(changed, json=json)
-    console.hint(f'burnish profile choose {name} {model or "smollm2-135m"} --prompt "How do I write a thank-you note?"')
+    console.hint(
+        f'burnish profile choose {quote(name)} {model or "smollm2-135m"} --prompt "How do I write a thank-you note?"'
+    )
 
 
 def choose(
@@ -96,11 +99,11 @@ def choose(
         answers = _compare(loaded, store, person, name, question, reading, units, tokens)
         outcome = _asked(answers)
         if outcome is None:
-            console.say(f"Nothing chosen; {len(prompt) - number} prompts left out.")
+            console.say(f"Nothing chosen; prompts left out: {len(prompt) - number}.")
             break
         store.update(person, name, "1 choice", relearned, [answers.chosen(outcome)])
     show_profile(store.profile(person, name), json=json)
-    console.hint(f"burnish profile export {name} {model} -o OUT --form adapter")
+    console.hint(f"burnish profile export {quote(name)} {model} -o OUT --form adapter")
 
 
 def local() -> "tuple[Store, str]":

@@ -1,6 +1,7 @@
 """`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import cyclopts
@@ -38,7 +39,7 @@ def new(
     made = new_profile(name, budget=budget, keep_text=keep_text, language=language)
     store.add(person, made)
     show_profile(made, json=json)
-    console.hint(f"burnish profile learn {name} --set creative-writing=0.5")
+    console.hint(f"burnish profile learn {quote(name)} --set creative-writing=0.5")
 
 
 @app.command(name="list")
@@ -53,7 +54,7 @@ def list_(*, json: Json = False) -> None:
         return
     for profile in found:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {found[0].name}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
 
 
 @app.command
@@ -61,7 +62,7 @@ def show(name: Name, *, json: Json = False) -> None:
     """Show a profile: what it says in words, and its coefficients with how sure they are."""
     store, person = local()
     show_profile(store.profile(person, name), json=json)
-    console.hint(f"burnish profile export {name} smollm2-135m -o OUT --form adapter")
+    console.hint(f"burnish profile export {quote(name)} smollm2-135m -o OUT --form adapter")
 
 
 @app.command
@@ -71,7 +72,7 @@ def undo(name: Name, *, json: Json = False) -> None:
     what, profile = store.undo(person, name)
     console.say(f"Taken back: {what}")
     show_profile(profile, json=json)
-    console.hint(f"burnish profile show {name}")
+    console.hint(f"burnish profile show {quote(name)}")
 
 
 @app.command
@@ -108,6 +109,11 @@ def export(
         )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
+        unclear = [name for name, direction in directions.items() if not direction.found]
+        if unclear:
+            console.say(
+                f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
+            )
         profile = fitted(loaded, profile, directions, style=style, progress=progress)
         store.remember(person, profile)
         enhancement = enhancement_of(loaded, profile, directions, style=style, progress=progress)

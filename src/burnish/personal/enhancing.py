@@ -1,8 +1,8 @@
 """From a profile to an enhancement: doses along each named direction, then scaled into the person's budget of damage.
 
 A gain multiplies what a layer writes along a direction, so which way a positive gain leads depends on the sign of what
-stands there already. The gain of a layer is therefore the one that comes nearest, in least squares over everyday answers,
-to adding the dose to each answer's mean write: minimising E (a z - c s)^2 over a gives
+stands there already. The gain of a layer is therefore the one that comes nearest, in least squares over everyday
+answers, to adding the dose to each answer's mean write: minimising E (a z - c s)^2 over a gives
 
     a = c s E[z] / E[z^2]
 
@@ -39,10 +39,11 @@ MEASURED = EvaluateOptions(prompts=32, tokens=32)
 
 
 def dose_gains(writes: Tensor, vectors: Tensor, coefficients: Tensor) -> Tensor:
-    """Gains [layers, k] whose edit comes nearest to adding `coefficients` standard deviations to each answer's mean write.
+    """Gains [layers, k] whose edit comes nearest to adding `coefficients` standard deviations to each answer's mean
+    write.
 
-    writes: [n, layers, hidden], the mean of what attention writes over each of n answers; vectors: [layers, k, hidden] of unit length; coefficients: [k].
-    A gain below -1 would turn a component around and is cut there.
+    writes: [n, layers, hidden], the mean of what attention writes over each of n answers; vectors: [layers, k, hidden]
+    of unit length; coefficients: [k]. A gain below -1 would turn a component around and is cut there.
     """
     inverse = torch.linalg.pinv(vectors.double().transpose(1, 2))  # [layers, k, hidden]
     along = torch.einsum("nlh,lkh->nlk", writes.double(), inverse)
@@ -51,12 +52,14 @@ def dose_gains(writes: Tensor, vectors: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def editing_directions(model: Model, names: Sequence[str], progress: Progress | None = None) -> dict[str, Direction]:
-    """The directions along which a profile edits: what attention writes, without what general and protect prompts write."""
+    """The directions along which a profile edits: what attention writes, without what general and protect prompts
+    write."""
     return named_directions(model, names, site="attention", protect=True, progress=progress)
 
 
 def everyday_writes(model: Model, language: str, progress: Progress | None = None) -> Tensor:
-    """What attention writes on the base model's own everyday answers, mean over each, [n, layers, hidden]: for `plan_of`."""
+    """What attention writes on the base model's own everyday answers, mean over each, [n, layers, hidden]: for
+    `plan_of`."""
     return answer_means(model, everyday_answers(model, language, progress), site="attention", progress=progress)
 
 
@@ -71,9 +74,10 @@ def plan_of(
 ) -> Enhancement:
     """The doses, not yet scaled into the budget.
 
-    directions: `editing_directions` of `profile.active`, or more, of which only those are used; style: the direction of the
-    person's own (`learn_writing`), for this model; writes: `everyday_writes`, where several plans are made. Raises InputError
-    when there is nothing to strengthen, or for a name without a direction, WrongModelError for another model's direction.
+    directions: `editing_directions` of `profile.active`, or more, of which only those are used; style: the direction of
+    the person's own (`learn_writing`), for this model; writes: `everyday_writes`, where several plans are made. Raises
+    InputError when there is nothing to strengthen, or for a name without a direction, WrongModelError for another
+    model's direction.
     """
     missing = [name for name in profile.active if name not in directions]
     if missing:
@@ -103,15 +107,16 @@ def scales_within(
 ) -> list[float]:
     """A scale up to 1 for each plan at which its mean KL on everyday prompts keeps the budget, in nats per token.
 
-    Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them keeps
-    the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square of the
-    scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
+    Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them
+    keeps the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square
+    of the scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
     """
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
     scales, waiting = [1.0] * len(plans), list(range(len(plans)))
     while waiting:
-        found = score(model, items, [Candidate("damage", plans[i].scaled(scales[i])) for i in waiting])
+        candidates = [Candidate("damage", plans[i].scaled(scales[i])) for i in waiting]
+        found = score(model, items, candidates, progress=progress)
         over = []
         for i, rows in zip(waiting, found.candidates, strict=True):
             means = torch.stack([s.kl.mean() for s in rows])
@@ -143,7 +148,8 @@ def enhancement_of(
     style: Direction | None = None,
     progress: Progress | None = None,
 ) -> Enhancement:
-    """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of `plan_of`."""
+    """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of
+    `plan_of`."""
     plan = plan_of(model, profile, directions, style=style, progress=progress)
     return plan.scaled(_fitted(model, profile, plan, progress).scales[model.fingerprint].value)
 

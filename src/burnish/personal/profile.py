@@ -146,7 +146,8 @@ ADAPTER = TypeAdapter(Profile)
 
 
 def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
-    """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value beyond +-10."""
+    """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value beyond
+    +-10."""
     from burnish.naming import names_in
 
     known = names_in(profile.language)
@@ -161,8 +162,8 @@ def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
 
 
 def describe(profile: Profile) -> str:
-    """The profile in words: what choices and writing say for sure (the 95 % interval excludes zero), what was set by hand,
-    and from how much."""
+    """The profile in words: what choices and writing say for sure (the 95 % interval excludes zero), what was set by
+    hand, and from how much."""
     chosen = {n: c.mean for n, c in profile.coefficients.items() if c.sure and c.source == "choices"}
     parts = [_words(chosen), _own_words(profile.written)]
     if not any(parts) and not profile.sliders:

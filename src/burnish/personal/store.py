@@ -1,8 +1,9 @@
 """Where profiles are kept: one SQLite file, safe under several processes, that forgets for good.
 
-Every query is by person: a name or an id of someone else's finds nothing. A connection lasts for one operation, and every
-change is one transaction, so a process that is killed at any moment leaves whole choices or none. Of a key only its SHA-256 is
-kept; a slow hash would add nothing, because a key is 32 random bytes and not a word that could be guessed.
+Every query is by person: a name or an id of someone else's finds nothing. A connection lasts for one operation, and
+every change is one transaction, so a process that is killed at any moment leaves whole choices or none. Of a key only
+its SHA-256 is kept; a slow hash would add nothing, because a key is 32 random bytes and not a word that could be
+guessed.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def data_root() -> Path:
 
 
 class Store:
-    """People, their profiles and choices. folder: by default `data_root()`; the file is readable for its owner alone."""
+    """People, their profiles and choices. folder: by default `data_root()`; only its owner may read the file."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = data_root() if folder is None else folder
@@ -147,9 +148,10 @@ class Store:
     ) -> Profile:
         """Adds choices and changes the profile in one step that can be undone; returns the profile.
 
-        change: (profile, all its choices) -> profile, called while nobody else can change it. The choices' text is dropped
-        unless the profile keeps text. style: the residual direction of the writing that `change` puts into the profile,
-        kept where it names one. what: in a word, for `undo` to say. Raises InputError for a name that the person has not.
+        change: (profile, all its choices) -> profile, called while nobody else can change it. The choices' text is
+        dropped unless the profile keeps text. style: the residual direction of the writing that `change` puts into the
+        profile, kept where it names one. what: in a word, for `undo` to say. Raises InputError for a name that the
+        person has not.
         """
         with self._change() as database:
             before = _found(database, person, name)
@@ -178,7 +180,7 @@ class Store:
                 _save(database, stored, replace(profile, scales={**stored.scales, **profile.scales}))
 
     def undo(self, person: str, name: str) -> tuple[str, Profile]:
-        """Takes the last step back; returns what it was, and the profile as before. Raises InputError when there is none."""
+        """Takes the last step back; returns what it was, and the profile as before. Raises InputError for none."""
         with self._change() as database:
             now = _found(database, person, name)
             row = database.execute(
@@ -193,7 +195,8 @@ class Store:
     def forget(self, person: str, name: str | None = None) -> None:
         """Removes every trace of a person, or of one profile, also of what was undone; the bytes are overwritten.
 
-        Raises InputError for a name that the person has not, OutputError while another process still reads the old pages.
+        Raises InputError for a name that the person has not, OutputError while another process still reads the old
+        pages.
         """
         with self._change() as database:
             if name is None:
@@ -269,7 +272,8 @@ def new_profile(name: str, **settings: object) -> Profile:
 
 
 def _identity(key: str) -> tuple[str, str]:
-    """(person, hash): the person's id is the beginning of the hash, so that a key finds its row without a search by secret."""
+    """(person, hash): the person's id is the beginning of the hash, so that a key finds its row without a search by
+    secret."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return digest[:16], digest
 

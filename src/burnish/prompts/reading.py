@@ -54,7 +54,8 @@ class PromptSet:
         return [prompt.text for prompt in self.prompts]
 
     def split(self, count: int, seed: int) -> tuple["PromptSet", "PromptSet"]:
-        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no rest."""
+        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no
+        rest."""
         if count >= len(self):
             return self, PromptSet(self.name, ())
         chosen = set(random.Random(seed).sample(range(len(self)), count))
@@ -88,9 +89,9 @@ def as_prompts(source: PromptSource, name: str) -> PromptSet:
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
     """Reads `.jsonl` (`prompt` or `messages`, optional answers), `.csv` (the same columns) or one prompt a line.
 
-    An answer is called `answer`, `completion`, `chosen` or `final`, a worse one `rejected` or `draft`; the first that is there
-    counts. answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored.
-    Raises PromptFileError naming file and line.
+    An answer is called `answer`, `completion`, `chosen` or `final`, a worse one `rejected` or `draft`; the first that
+    is there counts. answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored. Raises
+    PromptFileError naming file and line.
     """
     path = Path(path)
     text = _text(path)
@@ -140,7 +141,7 @@ def _json_row(path: Path, number: int, line: str) -> Prompt:
         raise PromptFileError(f"{where} is not JSON: {error.msg}. Write one JSON object a line.") from error
     if not isinstance(row, dict):
         raise PromptFileError(f'{where} is not a JSON object. Write rows such as {{"prompt": "..."}}.')
-    answer, rejected = (next((row[key] for key in keys if key in row), None) for keys in (BETTER, WORSE))
+    answer, rejected = (next((row[key] for key in keys if row.get(key) is not None), None) for keys in (BETTER, WORSE))
     for name, text in (("answer", answer), ("rejected answer", rejected)):
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise PromptFileError(f"{where}: the {name} is not a text. Give a string, or leave the key out.")
