@@ -125,8 +125,8 @@ def export(
         console.as_json({**applied_summary(applied), "profile": name, "scale": scale, "budget": profile.budget})
     else:
         show_applied(applied)
-        how = "in full:" if scale == 1 else f"scaled by {scale:.3f}:"
-        console.data(f"  {how} everyday prompts move within {profile.budget:g} nats per token, on average")
+        how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
+        console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
     plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
     console.hint(f"burnish chat {model} --with {plan} --compare")
 

@@ -95,7 +95,7 @@ def plan_of(
             "or writing."
         )
     for direction in used:
-        direction.enhancement(0.0).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+        template([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     plan = template(used)
     if writes is None:
         writes = everyday_writes(model, profile.language, progress)
