@@ -1,18 +1,20 @@
-"""Profiles of simulated people: how fast taste is learned, whose profile changes, where the enhancement leads, and what it costs. SmolLM2.
+"""Profiles of simulated people: how fast taste is learned, where the enhancement leads, and what it costs.
 
-python benchmarks/profiles.py [--people 40] [--prompts 36] [--answers 4] [--enhanced 3]
+python benchmarks/profiles.py [--people 60] [--prompts 36] [--answers 4] [--enhanced 3]
 
-People have coefficients drawn from a standard normal, half of them zero, and choose between the base model's own sampled answers (cached) by
-the logistic model on their real features. Two thirds of the prompts are asked about, the others kept for prediction. "Asked at random" and
-"proposed" (largest expected information) see the same answers. The ceiling is what the true coefficients predict: choices are noisy.
+People have coefficients drawn from a standard normal, half of them zero, and choose between the base model's own
+sampled answers (cached) by the logistic model on their real features. Two thirds of the prompts are asked about, the
+others kept for prediction. "Asked at random" and "proposed" (largest expected information) see the same answers. The
+ceiling is what the true coefficients predict: choices are noisy. Enhancements are measured on everyday prompts that
+neither the directions nor the scale have seen, and by the person's own taste on answers sampled under them.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,14 @@ from torch import Tensor
 COUNTS = (4, 8, 16, 32, 64)
 TOKENS = 48
 BUDGET = 0.01
+LEARNED = 32  # choices behind the profile whose enhancement is measured
+DRAWN = 3  # answers a prompt, under the profile and without it
 STRONG = 4.0  # times the profile's own dose: enough to reach the budget
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--people", type=int, default=40)
+    parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--prompts", type=int, default=36)
     parser.add_argument("--answers", type=int, default=4)
     parser.add_argument("--enhanced", type=int, default=3, help="people whose enhancement is measured too")
@@ -48,25 +52,30 @@ def main() -> None:
     rows = features_of(model, reading, units, [row for group in groups for row in group])
     features = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)
     pairs = within(groups)
-    cut = sum(len(list(combinations(group, 2))) for group in groups[: 2 * len(groups) // 3])
+    first_kept = 2 * len(groups) // 3
+    cut = sum(len(list(combinations(group, 2))) for group in groups[:first_kept])
     asked, kept = pairs[:cut], pairs[cut:]
     print(f"{len(rows)} answers read after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
     tastes = drawn_tastes(arguments.people, len(names), arguments.seed)
     learned = {way: recovery(features, asked, kept, tastes, way) for way in ("random", "proposed")}
-    ceiling = mean([accuracy(taste, features, kept, taste) for taste in tastes])
+    kept_rows = differences(features, kept)
+    ceiling = mean([accuracy(taste, kept_rows, taste) for taste in tastes])
     untouched = leakage(names, rows, asked, tastes[:2])
-    led = [led_where(model, names, groups, features, kept, taste) for taste in tastes[: arguments.enhanced]]
+    show = Shown(model, reading, units, groups, first_kept, features)
+    led = [led_where(show, n, taste, asked) for n, taste in enumerate(tastes[: arguments.enhanced])]
     command = (
-        f"python benchmarks/profiles.py --people {arguments.people} --prompts {arguments.prompts} --answers {arguments.answers} "
-        f"--enhanced {arguments.enhanced}"
+        f"python benchmarks/profiles.py --people {arguments.people} --prompts {arguments.prompts} "
+        f"--answers {arguments.answers} --enhanced {arguments.enhanced}"
     )
-    spread = float(torch.stack([features[i] - features[j] for i, j in pairs]).std(0).mean())
+    spread = float(differences(features, pairs).std(0).mean())
     about = (
-        f"SmolLM2-135M-Instruct, float32. {arguments.people} simulated people, {len(names)} named directions, {len(rows)} sampled answers to "
-        f"{len(groups)} everyday prompts, {TOKENS} tokens each; {len(asked)} pairs to ask about and {len(kept)} pairs on other prompts. Two answers "
-        f"to one prompt differ by {spread:.2f} units (mean standard deviation over the features). Predicted from the true coefficients: "
-        f"{ceiling:.3f}.\n\nAnother person's profile is byte for byte the same after all choices of the first: {'yes' if untouched else 'NO'}."
+        f"SmolLM2-135M-Instruct, float32. {arguments.people} simulated people, {len(names)} named directions, {len(rows)} "
+        f"sampled answers to {len(groups)} everyday prompts, {TOKENS} tokens each; {len(asked)} pairs to ask about and "
+        f"{len(kept)} pairs on other prompts. Two answers to one prompt differ by {spread:.2f} units (mean standard deviation "
+        f"over the features). Predicted from the true coefficients: {ceiling:.3f}; a coin: 0.500, log loss 0.693.\n\n"
+        "Another person's profile is byte for byte the same after all choices of the first: "
+        f"{'yes' if untouched else 'NO'}."
     )
     facts = {"learned": learned, "ceiling": ceiling, "untouched": untouched, "led": led, "names": names}
     seconds = [measure.Measurement("all", [time.perf_counter() - started], 0.0)]
@@ -102,44 +111,54 @@ def drawn_tastes(people: int, names: int, seed: int) -> list[Tensor]:
     return list(values * (torch.rand(people, names, generator=generator) < 0.5))
 
 
+def differences(features: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    return torch.stack([features[i] - features[j] for i, j in pairs])
+
+
+def choices_by(taste: Tensor, rows: Tensor, number: int) -> tuple[Tensor, list[int]]:
+    """(what the person prefers of each pair, an order in which they are asked at random)."""
+    generator = torch.Generator().manual_seed(1 + number)
+    outcomes = (torch.rand(len(rows), generator=generator) < (rows @ taste).sigmoid()).double()
+    return outcomes, torch.randperm(len(rows), generator=generator).tolist()
+
+
 def recovery(
     features: Tensor, asked: list[tuple[int, int]], kept: list[tuple[int, int]], tastes: list[Tensor], way: str
 ) -> list[dict[str, float]]:
     """Means over people after each count of choices."""
-    from burnish.personal.learning import information
+    from burnish.personal.learning import information, predicted
     from burnish.personal.learning import learned as believed
 
-    differences = torch.stack([features[i] - features[j] for i, j in asked])
+    rows, kept_rows = differences(features, asked), differences(features, kept)
     found: list[list[dict[str, float]]] = [[] for _ in COUNTS]
     for number, taste in enumerate(tastes):
-        generator = torch.Generator().manual_seed(1 + number)
-        outcomes = (torch.rand(len(asked), generator=generator) < (differences @ taste).sigmoid()).double()
-        order = torch.randperm(len(asked), generator=generator).tolist()
+        outcomes, order = choices_by(taste, rows, number)
+        chance = (kept_rows @ taste).sigmoid()
         zero, seen = torch.zeros_like(taste), []
         for count in range(1, max(COUNTS) + 1):
             if way == "proposed" and seen:
-                belief = believed(differences[seen], outcomes[seen], zero)
-                told = information(belief, differences)
+                told = information(believed(rows[seen], outcomes[seen], zero), rows)
                 told[seen] = -1
                 seen.append(int(told.argmax()))
             else:
                 seen.append(next(i for i in order if i not in seen))
             if count in COUNTS:
-                belief = believed(differences[seen], outcomes[seen], zero)
+                belief = believed(rows[seen], outcomes[seen], zero)
+                said = predicted(belief, kept_rows)
                 found[COUNTS.index(count)].append(
                     {
                         "correlation": correlation(belief.mean, taste),
                         "error": float((belief.mean - taste).norm() / taste.norm().clamp_min(1e-9)),
                         "covered": float(((belief.mean - taste).abs() < 1.96 * belief.deviation).double().mean()),
-                        "accuracy": accuracy(belief.mean, features, kept, taste),
+                        "accuracy": accuracy(belief.mean, kept_rows, taste),
+                        "loss": -float((chance * said.log() + (1 - chance) * (1 - said).log()).mean()),
                     }
                 )
     return [{key: mean([row[key] for row in rows]) for key in rows[0]} for rows in found]
 
 
-def accuracy(guess: Tensor, features: Tensor, pairs: list[tuple[int, int]], taste: Tensor) -> float:
+def accuracy(guess: Tensor, rows: Tensor, taste: Tensor) -> float:
     """Expected share of a person's (noisy) choices that a guess of the coefficients predicts; a draw counts half."""
-    rows = torch.stack([features[i] - features[j] for i, j in pairs])
     chance = (rows @ taste).sigmoid()
     side = torch.sign(rows @ guess)
     return float(torch.where(side > 0, chance, torch.where(side < 0, 1 - chance, 0.5)).mean())
@@ -174,64 +193,119 @@ def leakage(names: list[str], rows: list[dict[str, float]], asked: list[tuple[in
         return (store.profile(people[1], "mine").as_json(), store.choices(people[1], "mine")) == before
 
 
-def led_where(
-    model: Any, names: list[str], groups: list[list[Any]], features: Tensor, kept: list[tuple[int, int]], taste: Tensor
-) -> dict[str, Any]:
-    """A person's enhancement (true coefficients) on prompts not asked about: does what they prefer become likelier, and at what cost?
+@dataclass(frozen=True)
+class Shown:
+    """The answers that people see, and how they are read."""
 
-    Shift: mean change of log p(preferred) - log p(other) per token, nats; beside it the same directions with equal gains in all layers
-    (the sign of the coefficient, published method), and random directions, all scaled to the same budget.
+    model: Any
+    reading: dict[str, Any]
+    units: Any
+    groups: list[list[Any]]  # answers by prompt; the kept prompts are the last
+    first_kept: int
+    features: Tensor  # [answers, names]
+
+
+def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, int]]) -> dict[str, Any]:
+    """Where a person's enhancement leads on prompts not asked about, and at what cost.
+
+    Shift: mean change of log p(preferred) - log p(other) per token, nats, one mean a prompt, every plan scaled to the
+    same budget: from what was learned, from the true coefficients, those with equal gains in all layers (the sign of
+    the coefficient, published method), and random directions. Utility: the person's own, of answers sampled under the
+    learned profile as it is exported, less that of the base model's answers, in standard deviations of the latter's.
     """
-    from burnish import load_general
-    from burnish.artifacts.direction import Enhancement
-    from burnish.evaluation.material import answered_items, damage_prompts, greedy_answers
     from burnish.maths.intervals import interval
-    from burnish.model.scoring import Candidate, score
-    from burnish.personal.enhancing import MEASURED, editing_directions, plan_of, scales_within
+    from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
+    from burnish.personal.learning import learned
     from burnish.personal.profile import Coefficient, Profile
     from burnish.tuning.material import random_template
     from burnish.tuning.objective import damage_on
 
-    started = time.perf_counter()
-    own = {n: Coefficient(float(t), 0.0, "choices") for n, t in zip(names, taste, strict=True)}
-    profile = Profile("simulated", "simulated", coefficients=own, budget=BUDGET)
-    directions = editing_directions(model, profile.active)
-    plan = plan_of(model, profile, directions)
-    equal = torch.tensor([own[n].mean for n in directions]).expand_as(plan.gains).contiguous()
-    plans: dict[str, Enhancement] = {"dosed": plan, "equal gains": replace(plan, gains=equal.clamp_min(-1))}
-    for number in range(3):
-        plans[f"random {number}"] = replace(random_template(plan, number), gains=plan.gains)
-    strong = [replace(p, gains=(STRONG * p.gains).clamp_min(-1)) for p in plans.values()]
-    scales = scales_within(model, strong, BUDGET, "en")
-    scaled = [p.scaled(s) for p, s in zip(strong, scales, strict=True)]
-    flat = [row for group in groups for row in group]
-    used = sorted({i for pair in kept for i in pair})
-    scores = score(model, answered_items(model, [flat[i] for i in used]), [Candidate("c", p) for p in scaled])
-    base = torch.stack([s.log_probability.mean() for s in scores.base])
-    utility = features @ taste
-    better = [(i, j) if float(utility[i]) > float(utility[j]) else (j, i) for i, j in kept]
-    place = {answer: n for n, answer in enumerate(used)}
-    shifts = {}
-    for name, rows in zip(plans, scores.candidates, strict=True):
-        change = torch.stack([s.log_probability.mean() for s in rows]) - base
-        shifts[name] = interval(torch.stack([change[place[i]] - change[place[j]] for i, j in better]))
-    report = greedy_answers(model, damage_prompts(load_general("en"), MEASURED)[1], MEASURED, None)
-    kl = interval(damage_on(model, report, scaled[0]))
-    fitted = interval(damage_on(model, report, plan.scaled(scales_within(model, [plan], BUDGET, "en")[0])))
-    print(
-        f"enhancement: {time.perf_counter() - started:.0f} s, {json.dumps({k: str(v) for k, v in shifts.items()})}",
-        file=sys.stderr,
-        flush=True,
-    )
-    drift = mean([v.mean for k, v in shifts.items() if k.startswith("random")])
+    started, model, names = time.perf_counter(), show.model, list(show.reading)
+    rows = differences(show.features, asked)
+    outcomes, order = choices_by(taste, rows, number)
+    belief = learned(rows[order[:LEARNED]], outcomes[order[:LEARNED]], torch.zeros_like(taste))
+    directions, writes = editing_directions(model, names), everyday_writes(model, "en")
+
+    def plan(values: Tensor) -> Any:
+        own = {n: Coefficient(float(v), 0.0, "choices") for n, v in zip(names, values, strict=True)}
+        profile = Profile("simulated", "simulated", coefficients=own, budget=BUDGET)
+        return plan_of(model, profile, directions, writes=writes)
+
+    mine, true = plan(belief.mean), plan(taste)
+    equal = taste[taste != 0].float().expand_as(true.gains)
+    strong = {"learned": mine, "true": true, "equal gains": replace(true, gains=equal)}
+    strong |= {f"random {n}": replace(random_template(true, n), gains=true.gains) for n in range(2)}
+    plans = [mine, *(replace(p, gains=(STRONG * p.gains).clamp_min(-1)) for p in strong.values())]
+    scales = scales_within(model, plans, BUDGET, "en")
+    profile, *full = [p.scaled(s) for p, s in zip(plans, scales, strict=True)]
+    shifts = dict(zip(strong, shifted(show, full, taste), strict=True))
+    kl = damage_on(model, unseen(model), [profile, full[0]])
+    gained = utility_gained(show, profile, taste)
+    print(f"person {number}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return {
-        "directions": len(directions),
-        "dosed": str(shifts["dosed"]),
-        "equal": str(shifts["equal gains"]),
-        "random": drift,
-        "kl at the budget, report half": str(kl),
-        "kl of the profile, report half": str(fitted),
+        "scale": scales[0],
+        "utility": str(gained),
+        "kl": str(interval(kl[0])),
+        "kl at the budget": str(interval(kl[1])),
+        **{name: str(shifts[name]) for name in ("learned", "true", "equal gains")},
+        "random": mean([v.mean for k, v in shifts.items() if k.startswith("random")]),
     }
+
+
+def shifted(show: Shown, plans: list[Any], taste: Tensor) -> list[Any]:
+    """The shift under each plan, an interval over the kept prompts."""
+    from burnish.evaluation.material import answered_items
+    from burnish.maths.intervals import interval
+    from burnish.model.scoring import Candidate, score
+
+    kept = show.groups[show.first_kept :]
+    flat = [row for group in kept for row in group]
+    utility = (show.features @ taste)[-len(flat) :]
+    scores = score(show.model, answered_items(show.model, flat), [Candidate("c", p) for p in plans])
+    base = torch.stack([s.log_probability.mean() for s in scores.base])
+    found = []
+    for rows in scores.candidates:
+        change = torch.stack([s.log_probability.mean() for s in rows]) - base
+        shifts, start = [], 0
+        for group in kept:
+            pairs = combinations(range(start, start + len(group)), 2)
+            signed = [torch.sign(utility[i] - utility[j]) * (change[i] - change[j]) for i, j in pairs]
+            shifts.append(torch.stack(signed).mean())
+            start += len(group)
+        found.append(interval(torch.stack(shifts)))
+    return found
+
+
+def unseen(model: Any) -> list[Any]:
+    """The base model's answers to everyday prompts that neither the directions nor the scale are from."""
+    from burnish import load_general
+    from burnish.evaluation.material import damage_prompts, greedy_answers
+    from burnish.personal.enhancing import MEASURED
+    from burnish.prompts import PromptSet
+
+    general = load_general("en")
+    known = {text for half in damage_prompts(general, MEASURED) for text in half.texts}
+    others = tuple(p for p in general.held_out.prompts if p.text not in known)
+    return greedy_answers(model, PromptSet("unseen", others), MEASURED, None)
+
+
+def utility_gained(show: Shown, plan: Any, taste: Tensor) -> Any:
+    """Differences of utility, one an answer: sampled under the plan less the base model's with the same seed."""
+    from burnish.evaluation.material import Answered
+    from burnish.maths.intervals import interval
+    from burnish.personal.features import features_of
+
+    kept = show.groups[show.first_kept :]
+    prompts = [group[0].prompt for group in kept]
+    rows = []
+    for _ in range(DRAWN):
+        with show.model.enhanced(plan):
+            drawn = show.model.samples([show.model.tokens(p) for p in prompts], TOKENS, seed=7 + len(rows))
+        plain = show.model.samples([show.model.tokens(p) for p in prompts], TOKENS, seed=7 + len(rows))
+        rows += [(Answered(p, a), Answered(p, b)) for p, a, b in zip(prompts, drawn, plain, strict=True) if a and b]
+    read = features_of(show.model, show.reading, show.units, [row for pair in rows for row in pair])
+    values = torch.tensor([list(row.values()) for row in read], dtype=torch.float64) @ taste
+    return interval((values[::2] - values[1::2]) / values[1::2].std())
 
 
 def mean(values: list[float]) -> float:
@@ -240,11 +314,12 @@ def mean(values: list[float]) -> float:
 
 def learned_table(learned: dict[str, list[dict[str, float]]]) -> str:
     head = (
-        "| choices | way | correlation with the true coefficients | relative error | inside the 95 % interval | held-out choices predicted |\n"
-        "|---|---|---|---|---|---|"
+        "| choices | way | correlation with the true coefficients | relative error | inside the 95 % interval | "
+        "held-out choices predicted | log loss |\n|---|---|---|---|---|---|---|"
     )
     lines = [
-        f"| {count} | {way} | {row['correlation']:.2f} | {row['error']:.2f} | {row['covered']:.0%} | {row['accuracy']:.3f} |"
+        f"| {count} | {way} | {row['correlation']:.2f} | {row['error']:.2f} | {row['covered']:.0%} | {row['accuracy']:.3f} | "
+        f"{row['loss']:.3f} |"
         for number, count in enumerate(COUNTS)
         for way, row in ((way, rows[number]) for way, rows in learned.items())
     ]
@@ -252,18 +327,24 @@ def learned_table(learned: dict[str, list[dict[str, float]]]) -> str:
 
 
 def led_table(led: list[dict[str, Any]]) -> str:
-    head = (
-        f"Enhancements from true coefficients, all scaled to {BUDGET} nats per token on the tuning half of everyday prompts; shift of log p(preferred) - "
-        "log p(other) per token on answers to prompts not asked about.\n\n"
-        "| person | directions | dosed | equal gains | random directions | KL at the budget, report half | KL of the profile itself, report half |\n"
-        "|---|---|---|---|---|---|---|"
+    own = (
+        f"Profiles learned from {LEARNED} choices at random, as they are exported: the scale that keeps {BUDGET} nats per "
+        "token on both halves of the everyday prompts, KL on other everyday prompts, and the person's own utility of answers "
+        "sampled under it, less that of the base model's answers (standard deviations; 95 % intervals).\n\n"
+        "| person | scale | KL, prompts not seen | utility gained |\n|---|---|---|---|"
     )
-    lines = [
-        f"| {n} | {row['directions']} | {row['dosed']} | {row['equal']} | {row['random']:+.4f} | {row['kl at the budget, report half']} | "
-        f"{row['kl of the profile, report half']} |"
+    full = (
+        "The same and other plans, all scaled up to the budget: shift of log p(preferred) - log p(other) per token on the base "
+        "model's answers to prompts not asked about, and KL of the learned one on prompts not seen.\n\n"
+        "| person | learned | true coefficients | equal gains | random directions | KL, prompts not seen |\n"
+        "|---|---|---|---|---|---|"
+    )
+    first = [f"| {n} | {row['scale']:.2f} | {row['kl']} | {row['utility']} |" for n, row in enumerate(led, 1)]
+    second = [
+        f"| {n} | {row['learned']} | {row['true']} | {row['equal gains']} | {row['random']:+.4f} | {row['kl at the budget']} |"
         for n, row in enumerate(led, 1)
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([own, *first, "", full, *second])
 
 
 if __name__ == "__main__":

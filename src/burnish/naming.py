@@ -35,7 +35,8 @@ def named_directions(
 ) -> dict[str, Direction]:
     """The direction of each name, one a layer (scope per-layer, last prompt token), from the cache or found now.
 
-    protect: what general and protect prompts write is taken out; without it the directions are plain, as they serve to describe. Raises InputError for a name that is neither a packaged domain nor an axis.
+    protect: what general and protect prompts write is taken out; without it the directions are plain, as they serve to
+    describe. Raises InputError for a name that is neither a packaged domain nor an axis.
     """
     unknown = [name for name in names if name not in (*domain_names(), *axis_names())]
     if unknown:

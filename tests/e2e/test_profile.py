@@ -79,10 +79,16 @@ def test_a_profile_is_exported_within_its_budget_and_keeps_its_scale(
     assert f"Next: burnish chat {model} --with {tmp_path / 'plan'} --compare" in err
     found = Enhancement.load(tmp_path / "plan")
     assert found.edited_layers()
-    assert call("show", "mine", "--json")[0]["scales"] == {found.provenance.fingerprint: out["scale"]}
+    assert call("show", "mine", "--json")[0]["scales"][found.provenance.fingerprint]["value"] == out["scale"]
     text, _ = call("export", "mine", model, "-o", tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
     assert "within 0.001 nats per token" in text
+    call("export", "mine", model, "-o", tmp_path / "model", "--form", "model")
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    elsewhere = tiny_folder("qwen2")  # the coefficients travel, the directions are found there
+    call("export", "mine", elsewhere, "-o", tmp_path / "other", "--form", "enhancement")
+    assert len(call("show", "mine", "--json")[0]["scales"]) == 2
+    assert Enhancement.load(tmp_path / "other").provenance.fingerprint != found.provenance.fingerprint
 
 
 def test_pairs_are_learned_from_and_keep_no_text(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
@@ -103,6 +109,29 @@ def test_pairs_are_learned_from_and_keep_no_text(call: Call, tiny_folder: Folder
         call("choose", "mine", "no-such-model", "--pairs", tmp_path / "bad.jsonl")
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_edits_of_drafts_are_choices_of_the_final_text(
+    ending: str, call: Call, tiny_folder: Folders, tmp_path: Path
+) -> None:
+    told = {}
+    for name, (good, bad) in {"edits": ("final", "draft"), "pairs": ("chosen", "rejected")}.items():
+        rows = [{"prompt": f"Say {i}", bad: f"{i} no...", good: f"{i} YES!!"} for i in range(6)]
+        file = tmp_path / f"{name}.{ending}"
+        lines = [",".join(rows[0]), *(",".join(r.values()) for r in rows)] if ending == "csv" else map(json.dumps, rows)
+        file.write_text("\n".join(lines))
+        call("new", name)
+        told[name] = call("choose", name, tiny_folder("llama"), "--pairs", file, "--json")[0]
+    assert told["edits"]["choices"] == 6
+    assert told["edits"]["coefficients"] == told["pairs"]["coefficients"]
+
+
+def test_an_answer_that_was_not_changed_is_no_choice(call: Call, tmp_path: Path) -> None:
+    call("new", "mine")
+    (tmp_path / "same.jsonl").write_text(json.dumps({"prompt": "Say", "draft": "yes", "final": "yes "}))
+    with pytest.raises(InputError, match="row 1 has the same answer twice"):
+        call("choose", "mine", "no-such-model", "--pairs", tmp_path / "same.jsonl")
+
+
 def test_two_answers_are_shown_and_one_is_chosen(
     call: Call, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +143,7 @@ def test_two_answers_are_shown_and_one_is_chosen(
     assert out["accuracy"]["asked"] == 1  # the other one is a tie
     assert err.count("Which is better?") == 4
     assert "> Sing" in err
-    assert "1 prompts left out" in err
+    assert "prompts left out: 1" in err
 
 
 def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
@@ -126,15 +155,19 @@ def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_fold
         call("learn", "mine", "--writing", folder)
     out, _ = call("learn", "mine", model, "--writing", folder, "--json")
     assert out["written"]["passages"] > 16
-    files = {f.name for f in (tmp_path / "data").glob("*.safetensors")}
-    assert files == ({out["written"]["residual"]} if out["written"]["residual"] else set())
+    own = int(out["written"]["residual"] is not None)
     call("export", "mine", model, "-o", tmp_path / "plan", "--form", "enhancement")
     found = Enhancement.load(tmp_path / "plan")
-    assert found.rank == sum(bool(c["mean"]) for c in out["coefficients"].values()) + len(files)
+    assert found.rank == sum(bool(c["mean"]) for c in out["coefficients"].values()) + own
     _, err = call("export", "mine", tiny_folder("qwen2"), "-o", tmp_path / "other", "--form", "enhancement")
-    assert ("learned on another model" in err) == bool(files)
+    assert ("learned on another model" in err) == bool(own)
     call("forget", "mine", "--yes")
-    assert not list((tmp_path / "data").glob("*.safetensors"))
+    assert [f.name for f in (tmp_path / "data").iterdir()] == ["profiles.sqlite"]
+
+
+def test_the_next_command_quotes_a_name_of_several_words(call: Call) -> None:
+    assert "Next: burnish profile learn 'my own' --set" in call("new", "my own")[1]
+    assert "Next: burnish profile show 'my own'" in call("list")[1]
 
 
 def test_forgetting_asks_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +188,7 @@ def test_forgetting_asks_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
         (("learn", "mine"), "Pass either --set"),
         (("learn", "mine", "--set", "poetry=1"), "no direction 'poetry'"),
         (("learn", "mine", "--set", "education"), "not NAME=VALUE"),
-        (("learn", "mine", "--set", "education=nan"), "not a number"),
+        (("learn", "mine", "--set", "education=nan"), "between -10 and 10"),
         (("learn", "mine", "no-such-model", "--writing", "no-such-folder"), "not a folder"),
         (("choose", "mine", "no-such-model"), "Pass either --pairs"),
         (("new", "mine"), "already is a profile"),

@@ -40,6 +40,17 @@ def test_a_named_direction_is_what_finding_gives_and_is_kept(
     assert torch.allclose(again.vectors, found.vectors)
 
 
+def test_a_protected_direction_is_kept_apart_from_the_plain_one(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    plain, protected = (
+        named_directions(model, ["formal-casual"], site="attention", protect=p)["formal-casual"] for p in (False, True)
+    )
+    assert (plain.provenance.protected, protected.provenance.protected) == (False, True)
+    assert not torch.allclose(plain.vectors, protected.vectors)
+    again = named_directions(model, ["formal-casual"], site="attention", protect=True)["formal-casual"]
+    assert torch.equal(again.vectors, protected.vectors)
+
+
 def test_an_unknown_name_is_refused_with_those_that_exist(tiny_model: Models) -> None:
     with pytest.raises(InputError, match=r"creative-writing.*formal-casual"):
         named_directions(tiny_model("llama"), ["poetry"])

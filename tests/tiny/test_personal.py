@@ -8,18 +8,22 @@ import pytest
 import torch
 
 from burnish.artifacts.direction import Direction
-from burnish.errors import InputError, WrongModelError
+from burnish.errors import InputError, ModelError, WrongModelError
+from burnish.evaluation.material import damage_prompts, greedy_answers
 from burnish.maths.statistics import unit
 from burnish.model.live import live_edit
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions
+from burnish.personal import enhancing
 from burnish.personal.choosing import relearned
 from burnish.personal.comparing import choices_of, compare, known_units
-from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, residual_of, scales_within
+from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, scales_within
 from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
 from burnish.personal.profile import Coefficient, Profile
-from burnish.personal.writing import learn_writing, topic_prompt
+from burnish.personal.writing import learn_writing, residual_of, topic_prompt
 from burnish.prompts import Prompt
+from burnish.prompts.domains import load_general
+from burnish.tuning.objective import damage_on
 from conftest import fake_direction
 
 Models = Callable[..., Model]
@@ -168,14 +172,68 @@ def test_the_scale_is_measured_once_a_model(tiny_model: Models, monkeypatch: pyt
     assert fitted(model, profile, directions) is profile
     again = enhancement_of(model, profile, directions)
     torch.testing.assert_close(
-        again.gains, plan_of(model, profile, directions).gains * profile.scales[model.fingerprint]
+        again.gains, plan_of(model, profile, directions).gains * profile.scales[model.fingerprint].value
     )
+
+
+def test_a_scale_is_measured_anew_for_another_plan_or_budget(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    profile = fitted(model, replace(taste(education=20.0), budget=1e-2), directions)
+    known = profile.scales[model.fingerprint].value
+    smaller = enhancement_of(model, replace(profile, budget=1e-4), directions)
+    assert scales_within(model, [smaller], 1e-4, "en") == [1.0]
+    elsewhere = named(model, "attention", seed=3)
+    others = enhancement_of(model, profile, elsewhere)
+    (scale,) = scales_within(model, [plan_of(model, profile, elsewhere)], profile.budget, "en")
+    torch.testing.assert_close(others.gains, plan_of(model, profile, elsewhere).gains * scale)
+    assert scale != known
+
+
+def test_both_halves_of_the_everyday_prompts_keep_the_budget(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    found = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
+    for prompts in damage_prompts(load_general("en"), enhancing.MEASURED):
+        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [found])
+        assert float(kl.mean()) <= 1e-3
+
+
+def test_a_damage_that_is_not_a_number_is_no_damage_within_the_budget(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    plan = plan_of(model, taste(education=1.0), named(model, "attention"))
+    with pytest.raises(ModelError, match="not finite"):
+        scales_within(model, [plan.scaled(float("nan"))], 1e-3, "en")
+
+
+def test_directions_that_are_not_used_change_nothing(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    directions = named(model, "attention")
+    alone = plan_of(model, taste(education=1.0), {"education": directions["education"]})
+    among = plan_of(model, taste(education=1.0), directions)
+    torch.testing.assert_close(among.gains, alone.gains)
+    assert among.rank == 1
+
+
+def test_few_everyday_answers_are_no_measure(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=7, tokens=4))
+    for use in (
+        lambda: units_of(model, named(model), "en"),
+        lambda: plan_of(model, taste(education=1.0), named(model, "attention")),
+    ):
+        with pytest.raises(ModelError, match="answers only"):
+            use()
 
 
 def test_zero_coefficients_edit_nothing(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = enhancement_of(model, taste(education=0.0, long_short=0.0), named(model, "attention"))
-    assert found.edited_layers() == []
+    directions = named(model, "attention")
+    base = plan_of(model, taste(education=1.0), directions)
+    found = plan_of(model, taste(education=1.0, long_short=0.0), directions)
+    torch.testing.assert_close(found.gains, base.gains)
+    for nothing in (taste(), taste(education=0.0)):
+        with pytest.raises(InputError, match="says nothing yet"):
+            enhancement_of(model, nothing, directions)
     with pytest.raises(InputError, match="says nothing yet"):
         enhancement_of(model, taste(), {})
 
@@ -197,7 +255,6 @@ def test_a_residual_is_what_the_names_leave(tiny_model: Models) -> None:
     for direction in directions:
         assert float((left.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
     torch.testing.assert_close(left.vectors.norm(dim=-1), torch.ones(model.anatomy.layers))
-    assert residual_of(style, []) is style
 
 
 def shouting(count: int, start: int = 0) -> list[str]:
@@ -228,11 +285,14 @@ def test_the_direction_of_the_writing_is_found_and_named(tiny_model: Models) -> 
     assert max(abs(said[n]) for n in NAMES if n != "formal-casual") < 0.4
     assert (style.found, style.site, style.provenance.position) == (True, "attention", "answer")
     assert written.residual_weight > 0.5
-    profile = relearned(replace(taste(), written=replace(written, residual="kept")), [])
+    assert written.residual is not None
+    profile = relearned(replace(taste(), written=written), [])
     assert profile.coefficients["formal-casual"].sure
     plan = plan_of(model, profile, editing, style=style)
     assert plan.rank == len(NAMES) + 1
-    torch.testing.assert_close(plan.vectors[:, -1], residual_of(style, list(editing.values())).vectors)
+    torch.testing.assert_close(plan.vectors[:, -1], style.vectors)
+    for direction in editing.values():
+        assert float((style.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
     assert bool(plan.gains[:, -1].any())
     assert plan_of(model, profile, editing).rank == len(NAMES)
 

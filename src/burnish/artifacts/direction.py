@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from burnish import __version__
@@ -106,6 +106,17 @@ class Direction:
         tensors, headers = _load(Path(path), "direction")
         return _direction(headers[0], tensors["vectors"])
 
+    def as_bytes(self) -> bytes:
+        """What `save` writes, for a store that is no folder."""
+        return save({"vectors": self.vectors.float().contiguous()}, metadata=_metadata("direction", (self,)))
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Direction":
+        """Raises InputError for bytes of another format."""
+        length = int.from_bytes(data[:8], "little")
+        header = _checked(json.loads(data[8 : 8 + length]).get("__metadata__", {}), "A stored direction")
+        return _direction(header["directions"][0], load(data)["vectors"])
+
 
 @dataclass(frozen=True)
 class Enhancement:
@@ -195,19 +206,24 @@ def _header(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as a direction or enhancement: {error}. Check the path.") from error
+    return _checked(metadata, str(path))
+
+
+def _checked(metadata: dict[str, str], where: str) -> dict[str, Any]:
     if HEADER not in metadata:
-        raise InputError(f"{path} was not written by Burnish. Pass a file made by `burnish find` or `burnish enhance`.")
+        raise InputError(
+            f"{where} was not written by Burnish. Pass a file made by `burnish find` or `burnish enhance`."
+        )
     header: dict[str, Any] = json.loads(metadata[HEADER])
     if header["format"] != FORMAT:
         raise InputError(
-            f"{path} has format {header['format']}, and this version reads {FORMAT}. Make it again with this version."
+            f"{where} has format {header['format']}, and this version reads {FORMAT}. Make it again with this version."
         )
     return header
 
 
-def _save(
-    path: Path, kind: str, tensors: dict[str, Tensor], directions: tuple[Direction, ...], *, overwrite: bool
-) -> Path:
+def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
+    """One key only: several would be stored in an order that differs from run to run."""
     headers = [
         {
             "layer": d.layer,
@@ -220,10 +236,16 @@ def _save(
         for d in directions
     ]
     header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": headers}
-    # One key only: several would be stored in an order that differs from run to run.
-    metadata = {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
+    return {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
+
+
+def _save(
+    path: Path, kind: str, tensors: dict[str, Tensor], directions: tuple[Direction, ...], *, overwrite: bool
+) -> Path:
     with written(path, overwrite=overwrite) as partial:
-        save_file({k: v.float().contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
+        save_file(
+            {k: v.float().contiguous() for k, v in tensors.items()}, partial, metadata=_metadata(kind, directions)
+        )
     return path
 
 

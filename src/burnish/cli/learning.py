@@ -4,6 +4,7 @@ import json as json_module
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -59,14 +60,18 @@ def learn(
         assert writing is not None
         changed = _learn_writing(store, person, profile, model, writing, loading)
     show_profile(changed, json=json)
-    console.hint(f'burnish profile choose {name} {model or "smollm2-135m"} --prompt "How do I write a thank-you note?"')
+    console.hint(
+        f'burnish profile choose {quote(name)} {model or "smollm2-135m"} --prompt "How do I write a thank-you note?"'
+    )
 
 
 def choose(
     name: Name,
     model: ModelName,
     *,
-    pairs: Annotated[Path | None, Parameter(help="rows of prompt, chosen, rejected (.jsonl, .csv)")] = None,
+    pairs: Annotated[
+        Path | None, Parameter(help="rows of prompt, chosen, rejected, or of prompt, draft, final (.jsonl, .csv)")
+    ] = None,
     prompt: Annotated[
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())
     ] = (),
@@ -74,7 +79,7 @@ def choose(
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Learn from choices: a file of pairs, or answers of two mixes that are worth comparing."""
+    """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""
     from burnish.personal.choosing import relearned
 
     store, person = local()
@@ -94,11 +99,11 @@ def choose(
         answers = _compare(loaded, store, person, name, question, reading, units, tokens)
         outcome = _asked(answers)
         if outcome is None:
-            console.say(f"Nothing chosen; {len(prompt) - number} prompts left out.")
+            console.say(f"Nothing chosen; prompts left out: {len(prompt) - number}.")
             break
         store.update(person, name, "1 choice", relearned, [answers.chosen(outcome)])
     show_profile(store.profile(person, name), json=json)
-    console.hint(f"burnish profile export {name} {model} -o OUT --form adapter")
+    console.hint(f"burnish profile export {quote(name)} {model} -o OUT --form adapter")
 
 
 def local() -> "tuple[Store, str]":
@@ -156,7 +161,7 @@ def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:
 
 
 def _read_pairs(path: Path) -> "list[Prompt]":
-    """Raises InputError for a row without both answers."""
+    """Raises InputError for a row without two answers that differ."""
     from burnish.prompts import read_prompts
 
     rows = list(read_prompts(path).prompts)
@@ -165,7 +170,11 @@ def _read_pairs(path: Path) -> "list[Prompt]":
             missing = "chosen" if row.answer is None else "rejected"
             raise InputError(
                 f"{path}, row {number} has no {missing} answer, so nothing was chosen. Write rows such as "
-                '{"prompt": "...", "chosen": "...", "rejected": "..."}.'
+                '{"prompt": "...", "chosen": "...", "rejected": "..."}, or with "final" and "draft".'
+            )
+        if row.answer.strip() == row.rejected.strip():
+            raise InputError(
+                f"{path}, row {number} has the same answer twice, so nothing was chosen. Leave the row out."
             )
     return rows
 
@@ -197,11 +206,12 @@ def _learn_writing(
     with console.progress() as progress:
         editing = editing_directions(loaded, list(reading), progress)
         written, style = learn_writing(loaded, passages, reading, units, editing, profile.language, progress)
-    if written.residual_weight:
-        path = store.keep_style(person, profile.name, style)
-        written = replace(written, residual=path.name)
     return store.update(
-        person, profile.name, "writing", lambda now, choices: relearned(replace(now, written=written), choices)
+        person,
+        profile.name,
+        "writing",
+        lambda now, choices: relearned(replace(now, written=written), choices),
+        style=style,
     )
 
 

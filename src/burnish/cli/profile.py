@@ -1,7 +1,8 @@
 """`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from shlex import quote
+from typing import Annotated
 
 import cyclopts
 from cyclopts import Parameter
@@ -12,12 +13,6 @@ from burnish.cli.inputs import Json, ModelName
 from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
-
-if TYPE_CHECKING:
-    from burnish.artifacts.direction import Direction
-    from burnish.model.model import Model
-    from burnish.personal.profile import Profile
-    from burnish.personal.store import Store
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
 app.command(learning.learn)
@@ -44,7 +39,7 @@ def new(
     made = new_profile(name, budget=budget, keep_text=keep_text, language=language)
     store.add(person, made)
     show_profile(made, json=json)
-    console.hint(f"burnish profile learn {name} --set creative-writing=0.5")
+    console.hint(f"burnish profile learn {quote(name)} --set creative-writing=0.5")
 
 
 @app.command(name="list")
@@ -59,7 +54,7 @@ def list_(*, json: Json = False) -> None:
         return
     for profile in found:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {found[0].name}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
 
 
 @app.command
@@ -67,7 +62,7 @@ def show(name: Name, *, json: Json = False) -> None:
     """Show a profile: what it says in words, and its coefficients with how sure they are."""
     store, person = local()
     show_profile(store.profile(person, name), json=json)
-    console.hint(f"burnish profile export {name} smollm2-135m -o OUT --form adapter")
+    console.hint(f"burnish profile export {quote(name)} smollm2-135m -o OUT --form adapter")
 
 
 @app.command
@@ -77,7 +72,7 @@ def undo(name: Name, *, json: Json = False) -> None:
     what, profile = store.undo(person, name)
     console.say(f"Taken back: {what}")
     show_profile(profile, json=json)
-    console.hint(f"burnish profile show {name}")
+    console.hint(f"burnish profile show {quote(name)}")
 
 
 @app.command
@@ -102,25 +97,36 @@ def export(
     profile = store.profile(person, name)
     if not profile.active and (profile.written is None or not profile.written.residual):
         raise InputError(
-            f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` first."
+            f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` "
+            "first."
         )
     check_output(out, 0, overwrite=overwrite)
     loaded = open_model(model, loading)
-    style = _style(store, profile, loaded)
+    style = store.style(person, name, loaded.fingerprint)
+    if style is None and profile.written is not None and profile.written.residual is not None:
+        console.say(
+            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
+        )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
+        unclear = [name for name, direction in directions.items() if not direction.found]
+        if unclear:
+            console.say(
+                f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
+            )
         profile = fitted(loaded, profile, directions, style=style, progress=progress)
         store.remember(person, profile)
         enhancement = enhancement_of(loaded, profile, directions, style=style, progress=progress)
         applied = write(
             enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
         )
-    scale = profile.scales[loaded.fingerprint]
+    scale = profile.scales[loaded.fingerprint].value
     if json:
         console.as_json({**applied_summary(applied), "profile": name, "scale": scale, "budget": profile.budget})
     else:
         show_applied(applied)
-        console.data(f"  scaled by {scale:.3f} to keep everyday prompts within {profile.budget:g} nats per token")
+        how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
+        console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
     plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
     console.hint(f"burnish chat {model} --with {plan} --compare")
 
@@ -142,18 +148,3 @@ def forget(
         console.data(f"Forgotten: {name}")
     console.hint("burnish profile list")
     return 0
-
-
-def _style(store: "Store", profile: "Profile", model: "Model") -> "Direction | None":
-    """The direction of the person's own writing, where there is one for this model."""
-    from burnish.artifacts.direction import Direction
-
-    written = profile.written
-    if written is None or written.residual is None:
-        return None
-    if written.fingerprint != model.fingerprint:
-        console.say(
-            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
-        )
-        return None
-    return Direction.load(store.folder / written.residual)

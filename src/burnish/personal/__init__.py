@@ -1,1 +1,2 @@
-"""One person's taste: coefficients over named directions, learned from choices and writing, kept apart from everyone else's."""
+"""One person's taste: coefficients over named directions, learned from choices and writing, kept apart from everyone
+else's."""

@@ -11,7 +11,8 @@ from burnish.personal.profile import Choice, Coefficient, Profile
 
 
 def relearned(profile: Profile, choices: Sequence[Choice]) -> Profile:
-    """The profile with its coefficients learned anew from everything it rests on. Pure: the same inputs, the same profile."""
+    """The profile with its coefficients learned anew from everything it rests on. Pure: the same inputs, the same
+    profile."""
     start = profile.start()
     if not choices:
         return profile.with_coefficients(_unasked(profile, start), 0, None)

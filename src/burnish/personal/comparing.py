@@ -10,7 +10,7 @@ from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.personal.choosing import belief_of, opposites, vector
-from burnish.personal.enhancing import plan_of, scales_within
+from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
 from burnish.personal.features import Progress, answered, features_of, units_of
 from burnish.personal.learning import information, propose
 from burnish.personal.profile import Choice, Profile, Units
@@ -52,7 +52,8 @@ def choices_of(
     pairs: Sequence[Prompt],
     progress: Progress | None = None,
 ) -> list[Choice]:
-    """Prompts with a chosen (`answer`) and a `rejected` answer as choices. Raises InputError for an answer without text."""
+    """Prompts with a chosen (`answer`) and a `rejected` answer as choices. Raises InputError for an answer without
+    text."""
     rows = answered(model, [(p, text or "") for p in pairs for text in (p.answer, p.rejected)])
     found = features_of(model, reading, units, rows, progress)
     return [
@@ -74,22 +75,26 @@ def compare(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Answers under two opposite mixes within the budget, in random order. Of several samples the pair that tells most is taken.
+    """Answers under two opposite mixes within the budget, in random order. Of several samples the pair that tells most
+    is taken.
 
-    reading, units: of the features; editing: `editing_directions` of the same names. Raises ModelError when a mix answers with
-    nothing.
+    reading, units: of the features; editing: `editing_directions` of the same names. Raises ModelError when a mix
+    answers with nothing.
     """
     names = list(reading)
     belief = belief_of(profile, choices, names)
     mixes = opposites(profile, names, belief)
-    plans = [plan_of(model, mix, editing, progress=progress) for mix in mixes]
+    writes = everyday_writes(model, profile.language, progress)
+    plans = [plan_of(model, mix, editing, writes=writes) for mix in mixes]
     scales = scales_within(model, plans, profile.budget, profile.language, progress)
     texts: list[list[str]] = []
-    for plan, scale in zip(plans, scales, strict=True):
+    for number, (plan, scale) in enumerate(zip(plans, scales, strict=True), 1):
         with model.enhanced(plan.scaled(scale)):
             drawn = model.samples([model.tokens(prompt)] * SAMPLES, tokens, seed=seed)
         answers = (str(model.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in drawn)
         texts.append([answer for answer in answers if answer])
+        if progress is not None:
+            progress("answering under two mixes", number, len(plans))
     if not all(texts):
         raise ModelError("The model answers this prompt with nothing: there is nothing to compare. Ask something else.")
     both = [text for side in texts for text in side]

@@ -1,9 +1,10 @@
 """Where an answer lies on named directions, as the base model reads it: one pass, nothing is generated.
 
-The features of an answer are coordinates of the mean hidden state over its tokens: least squares on the directions, all of one
-layer together, so that what two names share is counted once (plain projections would count it for both). A small ridge keeps
-names that are nearly parallel from cancelling each other with large numbers. They are divided by their spread over the base model's
-own everyday answers, so that coefficients of different names, and of different models, can be compared.
+The features of an answer are coordinates of the mean hidden state over its tokens: least squares on the directions, all
+of one layer together, so that what two names share is counted once (plain projections would count it for both). A small
+ridge keeps names that are nearly parallel from cancelling each other with large numbers. They are divided by their
+spread over the base model's own everyday answers, so that coefficients of different names, and of different models, can
+be compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,20 @@ from burnish.prompts.domains import load_general
 RIDGE = 0.01  # added to the Gram matrix of the directions, whose diagonal is 1
 READ_TOKENS = 96  # longest part of an answer that is read
 EVERYDAY = EvaluateOptions(prompts=32, tokens=48)  # everyday answers that the spread is measured on
+FEWEST = 8  # everyday answers that a spread can be measured on
 Progress = Callable[[str, int, int], None]
 
 
 def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
-    """The base model's own answers to everyday prompts of a language, cached on disk."""
-    return greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
+    """The base model's own answers to everyday prompts of a language, cached on disk. Raises ModelError for hardly
+    any."""
+    rows = greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
+    if len(rows) < FEWEST:
+        raise ModelError(
+            f"The model answers only {len(rows)} of {EVERYDAY.prompts} everyday prompts with text: there is nothing to "
+            "compare with. Check its chat template and its end-of-text token."
+        )
+    return rows
 
 
 def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]:
@@ -56,7 +65,8 @@ def coordinates(states: Tensor, directions: Tensor) -> Tensor:
 def answer_means(
     model: Model, rows: Sequence[Answered], *, site: Site, layer: int | None = None, progress: Progress | None = None
 ) -> Tensor:
-    """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not finite."""
+    """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not
+    finite."""
     layers, hidden = model.anatomy.layers, model.anatomy.hidden_size
     states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
     done = 0
@@ -97,13 +107,8 @@ def raw_features(
 def units_of(
     model: Model, directions: Mapping[str, Direction], language: str, progress: Progress | None = None
 ) -> Units:
-    """The spread of each feature over everyday answers. Raises ModelError where the model gives hardly any."""
+    """The spread of each feature over everyday answers. Raises as `everyday_answers`."""
     rows = everyday_answers(model, language, progress)
-    if len(rows) < 8:
-        raise ModelError(
-            f"The model answers only {len(rows)} of {EVERYDAY.prompts} everyday prompts with text: there is nothing to compare with. "
-            "Check its chat template and its end-of-text token."
-        )
     spread = raw_features(model, directions, rows, progress).std(0)
     return Units(model.name, model.fingerprint, dict(zip(directions, spread.tolist(), strict=True)))
 
@@ -115,7 +120,8 @@ def features_of(
     rows: Sequence[Answered],
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """The features of each answer, by name, in units. Raises InputError for units of another model or without a name."""
+    """The features of each answer, by name, in units. Raises InputError for units of another model or without a
+    name."""
     if units.fingerprint != model.fingerprint or not set(directions) <= set(units.spread):
         raise InputError(
             f"These units are those of {units.model} ({', '.join(units.spread)}), and {model.name} is read on other directions. "

@@ -1,10 +1,10 @@
 """What choices say about coefficients: Bayesian logistic regression on differences of features.
 
-Of two answers with features x_a and x_b, a is preferred with probability sigmoid(c . (x_a - x_b)) (Bradley and Terry 1952). The
-coefficients c have a Gaussian prior; their posterior is approximated by a Gaussian at its peak (Laplace; MacKay 1992). The prior keeps
-the peak finite even where the choices are separable, and the log posterior is strictly concave, so damped Newton steps find
-it. How wide the prior is, how strong tastes are at all, is not fixed either: a few widths are averaged, each weighted by the
-evidence the choices give for it. Everything is float64.
+Of two answers with features x_a and x_b, a is preferred with probability sigmoid(c . (x_a - x_b)) (Bradley and Terry
+1952). The coefficients c have a Gaussian prior; their posterior is approximated by a Gaussian at its peak (Laplace;
+MacKay 1992). The prior keeps the peak finite even where the choices are separable, and the log posterior is strictly
+concave, so damped Newton steps find it. How wide the prior is, how strong tastes are at all, is not fixed either: a few
+widths are averaged, each weighted by the evidence the choices give for it. Everything is float64.
 """
 
 import math
@@ -46,8 +46,8 @@ def normal_prior(mean: Tensor, width: float) -> Gaussian:
 def learned(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Gaussian:
     """The coefficients after choices, averaged over prior widths by their evidence (Hoeting et al. 1999).
 
-    centre: [d], the mean of every prior. The mean and covariance are those of the mixture of the posteriors. Arguments and
-    errors otherwise as of `posterior`.
+    centre: [d], the mean of every prior. The mean and covariance are those of the mixture of the posteriors. Arguments
+    and errors otherwise as of `posterior`.
     """
     priors = [normal_prior(centre, width) for width in WIDTHS]
     fits = [_laplace(differences, outcomes, prior) for prior in priors]
@@ -63,22 +63,24 @@ def learned(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Gaussian:
 def posterior(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> Gaussian:
     """The coefficients after choices under one prior, by the Laplace approximation.
 
-    differences: [n, d], features of a minus features of b; outcomes: [n], 1 where a was preferred, 0 where b was, 0.5 for no
-    preference, which counts half for each side. Raises ValueError for shapes that do not fit, numbers that are not finite
-    and outcomes outside [0, 1].
+    differences: [n, d], features of a minus features of b; outcomes: [n], 1 where a was preferred, 0 where b was, 0.5
+    for no preference, which counts half for each side. Raises ValueError for shapes that do not fit, numbers that are
+    not finite and outcomes outside [0, 1].
     """
     return _laplace(differences, outcomes, prior)[0]
 
 
 def log_evidence(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> float:
-    """Log probability of the outcomes under a prior, by the Laplace approximation (MacKay 1992). Raises as `posterior`."""
+    """Log probability of the outcomes under a prior, by the Laplace approximation (MacKay 1992). Raises as
+    `posterior`."""
     return _laplace(differences, outcomes, prior)[1]
 
 
 def predicted(belief: Gaussian, differences: Tensor) -> Tensor:
     """Probability [n] that a is preferred, the uncertainty of the coefficients included.
 
-    The mean of a logistic function over a Gaussian, in the probit approximation: sigmoid(m / sqrt(1 + pi v / 8)) (MacKay 1992).
+    The mean of a logistic function over a Gaussian, in the probit approximation: sigmoid(m / sqrt(1 + pi v / 8))
+    (MacKay 1992).
     """
     mean, variance = _utility(belief, differences)
     return (mean / (1 + math.pi * variance / 8).sqrt()).sigmoid()
@@ -87,9 +89,9 @@ def predicted(belief: Gaussian, differences: Tensor) -> Tensor:
 def information(belief: Gaussian, differences: Tensor) -> Tensor:
     """Nats [n] that the answer to each pair is expected to tell about the coefficients.
 
-    The mutual information H(E p) - E H(p) between the answer and the coefficients ("BALD", Houlsby et al. 2011). Under a Gaussian
-    belief a pair depends on the coefficients only through their utility difference, a Gaussian of one dimension: both terms are
-    integrals over it, taken by Gauss-Hermite quadrature.
+    The mutual information H(E p) - E H(p) between the answer and the coefficients ("BALD", Houlsby et al. 2011). Under
+    a Gaussian belief a pair depends on the coefficients only through their utility difference, a Gaussian of one
+    dimension: both terms are integrals over it, taken by Gauss-Hermite quadrature.
     """
     mean, variance = _utility(belief, differences)
     nodes, weights = (torch.from_numpy(part).double() for part in hermegauss(NODES))
@@ -101,8 +103,8 @@ def information(belief: Gaussian, differences: Tensor) -> Tensor:
 def propose(belief: Gaussian, features: Tensor, pairs: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
     """The pair of candidates whose comparison tells most about the coefficients.
 
-    features: [m, d] of the candidates; pairs: those that may be asked, by default all. The first of equals is taken. Raises
-    ValueError when there is no pair.
+    features: [m, d] of the candidates; pairs: those that may be asked, by default all. The first of equals is taken.
+    Raises ValueError when there is no pair.
     """
     allowed = [(i, j) for i in range(len(features)) for j in range(i + 1, len(features))] if pairs is None else pairs
     if not allowed:

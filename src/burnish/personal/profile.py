@@ -11,6 +11,8 @@ from burnish.personal.accuracy import Z95, Accuracy
 
 Source = Literal["sliders", "choices", "writing"]
 BUDGET = 0.01  # nats per token that everyday prompts may move, on average
+LONGEST_NAME = 80
+STRONGEST = 10.0  # standard deviations that a slider may ask for
 SLIGHTLY, MUCH = 0.25, 1.0  # coefficients up to which something is slight, and from which it is much
 COMPARED = {"long": "longer", "short": "shorter", "warm": "warmer"}  # poles that do not take "more"
 NOTHING = "nothing learned yet for sure"
@@ -38,9 +40,15 @@ class Written:
     weight: float  # 0..1: how far the named part is believed
     coefficients: dict[str, float]
     deviations: dict[str, float]
-    residual: str | None  # file of the style's direction, in the store's folder of the person
+    residual: str | None  # digest of the residual direction, which the store keeps beside the profile
     residual_weight: float  # 0..1: how far what the names leave over is believed
-    fingerprint: str  # of the model that the file is for; other models go without it
+    fingerprint: str  # of the model that the residual direction is for; other models go without it
+
+    @property
+    def sure(self) -> dict[str, float]:
+        """Shrunk coefficients whose 95 % interval excludes zero."""
+        shrunk = {name: self.weight * value for name, value in self.coefficients.items()}
+        return {name: value for name, value in shrunk.items() if abs(value) > Z95 * self.deviations[name]}
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,14 @@ class Units:
     model: str
     fingerprint: str
     spread: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What keeps a profile within its budget on one model."""
+
+    value: float  # of (0, 1]
+    plan: str  # digest of the doses, directions and budget that it was measured for
 
 
 @dataclass(frozen=True)
@@ -79,16 +95,16 @@ class Profile:
     choices: int = 0
     accuracy: Accuracy | None = None
     units: Units | None = None
-    scales: dict[str, float] = field(
-        default_factory=dict
-    )  # by model fingerprint: keeps these coefficients in the budget
+    scales: dict[str, Scale] = field(default_factory=dict)  # by model fingerprint
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < float("inf"):
             raise InputError(f"The budget {self.budget} leaves no room for any change. Pass for example {BUDGET}.")
-        if not self.name.strip() or self.name != self.name.strip() or not self.name.isprintable():
+        name = self.name
+        if not name or name != name.strip() or not name.isprintable() or '"' in name or len(name) > LONGEST_NAME:
             raise InputError(
-                f"{self.name!r} cannot be a profile's name: it needs visible text. Pass for example 'mine'."
+                f"{name[:LONGEST_NAME]!r} cannot be a profile's name: it needs visible text of at most {LONGEST_NAME} "
+                "characters, without double quotes. Pass for example 'mine'."
             )
 
     @property
@@ -130,29 +146,42 @@ ADAPTER = TypeAdapter(Profile)
 
 
 def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
-    """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value that is not finite."""
+    """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value beyond
+    +-10."""
     from burnish.naming import names_in
 
     known = names_in(profile.language)
     for name, value in names.items():
         if name not in known:
             raise InputError(f"There is no direction '{name}' in '{profile.language}'. Set one of: {', '.join(known)}.")
-        if not abs(value) < float("inf"):
-            raise InputError(f"The value {value} of '{name}' is not a number. Pass for example {name}=0.5.")
+        if not abs(value) <= STRONGEST:
+            raise InputError(
+                f"The value {value} of '{name}' is not between {-STRONGEST:g} and {STRONGEST:g} standard deviations. "
+                f"Pass for example {name}=0.5."
+            )
 
 
 def describe(profile: Profile) -> str:
-    """The profile in words: what was set by hand, what is known for sure (the 95 % interval excludes zero), and from how much."""
-    learned = {n: c.mean for n, c in profile.coefficients.items() if c.sure and c.source != "sliders"}
-    parts = [_words(learned) if learned else ("" if profile.sliders else NOTHING)]
-    written = profile.written
-    if written is not None and written.residual is not None:
-        parts.append(f"a manner of its own from {written.passages} passages")
+    """The profile in words: what choices and writing say for sure (the 95 % interval excludes zero), what was set by
+    hand, and from how much."""
+    chosen = {n: c.mean for n, c in profile.coefficients.items() if c.sure and c.source == "choices"}
+    parts = [_words(chosen), _own_words(profile.written)]
+    if not any(parts) and not profile.sliders:
+        parts = [NOTHING]
     if profile.sliders:
-        parts.append("set by hand: " + (_words(profile.sliders) or "nothing"))
+        parts.append(f"set by hand: {_words(profile.sliders)}")
     if profile.choices:
         parts.append(f"{profile.choices} choice{'s' * (profile.choices != 1)}" + _foreseen(profile.accuracy))
     return "; ".join(part for part in parts if part)
+
+
+def _own_words(written: Written | None) -> str:
+    """What the writing says by itself: choices start from it, and have an uncertainty of their own."""
+    if written is None:
+        return ""
+    manner = "a manner of its own" if written.residual is not None else ""
+    said = ", ".join(part for part in (_words(written.sure), manner) if part)
+    return said and f"{said} from {written.passages} passages of writing"
 
 
 def _words(values: Mapping[str, float]) -> str:

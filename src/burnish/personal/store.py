@@ -1,8 +1,9 @@
 """Where profiles are kept: one SQLite file, safe under several processes, that forgets for good.
 
-Every query is by person: a name or an id of someone else's finds nothing. A connection lasts for one operation, and every
-change is one transaction, so a process that is killed at any moment leaves whole choices or none. Of a key only its SHA-256 is
-kept; a slow hash would add nothing, because a key is 32 random bytes and not a word that could be guessed.
+Every query is by person: a name or an id of someone else's finds nothing. A connection lasts for one operation, and
+every change is one transaction, so a process that is killed at any moment leaves whole choices or none. Of a key only
+its SHA-256 is kept; a slow hash would add nothing, because a key is 32 random bytes and not a word that could be
+guessed.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ MIGRATIONS = (
         "CREATE TABLE choices (id INTEGER PRIMARY KEY, profile TEXT NOT NULL REFERENCES profiles ON DELETE CASCADE, "
         "event INTEGER NOT NULL REFERENCES events ON DELETE CASCADE, first TEXT NOT NULL, second TEXT NOT NULL, "
         "outcome REAL NOT NULL, fingerprint TEXT NOT NULL, time TEXT NOT NULL, text TEXT)",
+        "CREATE TABLE styles (event INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, profile TEXT NOT NULL "
+        "REFERENCES profiles ON DELETE CASCADE, digest TEXT NOT NULL, body BLOB NOT NULL)",
         "CREATE INDEX events_of ON events (profile)",
         "CREATE INDEX choices_of ON choices (profile)",
         "CREATE INDEX choices_at ON choices (event)",
+        "CREATE INDEX styles_of ON styles (profile)",
     ),
 )
 Change = Callable[[Profile, list[Choice]], Profile]
@@ -56,7 +60,7 @@ def data_root() -> Path:
 
 
 class Store:
-    """People, their profiles and choices. folder: by default `data_root()`; it is made readable for its owner alone."""
+    """People, their profiles and choices. folder: by default `data_root()`; only its owner may read the file."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = data_root() if folder is None else folder
@@ -116,11 +120,38 @@ class Store:
         with self._open() as database:
             return _choices(database, _found(database, person, name).id)
 
-    def update(self, person: str, name: str, what: str, change: Change, choices: Sequence[Choice] = ()) -> Profile:
+    def style(self, person: str, name: str, fingerprint: str) -> Direction | None:
+        """The residual direction of a profile's writing, None where there is none for the model of this fingerprint.
+
+        Raises InputError for a name that the person has not.
+        """
+        from burnish.artifacts.direction import Direction
+
+        with self._open() as database:
+            profile = _found(database, person, name)
+            if profile.written is None or profile.written.fingerprint != fingerprint:
+                return None
+            row = database.execute(
+                "SELECT body FROM styles WHERE profile = ? AND digest = ?", (profile.id, profile.written.residual)
+            ).fetchone()
+        return Direction.from_bytes(row[0]) if row else None
+
+    def update(
+        self,
+        person: str,
+        name: str,
+        what: str,
+        change: Change,
+        choices: Sequence[Choice] = (),
+        *,
+        style: Direction | None = None,
+    ) -> Profile:
         """Adds choices and changes the profile in one step that can be undone; returns the profile.
 
-        change: (profile, all its choices) -> profile, called while nobody else can change it. The choices' text is dropped unless the
-        profile keeps text. what: in a word, for `undo` to say. Raises InputError for a name that the person has not.
+        change: (profile, all its choices) -> profile, called while nobody else can change it. The choices' text is
+        dropped unless the profile keeps text. style: the residual direction of the writing that `change` puts into the
+        profile, kept where it names one. what: in a word, for `undo` to say. Raises InputError for a name that the
+        person has not.
         """
         with self._change() as database:
             before = _found(database, person, name)
@@ -135,17 +166,21 @@ class Store:
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), kept),
                 )
-            return _save(database, before, change(before, _choices(database, before.id)))
+            after = _save(database, before, change(before, _choices(database, before.id)))
+            if style is not None and after.written is not None and after.written.residual is not None:
+                kept_style = (event, before.id, after.written.residual, style.as_bytes())
+                database.execute("INSERT INTO styles VALUES (?, ?, ?, ?)", kept_style)
+            return after
 
     def remember(self, person: str, profile: Profile) -> None:
         """Keeps what was measured for a profile (units, scales), unless it has learned something else meanwhile."""
         with self._change() as database:
             stored = _found(database, person, profile.name)
             if replace(stored, units=profile.units, scales=profile.scales) == profile:
-                _save(database, stored, profile)
+                _save(database, stored, replace(profile, scales={**stored.scales, **profile.scales}))
 
     def undo(self, person: str, name: str) -> tuple[str, Profile]:
-        """Takes the last step back; returns what it was, and the profile as before. Raises InputError when there is none."""
+        """Takes the last step back; returns what it was, and the profile as before. Raises InputError for none."""
         with self._change() as database:
             now = _found(database, person, name)
             row = database.execute(
@@ -157,36 +192,24 @@ class Store:
             database.execute("DELETE FROM events WHERE id = ?", (event,))  # with its choices
             return what, _save(database, now, Profile.from_json(before))
 
-    def keep_style(self, person: str, name: str, style: Direction) -> Path:
-        """Writes the direction of a profile's own writing, named by its content, so that a step undone finds its own again.
-
-        Raises InputError for a name that the person has not.
-        """
-        digest = hashlib.sha256(style.vectors.numpy().tobytes()).hexdigest()
-        path = self.folder / f"{self.profile(person, name).id}-{digest[:16]}.safetensors"
-        style.save(path, overwrite=True).chmod(0o600)
-        return path
-
     def forget(self, person: str, name: str | None = None) -> None:
-        """Removes every trace of a person, or of one profile: rows, what was undone, files; the bytes are overwritten.
+        """Removes every trace of a person, or of one profile, also of what was undone; the bytes are overwritten.
 
-        Raises InputError for a name that the person has not, OutputError while another process still reads the old pages.
+        Raises InputError for a name that the person has not, OutputError while another process still reads the old
+        pages.
         """
-        leaving = self.profiles(person) if name is None else [self.profile(person, name)]
-        for file in (f for profile in leaving for f in self.folder.glob(f"{profile.id}-*")):
-            file.unlink(missing_ok=True)
         with self._change() as database:
             if name is None:
                 database.execute("DELETE FROM people WHERE id = ?", (person,))
             else:
-                database.execute("DELETE FROM profiles WHERE person = ? AND name = ?", (person, name))
+                database.execute("DELETE FROM profiles WHERE id = ?", (_found(database, person, name).id,))
         with self._open() as database:
             database.execute("VACUUM")
             (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise OutputError(
-                f"{self.path} is being read by another process, so its log still holds old pages. Close it (a server, for example) and "
-                "run the same command again."
+                f"It is forgotten, but another process is reading {self.path}, so old pages are still in its log. They go when "
+                "that process (a server, for example) is closed, or with the next profile that is forgotten."
             )
 
     @contextmanager
@@ -249,7 +272,8 @@ def new_profile(name: str, **settings: object) -> Profile:
 
 
 def _identity(key: str) -> tuple[str, str]:
-    """(person, hash): the person's id is the beginning of the hash, so that a key finds its row without a search by secret."""
+    """(person, hash): the person's id is the beginning of the hash, so that a key finds its row without a search by
+    secret."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return digest[:16], digest
 

@@ -1,16 +1,19 @@
 """A person's style from their own writing, against what the base model writes about the same things.
 
-Each passage is paired with the model's own answer to a prompt that names the passage's topic by its longest words: a topic, but
-neither the order, the register nor an opening to imitate, so that what differs between the two is the manner. The difference is said
-twice. In coordinates of the named directions (features, least squares with a ridge) it becomes coefficients; what the names
-leave over, a direction of what attention writes, becomes a residual of the person's own.
+Each passage is paired with the model's own answer to a prompt that names the passage's topic by its longest words: a
+topic, but neither the order, the register nor an opening to imitate, so that what differs between the two is the
+manner. The difference is said twice. In coordinates of the named directions (features, least squares with a ridge) it
+becomes coefficients; what the names leave over, a direction of what attention writes, becomes a residual of the
+person's own.
 
-Few passages say little: both parts are believed by n / (n + n0). For a mean of n rows with total variance v = tr(S) around a true
-difference of squared size m, the shrinkage with the least squared error is m / (m + v / n), so n0 = v / m, the number of passages at
-which half is believed. m is estimated without bias by |mean|^2 - v / n; where that is not above zero nothing is believed (the
-positive part of James and Stein 1961). Nothing of the person's is cached: the model's answers are made again each time.
+Few passages say little: both parts are believed by n / (n + n0). For a mean of n rows with total variance v = tr(S)
+around a true difference of squared size m, the shrinkage with the least squared error is m / (m + v / n), so n0 = v /
+m, the number of passages at which half is believed. m is estimated without bias by |mean|^2 - v / n; where that is not
+above zero nothing is believed (the positive part of James and Stein 1961). Nothing of the person's is cached: the
+model's answers are made again each time.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +26,7 @@ from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError, PromptFileError
 from burnish.evaluation.material import BATCH, Answered
 from burnish.finding import find_direction
+from burnish.maths.direction import without
 from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.personal.features import READ_TOKENS, Progress, answer_means, answered, features_of
@@ -57,10 +61,10 @@ def shrinkage(rows: Tensor) -> Shrinkage:
 
 
 def read_passages(folder: Path) -> list[str]:
-    """Passages of a folder's .txt and .md files, in the order of their names: paragraphs, joined until they have 40 words.
+    """Passages of a folder's .txt and .md files, by file name: paragraphs, joined until they have 40 words.
 
-    Headings, quotations, tables and code of Markdown are left out. Raises InputError for a folder without 8 passages, PromptFileError
-    for a file that is not UTF-8.
+    Headings, quotations, tables and code of Markdown are left out. Raises InputError for a folder without 8 passages,
+    PromptFileError for a file that is not UTF-8.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Pass a folder of .txt or .md files of your own writing.")
@@ -90,12 +94,12 @@ def learn_writing(
     language: str,
     progress: Progress | None = None,
 ) -> tuple[Written, Direction]:
-    """(what the writing says, the direction of the style); the file of the direction is not named yet.
+    """(what the writing says, the residual direction: the style without the names, for `Store.update` to keep).
 
-    reading, units: of the features; editing: what attention writes along the same names (`editing_directions`). The coefficients
-    are at most of length 1 together: that the model writes unlike the person says which way to go, and the budget how far. Their
-    deviations are those of the posterior under the prior that n0 implies: sqrt(S_jj / (n + n0)). Raises ModelError when the model
-    answers hardly anything.
+    reading, units: of the features; editing: what attention writes along the same names (`editing_directions`). The
+    coefficients are at most of length 1 together: that the model writes unlike the person says which way to go, and the
+    budget how far. Their deviations are those of the posterior under the prior that n0 implies: sqrt(S_jj / (n + n0)).
+    Raises ModelError when the model answers hardly anything.
     """
     some = PromptSet("all", tuple(Prompt.of(topic_prompt(p, language), p) for p in passages)).spread(MOST)
     theirs, own = _paired(model, some, progress)
@@ -110,17 +114,23 @@ def learn_writing(
     spared = load_general(language).prompts.joined(load_protect())
     style = find_direction(model, enhance=theirs, normal=own, options=options, protect=spared, progress=progress)
     left = shrinkage(_left_over(model, editing, style.layer, rows, progress))
+    residual, believed = residual_of(style, list(editing.values())), left.weight if style.found else 0.0
     mean = (differences.mean(0) / length).tolist()
     written = Written(
         passages=len(theirs),
         weight=named.weight,
         coefficients=dict(zip(reading, mean, strict=True)),
         deviations=dict(zip(reading, deviations.tolist(), strict=True)),
-        residual=None,
-        residual_weight=left.weight if style.found else 0.0,
+        residual=hashlib.sha256(residual.vectors.numpy().tobytes()).hexdigest()[:16] if believed else None,
+        residual_weight=believed,
         fingerprint=model.fingerprint,
     )
-    return written, style
+    return written, residual
+
+
+def residual_of(style: Direction, named: Sequence[Direction]) -> Direction:
+    """What the named directions leave of a style, in every layer."""
+    return replace(style, vectors=without(style.vectors, torch.stack([d.used() for d in named], 1)).float())
 
 
 def _passages(file: Path) -> list[str]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from burnish.errors import PromptFileError
 
+BETTER = ("answer", "completion", "chosen", "final")  # keys of an answer, in the order in which they are looked for
+WORSE = ("rejected", "draft")
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -51,7 +54,8 @@ class PromptSet:
         return [prompt.text for prompt in self.prompts]
 
     def split(self, count: int, seed: int) -> tuple["PromptSet", "PromptSet"]:
-        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no rest."""
+        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no
+        rest."""
         if count >= len(self):
             return self, PromptSet(self.name, ())
         chosen = set(random.Random(seed).sample(range(len(self)), count))
@@ -83,10 +87,11 @@ def as_prompts(source: PromptSource, name: str) -> PromptSet:
 
 
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
-    """Reads `.jsonl` (`prompt` or `messages`, optional `answer` or `chosen`, and `rejected`), `.csv` (those columns) or one prompt a line.
+    """Reads `.jsonl` (`prompt` or `messages`, optional answers), `.csv` (the same columns) or one prompt a line.
 
-    answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored.
-    Raises PromptFileError naming file and line.
+    An answer is called `answer`, `completion`, `chosen` or `final`, a worse one `rejected` or `draft`; the first that
+    is there counts. answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored. Raises
+    PromptFileError naming file and line.
     """
     path = Path(path)
     text = _text(path)
@@ -136,8 +141,7 @@ def _json_row(path: Path, number: int, line: str) -> Prompt:
         raise PromptFileError(f"{where} is not JSON: {error.msg}. Write one JSON object a line.") from error
     if not isinstance(row, dict):
         raise PromptFileError(f'{where} is not a JSON object. Write rows such as {{"prompt": "..."}}.')
-    answer = row.get("answer", row.get("completion", row.get("chosen")))
-    rejected = row.get("rejected")
+    answer, rejected = (next((row[key] for key in keys if row.get(key) is not None), None) for keys in (BETTER, WORSE))
     for name, text in (("answer", answer), ("rejected answer", rejected)):
         if text is not None and not (isinstance(text, str) and text.strip()):
             raise PromptFileError(f"{where}: the {name} is not a text. Give a string, or leave the key out.")
@@ -175,5 +179,6 @@ def _csv_rows(path: Path, text: str) -> Iterable[Prompt]:
             continue
         if not prompt:
             raise PromptFileError(f"{path}, line {reader.line_num} has an empty 'prompt'. Fill it or remove the row.")
-        answer = (row.get("answer") or row.get("chosen") or "").strip() or None
-        yield Prompt.of(prompt, answer, (row.get("rejected") or "").strip() or None)
+        filled = {key: value.strip() for key, value in row.items() if isinstance(value, str) and value.strip()}
+        answer, rejected = (next((filled[key] for key in keys if key in filled), None) for keys in (BETTER, WORSE))
+        yield Prompt.of(prompt, answer, rejected)

@@ -8,7 +8,7 @@ import torch
 from burnish.errors import InputError
 from burnish.personal.accuracy import accuracy
 from burnish.personal.choosing import belief_of, opposites, relearned
-from burnish.personal.profile import Choice, Coefficient, Profile, Units, Written, checked_names, describe
+from burnish.personal.profile import Choice, Coefficient, Profile, Scale, Units, Written, checked_names, describe
 
 EMPTY = Profile("1", "mine")
 WRITING = Written(
@@ -28,7 +28,7 @@ def test_a_profile_travels_as_json() -> None:
     full = replace(
         relearned(replace(EMPTY, written=WRITING, sliders={"long-short": 0.4}), choices(6)),
         units=Units("model", "f", {"education": 2.0}),
-        scales={"f": 0.7},
+        scales={"f": Scale(0.7, "plan")},
         keep_text=True,
     )
     assert Profile.from_json(full.as_json()) == full
@@ -44,7 +44,7 @@ def test_a_budget_leaves_room(budget: float) -> None:
         replace(EMPTY, budget=budget)
 
 
-@pytest.mark.parametrize("name", ["", "  ", " mine", "a\nb", "\ud800"])
+@pytest.mark.parametrize("name", ["", "  ", " mine", "a\nb", "\ud800", 'so "called"', "x" * 81])
 def test_a_name_is_visible_text(name: str) -> None:
     with pytest.raises(InputError, match="visible text"):
         replace(EMPTY, name=name)
@@ -54,7 +54,7 @@ def test_only_what_excludes_zero_is_claimed() -> None:
     found = {
         "concrete-abstract": Coefficient(0.5, 0.2, "choices"),
         "long-short": Coefficient(-1.2, 0.3, "choices"),
-        "formal-casual": Coefficient(0.2, 0.09, "writing"),
+        "formal-casual": Coefficient(0.2, 0.09, "choices"),
         "creative-writing": Coefficient(2.0, 1.5, "choices"),  # large, and not sure
         "education": Coefficient(-0.4, 0.1, "choices"),
     }
@@ -77,6 +77,14 @@ def test_what_was_set_by_hand_is_said_to_be() -> None:
     assert describe(profile) == "set by hand: warmer, slightly less like creative writing"
 
 
+def test_what_the_writing_says_is_still_said_after_a_first_choice() -> None:
+    profile = replace(EMPTY, written=WRITING)
+    said = "more casual from 40 passages of writing"
+    assert describe(relearned(profile, [])) == said
+    one = [Choice({"formal-casual": 0.1, "education": 0.0}, {"formal-casual": 0.0, "education": 0.0}, 1.0, "f")]
+    assert describe(relearned(profile, one)).startswith(f"{said}; 1 choice")
+
+
 def test_writing_pulls_as_far_as_it_is_believed() -> None:
     profile = relearned(replace(EMPTY, sliders={"formal-casual": 0.4, "long-short": 1.0}, written=WRITING), [])
     means = {name: c.mean for name, c in profile.coefficients.items()}
@@ -95,7 +103,7 @@ def test_choices_start_from_the_sliders_and_overrule_them() -> None:
 
 
 def test_learning_is_the_same_each_time_and_forgets_old_scales() -> None:
-    profile = replace(EMPTY, scales={"f": 0.5})
+    profile = replace(EMPTY, scales={"f": Scale(0.5, "plan")})
     one, two = relearned(profile, choices(8)), relearned(profile, choices(8))
     assert one.as_json() == two.as_json()
     assert one.scales == {}
@@ -130,6 +138,6 @@ def test_sliders_have_known_names_and_finite_values() -> None:
         checked_names(EMPTY, {"poetry": 1.0})
     with pytest.raises(InputError, match="no direction 'education' in 'ko'"):
         checked_names(replace(EMPTY, language="ko"), {"education": 1.0})
-    for value in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match="not a number"):
+    for value in (float("nan"), float("inf"), -11.0):
+        with pytest.raises(InputError, match="between -10 and 10"):
             checked_names(EMPTY, {"education": value})

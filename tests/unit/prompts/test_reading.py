@@ -40,6 +40,8 @@ def test_every_format_reads_the_same_prompts(tmp_path: Path) -> None:
     [
         ("p.jsonl", '{"prompt": "Why?", "answer": "Because."}'),
         ("p.jsonl", '{"prompt": "Why?", "chosen": "Because.", "rejected": "No idea."}'),
+        ("p.jsonl", '{"prompt": "Why?", "draft": "No idea.", "final": "Because.", "answer": null}'),
+        ("p.csv", "draft,final,prompt\nNo idea.,Because.,Why?\n"),
         (
             "p.jsonl",
             '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}',
@@ -50,6 +52,7 @@ def test_every_format_reads_the_same_prompts(tmp_path: Path) -> None:
 def test_rows_may_carry_answers(tmp_path: Path, name: str, text: str) -> None:
     (row,) = read_prompts(write(tmp_path, name, text), answers=True).prompts
     assert (row.text, row.answer) == ("Why?", "Because.")
+    assert row.rejected == ("No idea." if "No idea." in text else None)
 
 
 @pytest.mark.parametrize(
