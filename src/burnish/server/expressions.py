@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -97,6 +97,13 @@ def domain_of(parts: tuple[Part, ...]) -> str | None:
     return max(terms, key=lambda term: abs(term.weight)).name if terms else None
 
 
+def dosed(model: Model, directions: Directions, terms: Sequence[Term]) -> Enhancement:
+    """Packaged names with their doses in standard deviations. Uses the model when a language is first asked for."""
+    plan = template([directions.editing[term.name] for term in terms])
+    writes = directions.writes(model, language_of(terms[0].name))
+    return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor([term.weight for term in terms])))
+
+
 class Expressions:
     """The edits of expressions on one model; the last ones are kept, so that equal requests share one."""
 
@@ -132,7 +139,7 @@ class Expressions:
                 made.append(self.directions.loaded[part.term.name].scaled(part.term.weight))
         doses = [part.term for part in parts if part.kind == "packaged"]
         if doses:
-            made.append(self._of_names(doses))
+            made.append(dosed(self.model, self.directions, doses))
         name = expression_of(Mix(tuple(part.term for part in parts)))
         candidate = Candidate(name, _together(made))
         with self._lock:
@@ -140,13 +147,6 @@ class Expressions:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return candidate
-
-    def _of_names(self, terms: list[Term]) -> Enhancement:
-        """Packaged names with their doses in standard deviations."""
-        plan = template([self.directions.editing[term.name] for term in terms])
-        writes = self.directions.writes(self.model, language_of(terms[0].name))
-        doses = torch.tensor([term.weight for term in terms])
-        return replace(plan, gains=dose_gains(writes, plan.vectors, doses))
 
     def _of_profile(self, person: str, profile: Profile) -> Pieces[Enhancement | None]:
         """A profile within its budget; None for one that says nothing yet. What was measured is kept with the profile."""

@@ -12,7 +12,6 @@ from burnish.maths.intervals import interval
 from burnish.model.model import Model
 from burnish.model.reading import token_projections
 from burnish.model.scoring import Candidate, Item, score
-from burnish.options import EvaluateOptions
 from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
 from burnish.prompts import Prompt
@@ -21,15 +20,16 @@ from burnish.server.answering import Pieces
 from burnish.server.text import token_pieces
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
-CURVE = EvaluateOptions(prompts=12, tokens=32)  # everyday prompts of a dose curve
-REFERENCES = 8  # a domain's reference answers in it
+PROMPTS = 16  # everyday and protect prompts that damage is measured on
+CURVE, REFERENCES = 8, 6  # prompts, and reference answers of a domain, in a dose curve
 PIECE = 4  # prompts between two steps of the decoder
 
 
 def damage_items(model: Model, language: str, progress: Progress | None = None) -> list[Item]:
     """Held-out everyday and protect prompts with the base model's own answers. Profiles are scaled on the other half of them."""
-    prompts = damage_prompts(load_general(language), enhancing.MEASURED)[1]
-    return answered_items(model, greedy_answers(model, prompts, enhancing.MEASURED, progress))
+    options = replace(enhancing.MEASURED, prompts=PROMPTS)
+    prompts = damage_prompts(load_general(language), options)[1]
+    return answered_items(model, greedy_answers(model, prompts, options, progress))
 
 
 def damage(model: Model, enhancement: Enhancement | None, language: str) -> Pieces[dict[str, Any]]:
@@ -43,8 +43,8 @@ def damage(model: Model, enhancement: Enhancement | None, language: str) -> Piec
 def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Pieces[dict[str, Any]]:
     """Damage, and likelihood of the domain's reference answers, at several scales."""
     plans = [_scaled(enhancement, scale) for scale in SCALES]
-    prompts = damage_prompts(load_general(language), CURVE)[1]
-    items = answered_items(model, greedy_answers(model, prompts, CURVE, None))
+    items = damage_items(model, language)
+    items = items[:: max(1, len(items) // CURVE)]
     rows = yield from _divergences(model, items, plans)
     likelihood = None
     if domain is not None:

@@ -13,14 +13,14 @@ from burnish.mix import Mix, Term
 from burnish.model.model import Model
 from burnish.personal.choosing import belief_of, opposites, relearned
 from burnish.personal.comparing import choices_of
-from burnish.personal.enhancing import plan_of, scales_within
+from burnish.personal.enhancing import scales_within
 from burnish.personal.profile import Choice, Profile, checked_names, describe
 from burnish.personal.store import Store, new_profile
 from burnish.prompts import Prompt
 from burnish.server.answering import Pieces
 from burnish.server.connection import Person, TheService, while_connected
 from burnish.server.directions import Directions, title_of
-from burnish.server.expressions import expression_of
+from burnish.server.expressions import dosed, expression_of
 from burnish.server.service import Service
 from burnish.server.wire import ChoiceRequest, NewProfile, PairRequest, Sliders
 
@@ -160,18 +160,18 @@ def _taken(name: str, why: str) -> RefusedError:
 
 def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Pieces[tuple[str, str]]:
     """Two opposite mixes within the budget as expressions, in random order."""
-    editing = directions.edited_in(profile.language)
-    names = list(editing)
+    names = list(directions.edited_in(profile.language))
     mixes = opposites(profile, names, belief_of(profile, choices, names))
+    doses = [[Term(c.mean, name) for name, c in mix.coefficients.items() if c.mean] for mix in mixes]
     yield
-    plans = [plan_of(model, mix, editing) for mix in mixes]
+    plans = [dosed(model, directions, terms) for terms in doses]
     yield
     scales = scales_within(model, plans, profile.budget, profile.language)
     found = []
-    for mix, scale in zip(mixes, scales, strict=True):
-        doses = {name: round(scale * mix.coefficients[name].mean, 3) for name in names}
-        terms = tuple(Term(dose, name) for name, dose in doses.items() if abs(dose) >= SMALLEST)
-        found.append(expression_of(Mix(terms) if terms else None))
+    for terms, scale in zip(doses, scales, strict=True):
+        scaled = [(round(scale * term.weight, 3), term.name) for term in terms]
+        kept = tuple(Term(weight, name) for weight, name in scaled if abs(weight) >= SMALLEST)
+        found.append(expression_of(Mix(kept) if kept else None))
     random.Random(len(choices)).shuffle(found)
     return found[0], found[1]
 
