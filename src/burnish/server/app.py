@@ -24,6 +24,11 @@ PAGE = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
+HTTP_ERRORS = {
+    400: ("The body cannot be read as JSON. Send a JSON object, in UTF-8.", "invalid_json"),
+    404: ("There is no such path.", "not_found"),
+    405: ("This path has no such method.", "method_not_allowed"),
+}
 LEFT = 499  # for the counts: the one who asked left before the reply
 
 
@@ -104,8 +109,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = {404: "There is no such path.", 405: "This path has no such method."}.get(error.status_code, error.detail)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    message, code = HTTP_ERRORS.get(error.status_code, (error.detail, None))
     return JSONResponse(error_body(message, error.status_code, code), error.status_code, error.headers)
 
 

@@ -13,7 +13,9 @@ from burnish.server.directions import Directions
 from burnish.server.expressions import LONGEST, domain_of, expression_of, mix_of, parts_of
 
 LOADED: Any = SimpleNamespace(gains=torch.tensor([[0.5], [-0.4]]))
-KNOWN: Any = Directions({"tuned": LOADED}, {}, {"education": LOADED, "formal-casual": LOADED, "creative-writing": LOADED})
+KNOWN: Any = Directions(
+    {"tuned": LOADED}, {}, {"education": LOADED, "formal-casual": LOADED, "creative-writing": LOADED}
+)
 MINE = {name: Profile("1", name) for name in ("mine", "tuned", "education")}
 
 
@@ -41,14 +43,18 @@ def test_a_mix_stands_behind_base_and_is_read_back(text: str, weights: dict[str,
     assert mix_of(expression_of(mix)) == mix
 
 
-@pytest.mark.parametrize("text", ["", "gpt-4o", "based+mine", "base-mine", "base mine", "mine", "BASE", "base+x" * LONGEST])
+@pytest.mark.parametrize(
+    "text", ["", "gpt-4o", "based+mine", "base-mine", "base mine", "mine", "BASE", "base+x" * LONGEST]
+)
 def test_other_models_are_not_found(text: str) -> None:
     with pytest.raises(RefusedError) as refused:
         mix_of(text)
     assert (refused.value.http_status, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
 
 
-@pytest.mark.parametrize("text", ["base+", "base+0.6", "base+a+a", "base+0 a", "base+a b", 'base+"a', "base - ", "base++a"])
+@pytest.mark.parametrize(
+    "text", ["base+", "base+0.6", "base+a+a", "base+0 a", "base+a b", 'base+"a', "base - ", "base++a"]
+)
 def test_a_mix_that_cannot_be_read_is_a_bad_request(text: str) -> None:
     with pytest.raises(RefusedError) as refused:
         mix_of(text)
@@ -66,7 +72,7 @@ def test_a_name_is_a_loaded_enhancement_before_a_profile_before_a_packaged_name(
 
 
 def test_an_unknown_name_is_not_found_and_the_known_ones_are_named() -> None:
-    with pytest.raises(RefusedError, match="tuned, mine, .*formal-casual") as refused:
+    with pytest.raises(RefusedError, match=r"tuned, mine, .*formal-casual") as refused:
         kinds("base+nobody")
     assert (refused.value.http_status, refused.value.code) == (404, "model_not_found")
 

@@ -110,7 +110,10 @@ def test_profiles_refuse_numbers_that_are_none_and_names_that_are_too_long() -> 
     assert refused(NewProfile, {"name": "x" * 65})[0] == "name"
     assert refused(NewProfile, {"name": "x", "budget": 0})[0] == "budget"
     assert refused(NewProfile, {"name": "x", "language": "fr"})[0] == "language"
-    assert refused(ChoiceRequest, {"messages": CHAT["messages"], "first": "a", "second": "b", "outcome": 2})[0] == "outcome"
+    assert (
+        refused(ChoiceRequest, {"messages": CHAT["messages"], "first": "a", "second": "b", "outcome": 2})[0]
+        == "outcome"
+    )
     for outcome in (0, 0.5, 1, 1.0):
         ChoiceRequest.model_validate({"messages": CHAT["messages"], "first": "a", "second": "b", "outcome": outcome})
 
