@@ -7,10 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from burnish.errors import InputError, WrongModelError
 from burnish.model.model import load
 from burnish.options import FindOptions, ModelOptions
 from burnish.personal.enhancing import enhancement_of
-from burnish.server.directions import load_enhancements, prepare
+from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
 from conftest import random_enhancement
 from serving_example import NAMES, Running, running, small_measurements
@@ -111,6 +112,8 @@ def test_pairs_are_opposite_mixes_that_can_be_streamed_and_chosen_from(served: R
         ("POST", "/api/profiles", {"name": "tuned"}, 409, "name_taken"),
         ("POST", "/api/profiles", {"name": 'a"b'}, 400, None),
         ("POST", "/api/profiles", {"name": " x"}, 400, None),
+        ("POST", "/api/profiles", {"name": "a/b"}, 400, "invalid_value"),
+        ("POST", "/api/profiles", {"name": ".."}, 400, "invalid_value"),
         ("POST", "/api/profiles", {"name": "x", "language": "fr"}, 400, "invalid_value"),
         ("GET", "/api/profiles/none", None, 404, "profile_not_found"),
         ("POST", "/api/profiles/none/undo", None, 404, "profile_not_found"),
@@ -205,17 +208,16 @@ def test_named_directions_of_both_sites_are_found_at_the_start(
     assert prepare(model, {}, profiles=False).names == []
 
 
-def test_enhancements_are_loaded_by_name(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
-    from burnish.errors import InputError, WrongModelError
-
+def test_enhancements_are_read_by_name_and_must_be_of_the_model(
+    tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
     model, other = (load(tiny_folder(name), ModelOptions(dtype="float32")) for name in ("llama", "gpt2"))
     path = random_enhancement(model, 0.5).save(tmp_path / "warm.safetensors")
-    education = random_enhancement(model, 0.5).save(tmp_path / "education.safetensors")
-    assert list(load_enhancements(model, [str(path), f"second={path}"])) == ["warm", "second"]
+    education = random_enhancement(other, 0.5).save(tmp_path / "education.safetensors")
+    assert list(read_enhancements([str(path), f"second={path}"])) == ["warm", "second"]
     for entries in ([str(path), str(path)], [str(education)]):
         with pytest.raises(InputError, match="is taken"):
-            load_enhancements(model, entries)
-    assert list(load_enhancements(model, [f"teach={education}"])) == ["teach"]
-    foreign = random_enhancement(other, 0.5).save(tmp_path / "foreign.safetensors")
+            read_enhancements(entries)
+    foreign = read_enhancements([f"teach={education}"])
     with pytest.raises(WrongModelError):
-        load_enhancements(model, [str(foreign)])
+        prepare(model, foreign, profiles=False)

@@ -1,7 +1,7 @@
 """`burnish serve`: one model with many enhancements, for OpenAI's clients and for a browser."""
 
 import logging
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,26 +42,28 @@ def serve(
     from burnish.model.model import load
     from burnish.personal.store import Store
     from burnish.server.app import make_app
-    from burnish.server.directions import load_enhancements, prepare
+    from burnish.server.directions import prepare, read_enhancements
     from burnish.server.guard import Access, loopback
     from burnish.server.service import Service
     from burnish.server.serving import Server, address, listen
 
     store = Store()
+    enhancements = read_enhancements(enhancement)
     asked = keys or new_person or api_key_file is not None or not loopback(host)
     with closing(listen(host, port)) as sock:
         if asked:
             _keys(store, new_person, api_key_file)
         with console.waiting(f"Loading {model}"):
             loaded = load(model, loading)
-        enhancements = load_enhancements(loaded, enhancement)
         with console.progress() as progress:
             directions = prepare(loaded, enhancements, profiles=not no_profiles, progress=progress)
         _log_to_console()
         service = Service(loaded, directions, store, limits)
         console.data(address(sock))
         console.hint(f"open {address(sock)} in a browser, or point an OpenAI client at {address(sock)}/v1")
-        Server(make_app(service, Access(host, asked)), service).run([sock])
+        with suppress(KeyboardInterrupt):  # raised again once everything is finished
+            Server(make_app(service, Access(host, asked)), service).run([sock])
+    console.say("Stopped.")
 
 
 def _keys(store: "Store", new_person: bool, file: Path | None) -> None:

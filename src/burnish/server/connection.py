@@ -12,12 +12,12 @@ from burnish.server.service import Service
 T = TypeVar("T")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
 
 
-def _person(request: Request) -> str:
+async def _person(request: Request) -> str:
     return str(request.state.person)
 
 

@@ -16,8 +16,8 @@ from burnish.personal.enhancing import editing_directions
 from burnish.personal.features import answer_means, everyday_answers, units_of
 from burnish.personal.profile import Units
 from burnish.pipeline import read_enhancement
-from burnish.prompts.axes import axis_names
-from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.prompts.axes import axis_names, load_axis
+from burnish.prompts.domains import domain_names, load_domain
 from burnish.server.measuring import damage_items
 
 LANGUAGES = ("en", "ko")
@@ -58,10 +58,10 @@ class Directions:
         return self._units[language]
 
 
-def load_enhancements(model: Model, entries: Sequence[str]) -> dict[str, Enhancement]:
+def read_enhancements(entries: Sequence[str]) -> dict[str, Enhancement]:
     """Enhancement files or folders by name: NAME=PATH, or a path whose last part without its ending is the name.
 
-    Raises InputError for a file that cannot be read or a name that is taken, WrongModelError for one of another model.
+    Raises InputError for a file that cannot be read or a name that is taken.
     """
     found: dict[str, Enhancement] = {}
     for entry in entries:
@@ -73,9 +73,7 @@ def load_enhancements(model: Model, entries: Sequence[str]) -> dict[str, Enhance
             raise InputError(
                 f"The name '{name}' of {path} is taken by another enhancement or a packaged domain. Pass --with OTHER={path}."
             )
-        enhancement = read_enhancement(Path(path), None, "all")
-        enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
-        found[name] = enhancement
+        found[name] = read_enhancement(Path(path), None, "all")
     return found
 
 
@@ -84,8 +82,10 @@ def prepare(
 ) -> Directions:
     """Finds (or reads from the cache) what profiles need: the directions of every packaged name, and everyday answers.
 
-    profiles: False leaves the packaged names out.
+    profiles: False leaves the packaged names out. Raises WrongModelError for an enhancement of another model.
     """
+    for enhancement in loaded.values():
+        enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if not profiles:
         return Directions(loaded)
     names = [name for language in LANGUAGES for name in naming.names_in(language)]
@@ -94,7 +94,9 @@ def prepare(
     for language in LANGUAGES:
         everyday_answers(model, language, progress)
         damage_items(model, language, progress)
-    return Directions(loaded, reading, editing)
+    found = Directions(loaded, reading, editing)
+    found.writes(model, LANGUAGES[0])
+    return found
 
 
 def language_of(name: str) -> str:
@@ -102,15 +104,8 @@ def language_of(name: str) -> str:
     return next(language for language in LANGUAGES if name in naming.names_in(language))
 
 
-def check_language(language: str) -> None:
-    """Raises InputError for a language without packaged names."""
-    load_general(language)
-
-
 def title_of(name: str) -> str:
     """What a packaged name is called; any other name is its own title."""
-    from burnish.prompts.axes import load_axis
-
     if name in domain_names():
         return load_domain(name).title
     return load_axis(name).title if name in axis_names() else name

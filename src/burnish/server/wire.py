@@ -58,7 +58,13 @@ class Message(Body):
         return "system" if self.role == "developer" else self.role, text
 
 
-Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES)]
+def _asks(messages: list[Message]) -> list[Message]:
+    if all(message.turn[0] == "system" for message in messages):
+        raise ValueError("needs a message of the user")
+    return messages
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=MESSAGES), AfterValidator(_asks)]
 
 
 class StreamOptions(Body):
@@ -125,7 +131,7 @@ class TokensRequest(Body):
 
 
 class NewProfile(Body):
-    name: Name
+    name: Annotated[Name, StringConstraints(pattern=r"^[^/.][^/]*$")]  # it becomes a part of a path
     budget: Annotated[float, Field(gt=0, le=10)] = BUDGET
     keep_text: bool = False
     language: Literal["en", "ko"] = "en"

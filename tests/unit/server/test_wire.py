@@ -53,6 +53,7 @@ def refused(kind: Any, value: dict[str, Any]) -> tuple[str, str]:
         ("messages", [{"role": "user", "content": None}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
         ("messages", [{"role": "user", "content": "\ud800"}]),
+        ("messages", [{"role": "system", "content": "only rules"}]),
         ("messages", "hi"),
         ("model", 5),
         ("model", "x" * 1001),
