@@ -103,7 +103,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return JSONResponse(error_body(message, 400, "invalid_json"), 400)
     # Alternatives of a field (text, or a list of parts) are listed by type behind its name.
     field = place[0]
-    message = f"`{field}`: {first['msg'].removeprefix('Value error, ')}. Change the field, or leave it out."
+    message = f"`{field}`: {first['msg']}. Change the field, or leave it out."
+    if first["type"] == "value_error":  # the server's own words
+        message = f"`{field}` {first['ctx']['error']}."
     return JSONResponse(error_body(message, 400, "invalid_value", field), 400)
 
 

@@ -30,9 +30,14 @@ class Server(uvicorn.Server):
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        finishing = asyncio.create_task(self._service.engine.finish(self._service.options.grace))
+        engine = self._service.engine
+        finishing = asyncio.create_task(engine.finish(self._service.options.grace))
         await super().shutdown(sockets)
-        await finishing
+        if self.force_exit:  # asked a second time: at once
+            finishing.cancel()
+            await engine.finish(0)
+        else:
+            await finishing
 
 
 def listen(host: str, port: int) -> socket.socket:
