@@ -35,8 +35,18 @@ ASKED: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def served(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests that leave it as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_measurements(patch)
+        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as found:
+            yield found
+
+
 @pytest.fixture
-def served(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A server of the test's own."""
     small_measurements(monkeypatch)
     with running(tiny_folder("llama"), tmp_path) as found:
         yield found
@@ -90,15 +100,15 @@ def test_an_answer_ends_before_a_stop_string_and_frees_its_row(served: Running) 
     served.until_idle()
 
 
-def test_an_answer_that_the_model_ends_is_stopped_and_its_last_token_is_not_counted(served: Running) -> None:
-    ids = served.reference.tokens(PROMPT)
-    answer = served.reference.continuations([ids], 8)[0]
+def test_an_answer_that_the_model_ends_is_stopped_and_its_last_token_is_not_counted(own: Running) -> None:
+    ids = own.reference.tokens(PROMPT)
+    answer = own.reference.continuations([ids], 8)[0]
     end = next(i for i in range(1, 8) if answer[i] not in answer[:i])
-    served.service.model.stop_tokens = frozenset({answer[end]})
-    with client(served) as ai:
+    own.service.model.stop_tokens = frozenset({answer[end]})
+    with client(own) as ai:
         whole = ai.chat.completions.create(**ASKED)
     assert whole.choices[0].finish_reason == "stop"
-    assert whole.choices[0].message.content == served.text(answer[:end])
+    assert whole.choices[0].message.content == own.text(answer[:end])
     assert whole.usage is not None
     assert whole.usage.completion_tokens == end
 
@@ -153,9 +163,9 @@ def test_expressions_are_models_with_an_edit(served: Running) -> None:
         assert text("base") == served.greedy(PROMPT, 8)
 
 
-def test_models_are_listed_and_found(served: Running) -> None:
-    served.service.store.add(served.service.local, Profile("1", "my own"))
-    with client(served) as ai:
+def test_models_are_listed_and_found(own: Running) -> None:
+    own.service.store.add(own.service.local, Profile("1", "my own"))
+    with client(own) as ai:
         listed = [m.id for m in ai.models.list()]
         assert listed == ["base", "base+tuned", 'base+"my own"', "base+education", "base+formal-casual"]
         for name in [*listed, "base+0.5 education - 0.2 formal-casual"]:
@@ -247,6 +257,7 @@ def test_a_reader_who_leaves_frees_the_row(served: Running, monkeypatch: pytest.
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.02), step(decoder))[1])
     with served.client() as http:
+        served.until_idle()
         body = {**ASKED, "max_tokens": 60}
         with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
             next(answer.iter_lines())
@@ -337,7 +348,10 @@ def test_requests_that_are_too_large_are_refused_also_in_chunks(
 
 
 def test_too_many_requests_are_refused_with_a_time_to_come_back(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.02), step(decoder))[1])
@@ -348,7 +362,7 @@ def test_too_many_requests_are_refused_with_a_time_to_come_back(
 
         def ask(key: str) -> httpx.Response:
             with served.client(key) as http:
-                return http.post("/v1/chat/completions", json={**ASKED, "max_tokens": 40})
+                return http.post("/v1/chat/completions", json={**ASKED, "max_tokens": 15})
 
         opened = [pool.submit(ask, keys[0]) for _ in range(2)]
         while served.service.engine.running + served.service.engine.waiting < 2:
@@ -362,6 +376,7 @@ def test_too_many_requests_are_refused_with_a_time_to_come_back(
         full = ask(keys[2])
         assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
         assert [f.result().status_code for f in opened] == [200] * 3
+    assert caplog.text.count("vllm serve") == 1
 
 
 def test_the_time_limit_ends_a_request(
@@ -398,7 +413,7 @@ def test_foreign_hosts_and_sites_are_refused_and_every_reply_says_what_a_browser
 
 
 def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
-    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     step = Decoder.step
     broken = threading.Event()
@@ -411,7 +426,7 @@ def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
         return step(decoder)
 
     monkeypatch.setattr(Decoder, "step", fail)
-    with served.client() as http:
+    with own.client() as http:
         with http.stream("POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 60, "stream": True}) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -422,7 +437,7 @@ def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
         whole = http.post("/v1/chat/completions", json=ASKED)
         assert (whole.status_code, whole.json()["error"]["type"]) == (500, "server_error")
         good = http.post("/v1/chat/completions", json=ASKED)
-        assert good.json()["choices"][0]["message"]["content"] == served.greedy(PROMPT, 8)
+        assert good.json()["choices"][0]["message"]["content"] == own.greedy(PROMPT, 8)
         assert "burnish_decoder_restarts 2.0" in http.get("/metrics").text
     assert "RuntimeError" in caplog.text
     assert PROMPT not in caplog.text
@@ -456,8 +471,8 @@ def test_the_log_holds_no_prompt_and_no_answer(served: Running, caplog: pytest.L
         assert secret not in ours
 
 
-def test_metrics_can_be_read_and_count(served: Running) -> None:
-    with served.client() as http:
+def test_metrics_can_be_read_and_count(own: Running) -> None:
+    with own.client() as http:
         http.post("/v1/chat/completions", json=ASKED)
         http.post("/v1/chat/completions", json={})
         http.get("/a/path/of/anyone")
@@ -471,35 +486,35 @@ def test_metrics_can_be_read_and_count(served: Running) -> None:
     assert values["burnish_requests_total", "/v1/chat/completions", "400"] == 1
     assert values["burnish_requests_total", "other", "404"] == 1
     assert values["burnish_tokens_total", "answer"] == 8
-    assert values["burnish_tokens_total", "prompt"] == len(served.reference.tokens(PROMPT))
+    assert values["burnish_tokens_total", "prompt"] == len(own.reference.tokens(PROMPT))
     assert values["burnish_first_token_seconds_count",] == 1
     assert values["burnish_running",] == values["burnish_waiting",] == 0
     assert found.headers["content-type"].startswith("text/plain")
 
 
 def test_a_server_that_is_stopped_finishes_its_requests_and_takes_no_more(
-    served: Running, monkeypatch: pytest.MonkeyPatch
+    own: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.01), step(decoder))[1])
     with (
-        served.client() as http,
+        own.client() as http,
         http.stream("POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 40, "stream": True}) as answer,
     ):
         lines = answer.iter_lines()
         next(lines)
-        served.service.engine.refuse_new()
-        with served.client() as other:
+        own.service.engine.refuse_new()
+        with own.client() as other:
             refused = other.post("/v1/chat/completions", json=ASKED)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
             assert refused.headers["retry-after"]
             assert other.get("/readyz").status_code == 503
             assert other.get("/healthz").status_code == 200
-        served.server.should_exit = True
+        own.server.should_exit = True
         events = [line.removeprefix("data: ") for line in lines if line]
     assert events[-1] == "[DONE]"
     text = "".join(json.loads(e)["choices"][0]["delta"].get("content", "") for e in events[:-1])
-    assert text == served.greedy(PROMPT, 40)
+    assert text == own.greedy(PROMPT, 40)
 
 
 def test_a_request_that_outlasts_the_grace_period_is_ended_with_an_error(
@@ -516,6 +531,28 @@ def test_a_request_that_outlasts_the_grace_period_is_ended_with_an_error(
             served.server.should_exit = True
             events = [line.removeprefix("data: ") for line in lines if line]
     assert json.loads(events[-1])["error"]["code"] == "shutting_down"
+
+
+def test_a_server_that_is_stopped_twice_stops_at_once(
+    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.1), step(decoder))[1])
+    options = ServeOptions(tokens_limit=64, grace=60)
+    body = {**ASKED, "max_tokens": 60, "stream": True}
+    with (
+        running(tiny_folder("llama"), tmp_path, options=options) as served,
+        served.client() as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
+        next(answer.iter_lines())
+        started = time.monotonic()
+        served.server.should_exit = True
+        time.sleep(0.3)
+        served.server.force_exit = True
+        while served.service.engine._thread.is_alive():
+            time.sleep(0.01)
+        assert time.monotonic() - started < 2
 
 
 def test_a_client_that_is_killed_in_the_middle_of_its_body_leaves_nothing_open(served: Running) -> None:

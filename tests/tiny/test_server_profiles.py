@@ -21,17 +21,22 @@ PROMPT = "Describe the sea"
 MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
-@pytest.fixture
-def served(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    small_measurements(monkeypatch)
-    with running(tiny_folder("llama"), tmp_path) as found:
-        yield found
+@pytest.fixture(scope="module")
+def served(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_measurements(patch)
+        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as found:
+            yield found
 
 
 @pytest.fixture
 def http(served: Running) -> Iterator[httpx.Client]:
+    """A client of a person without profiles."""
     with served.client() as client:
         yield client
+        for profile in client.get("/api/profiles").json()["profiles"]:
+            client.delete(f"/api/profiles/{profile['name']}")
 
 
 def answer(http: httpx.Client, model: str) -> str:

@@ -125,6 +125,11 @@ class Expressions:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
+    def clear(self) -> None:
+        """Forgets all edits: one may be of a profile that is forgotten."""
+        with self._lock:
+            self._kept.clear()
+
     def made(self, person: str, parts: tuple[Part, ...], key: str) -> Pieces[Candidate]:
         """The edit, from what is kept or made now. Raises InputError, WrongModelError and ModelError of what it is made of."""
         yield

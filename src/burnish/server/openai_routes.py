@@ -82,7 +82,7 @@ async def _reply(service: Service, person: str, body: Sampled, asked: DecodeRequ
     """The whole answer, or its stream once the first piece is there: what goes wrong before is an ordinary error."""
     answering = service.answer(person, asked)
     pieces = pieces_of(answering, service.model.tokenizer, body.stops)
-    answer = Answer(kind, body.model, len(asked.prompt), asked.log_probabilities, service.model.fingerprint[:12])
+    answer = Answer(kind, body.model, len(asked.prompt), asked.log_probabilities, service.fingerprint[:12])
     if body.stream:
         first = await anext(pieces)
         return _Stream(_events(answer, first, pieces, usage=body.usage_asked), service, answering)

@@ -60,6 +60,7 @@ async def profile(name: str, service: TheService, person: Person) -> JSONRespons
 async def forget(name: str, service: TheService, person: Person) -> JSONResponse:
     await _found(service, person, name)
     await asyncio.to_thread(service.store.forget, person, name)
+    service.expressions.clear()
     return JSONResponse({"forgotten": name})
 
 
@@ -166,7 +167,10 @@ def _pair(model: Model, directions: Directions, profile: Profile, choices: list[
     yield
     plans = [dosed(model, directions, terms) for terms in doses]
     yield
-    scales = scales_within(model, plans, profile.budget, profile.language)
+    scales = []
+    for plan in plans:  # apart, although both at once would cost a quarter less: answers wait for the longest piece
+        scales += scales_within(model, [plan], profile.budget, profile.language)
+        yield
     found = []
     for terms, scale in zip(doses, scales, strict=True):
         scaled = [(round(scale * term.weight, 3), term.name) for term in terms]

@@ -65,6 +65,7 @@ class Service:
         self.store = store
         self.options = options
         self.engine = Engine(model, rows=options.rows, waiting=options.waiting, seconds=options.time_limit)
+        self.fingerprint = model.fingerprint  # read from the weights once, before anyone waits
         self.expressions = Expressions(model, directions, store)
         self.metrics = Metrics(self.engine)
         self._measured: dict[tuple[str, str], dict[str, Any]] = {}  # by what was measured and the edit's key
