@@ -69,11 +69,13 @@ def running(
     *,
     options: ServeOptions | None = None,
     keys: bool = False,
+    names: bool = True,
     loaded: Callable[[Model], dict[str, Enhancement]] = lambda model: {"tuned": random_enhancement(model, 4.0)},
 ) -> Iterator[Running]:
     model, reference = (load(folder, ModelOptions(dtype="float32")) for _ in range(2))
     model.stop_tokens = reference.stop_tokens = frozenset()  # answers are as long as was asked for
-    directions = Directions(loaded(model), named(model, "residual", 1), named(model, "attention", 2))
+    found = (named(model, "residual", 1), named(model, "attention", 2)) if names else ({}, {})
+    directions = Directions(loaded(model), *found)
     service = Service(model, directions, Store(data), options or ServeOptions(tokens_limit=64, time_limit=30, grace=5))
     with listen("127.0.0.1", 0) as sock:
         server = Server(make_app(service, Access("127.0.0.1", keys)), service)

@@ -1,6 +1,7 @@
 """Profiles and measurements over HTTP."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from burnish.errors import InputError, WrongModelError
 from burnish.model.model import load
 from burnish.options import FindOptions, ModelOptions
 from burnish.personal.enhancing import enhancement_of
+from burnish.personal.profile import Coefficient
+from burnish.personal.store import Store, new_profile
 from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
 from conftest import random_enhancement
@@ -198,6 +201,25 @@ def test_status_and_directions_say_what_the_page_may_offer(http: httpx.Client) -
     assert rows["formal-casual"]["poles"] == ["formal", "casual"]
     assert rows["education"]["poles"] is None
     assert (rows["education"]["language"], rows["tuned"]["language"]) == ("en", None)
+
+
+def test_a_server_without_profiles_says_so(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(store.local(), new_profile("mine"))
+    values = {"education": Coefficient(1.0, 0.0, "sliders")}
+    store.update("local", "mine", "sliders", lambda now, choices: replace(now, coefficients=values))
+    with running(tiny_folder("llama"), tmp_path, names=False) as served, served.client() as http:
+        assert [row["kind"] for row in http.get("/api/directions").json()["directions"]] == ["enhancement"]
+        asked = {"model": "base+mine", "messages": MESSAGES}
+        for path, body in (
+            ("/v1/chat/completions", asked),
+            ("/api/profiles", {"name": "another"}),
+            ("/api/profiles/mine/pair", {"messages": MESSAGES}),
+        ):
+            found = http.post(path, json=body)
+            assert found.status_code == 400
+            assert "--no-profiles" in found.json()["error"]["message"]
+        assert answer(http, "base+tuned") != answer(http, "base")
 
 
 def test_named_directions_of_both_sites_are_found_at_the_start(

@@ -15,7 +15,7 @@ from burnish.errors import InputError, RefusedError
 from burnish.mix import Mix, Term
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate
-from burnish.personal.enhancing import dose_gains, enhancement_of, fitted
+from burnish.personal.enhancing import dose_gains, plan_of, scales_within
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
 from burnish.prompts.domains import domain_names
@@ -158,12 +158,23 @@ class Expressions:
         style = self._style(profile)
         if not profile.active and style is None:
             return None
-        directions = {name: self.directions.editing[name] for name in profile.active if name in self.directions.editing}
-        if self.model.fingerprint not in profile.scales:
-            profile = fitted(self.model, profile, directions, style=style)
-            self.store.remember(person, profile)
+        missing = [name for name in profile.active if name not in self.directions.editing]
+        if missing:
+            raise InputError(
+                f"The profile '{profile.name}' needs the directions of {', '.join(missing)}, which this server has not. "
+                "Start it without --no-profiles."
+            )
+        if style is None:  # as `plan_of`, from writes that are known already
+            plan = dosed(self.model, self.directions, [Term(profile.coefficients[n].mean, n) for n in profile.active])
+        else:
+            plan = plan_of(self.model, profile, {n: self.directions.editing[n] for n in profile.active}, style=style)
+        yield
+        scale = profile.scales.get(self.model.fingerprint)
+        if scale is None:
+            (scale,) = scales_within(self.model, [plan], profile.budget, profile.language)
+            self.store.remember(person, replace(profile, scales={**profile.scales, self.model.fingerprint: scale}))
             yield
-        return enhancement_of(self.model, profile, directions, style=style)
+        return plan.scaled(scale)
 
     def _style(self, profile: Profile) -> Direction | None:
         """The direction of the person's own writing, where there is one for this model."""

@@ -22,7 +22,7 @@ from burnish.server.text import token_pieces
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on
 CURVE, REFERENCES = 8, 6  # prompts, and reference answers of a domain, in a dose curve
-PIECE = 4  # prompts between two steps of the decoder
+PIECE = 8  # rows (prompts times edits, the base model among them) between two steps of the decoder
 
 
 def damage_items(model: Model, language: str, progress: Progress | None = None) -> list[Item]:
@@ -99,8 +99,7 @@ def _divergences(model: Model, items: list[Item], plans: list[Enhancement | None
     """KL per token of each item under each plan: [items] for each."""
     rows: list[list[torch.Tensor]] = [[] for _ in plans]
     candidates = [Candidate("edit", plan) for plan in plans if plan is not None]
-    for start in range(0, len(items), PIECE):
-        part = items[start : start + PIECE]
+    for part in _parts(items, candidates):
         scores = iter(score(model, part, candidates).candidates if candidates else ())
         for row, plan in zip(rows, plans, strict=True):
             row += [torch.zeros(()) for _ in part] if plan is None else [s.kl.mean() for s in next(scores)]
@@ -108,12 +107,17 @@ def _divergences(model: Model, items: list[Item], plans: list[Enhancement | None
     return [torch.stack(row) for row in rows]
 
 
+def _parts(items: list[Item], candidates: list[Candidate]) -> list[list[Item]]:
+    size = max(1, PIECE // (1 + len(candidates)))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 def _likelihoods(model: Model, items: list[Item], plans: list[Enhancement | None]) -> Pieces[list[float]]:
     """Change of the mean log probability per token, in nats, under each plan."""
     changes: list[list[float]] = [[] for _ in plans]
     candidates = [Candidate("edit", plan) for plan in plans if plan is not None]
-    for start in range(0, len(items) if candidates else 0, PIECE):
-        found = score(model, items[start : start + PIECE], candidates)
+    for part in _parts(items, candidates) if candidates else ():
+        found = score(model, part, candidates)
         edited = iter(found.candidates)
         for change, plan in zip(changes, plans, strict=True):
             if plan is not None:
