@@ -27,7 +27,7 @@ def serve(
     port: Annotated[int, Parameter(help="port to listen on; 0 takes a free one")] = 8711,
     keys: Annotated[bool, Parameter(help="ask for keys on this computer too", negative=())] = False,
     new_person: Annotated[
-        bool, Parameter(help="make a new person, whose key is shown once; asks for keys from then on", negative=())
+        bool, Parameter(help="make a new person, whose key is shown once, and ask for keys", negative=())
     ] = False,
     api_key_file: Annotated[
         Path | None, Parameter(help="file with a person's key; made with a new one where there is none")

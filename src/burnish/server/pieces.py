@@ -34,10 +34,9 @@ async def pieces_of(answering: Answering, tokenizer: Any, stops: Sequence[str]) 
                 if token.finished:
                     text += detokenizer.rest()
                 held.append((written, TokenText(text, token.log_probability)))
-            elif rest := detokenizer.rest():
-                text = rest
-                start, last = held.pop()
-                held.append((start, replace(last, text=last.text + rest)))
+            elif text := detokenizer.rest():
+                start, last = held.pop()  # the token that began the character which never came
+                held.append((start, replace(last, text=last.text + text)))
             written += len(text)
             out = gate.add(text)
             finished: Finished = "stop" if gate.reached else token.finished

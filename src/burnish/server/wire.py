@@ -39,7 +39,7 @@ Nothing = Annotated[Any, AfterValidator(only([], {}))]
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
 
 
 class TextPart(Body):
