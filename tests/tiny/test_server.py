@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import socket
 import threading
 import time
@@ -577,3 +578,71 @@ def test_models_that_take_one_request_at_a_time_answer_all(tiny_folder: Callable
     with running(tiny_folder("mistral"), tmp_path) as served, client(served) as ai, ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda _: ai.chat.completions.create(**ASKED).choices[0].message.content, range(3)))
         assert found == [served.greedy(PROMPT, 8)] * 3
+
+
+def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
+    chance = random.Random(0)
+    words = [
+        "base",
+        "base+tuned",
+        "base+education",
+        "base+",
+        "",
+        "x",
+        "\u0000",
+        "a" * 300,
+        '"',
+        "바다",
+        "../..",
+        "user",
+        "system",
+    ]
+
+    def value(depth: int = 0) -> Any:
+        kinds = [None, True, 0, 1, -1, 0.5, 1e308, 2**70, *words, "text", [], {}]
+        if depth < 3 and chance.random() < 0.4:
+            return [value(depth + 1) for _ in range(chance.randint(0, 3))]
+        if depth < 3 and chance.random() < 0.4:
+            return {chance.choice(["role", "content", "type", "text", *words]): value(depth + 1) for _ in range(3)}
+        return chance.choice(kinds)
+
+    good: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "prompt": "hi",
+        "answer": "yes",
+        "name": "mine",
+        "values": {},
+        "first": "a",
+        "second": "b",
+        "outcome": 1,
+        "max_tokens": 3,
+    }
+    fields = [
+        *good,
+        "model",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "logprobs",
+        "tools",
+        "n",
+    ]
+    paths = ["/v1/chat/completions", "/v1/completions", "/api/damage", "/api/dose", "/api/tokens", "/api/profiles"]
+    paths += [f"/api/profiles/mine/{what}" for what in ("sliders", "pair", "choices", "undo")] + [
+        "/api/profiles/%2e%2e"
+    ]
+    with served.client() as http:
+        for _ in range(100):
+            body = {"model": chance.choice(["base", "base+tuned", "base+0.1 education"]), **good}
+            for field in chance.sample(fields, chance.randint(1, 4)):
+                body[field] = value()
+            path = chance.choice(paths)
+            found = http.request("PUT" if path.endswith("sliders") else "POST", path, json=body)
+            assert found.status_code in (200, 201, 400, 404, 405, 409), (path, body, found.text)
+            if found.status_code >= 400:
+                assert found.json()["error"].keys() == {"message", "type", "param", "code"}
+        http.delete("/api/profiles/mine")
+    served.until_idle()
