@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
@@ -24,6 +25,9 @@ from burnish.server.serving import Server, address, listen
 from burnish.server.text import BROKEN
 from conftest import fake_direction, random_enhancement
 
+PROMPT = "Describe the sea"
+MESSAGES = [{"role": "user", "content": PROMPT}]
+ASKED: dict[str, Any] = {"model": "base", "messages": MESSAGES, "temperature": 0, "max_tokens": 8}
 NAMES = ("education", "formal-casual")  # the packaged names that the server knows: a domain and an axis
 
 
@@ -35,6 +39,9 @@ class Running:
     service: Service
     server: Server
     reference: Model
+
+    def openai(self, key: str = "none") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
 
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}

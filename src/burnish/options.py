@@ -210,7 +210,9 @@ class ServeOptions:
     def __post_init__(self) -> None:
         for name in ("rows", "waiting", "per_person", "tokens_limit", "body_limit"):
             if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} lets no request in. Pass 1 or more.")
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} lets no request in. Pass 1 or more."
+                )
         if not self.time_limit > 0 or not self.grace >= 0:
             raise InputError("--time-limit is above 0 and --grace 0 or more: both are seconds.")
 

@@ -17,20 +17,9 @@ from burnish.personal.store import Store, new_profile
 from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
 from conftest import random_enhancement
-from serving_example import NAMES, Running, running, small_measurements
+from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements
 
 pytestmark = pytest.mark.enable_socket
-PROMPT = "Describe the sea"
-MESSAGES = [{"role": "user", "content": PROMPT}]
-
-
-@pytest.fixture(scope="module")
-def served(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One server for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        small_measurements(patch)
-        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as found:
-            yield found
 
 
 @pytest.fixture
