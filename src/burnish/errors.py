@@ -15,7 +15,8 @@ BurnishError                      exit  HTTP
 │   └── DiskFullError               5    507
 ├── VerificationError               6    409   two checkpoints differ in a way that was not asked for
 ├── DownloadError                   7    502   a packaged model could not be fetched or is not the one pinned
-└── JudgeError                      8    502   the judge model cannot be reached or does not answer as asked
+├── JudgeError                      8    502   the judge model cannot be reached or does not answer as asked
+└── RefusedError                    1    own   the server does not do what a request asks
 """
 
 
@@ -95,3 +96,17 @@ class DownloadError(BurnishError):
 class JudgeError(BurnishError):
     exit_code = 8
     http_status = 502
+
+
+class RefusedError(BurnishError):
+    """What the server answers instead of doing as a request asks, in OpenAI's terms."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        """status: of HTTP; code: for programs; param: the field to blame; retry_after: seconds."""
+        super().__init__(message)
+        self.http_status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after

@@ -200,6 +200,28 @@ class ExplainOptions:
         )
 
 
+@dataclass(frozen=True)
+class ServeOptions:
+    """What a server allows."""
+
+    rows: Annotated[int, "requests that are decoded at once; each holds the keys and values of its text"] = 8
+    waiting: Annotated[int, "requests that wait for a row; more are refused"] = 64
+    per_person: Annotated[int, "requests that one person may have open at once; more are refused"] = 16
+    tokens_limit: Annotated[int, "longest answer in tokens, also where a request names no length"] = 1024
+    time_limit: Annotated[float, "seconds that a request may take, waiting included"] = 600.0
+    body_limit: Annotated[int, "bytes of the largest request"] = 1_000_000
+    grace: Annotated[float, "seconds that running requests have to finish when the server is stopped"] = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "waiting", "per_person", "tokens_limit", "body_limit"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)} lets no request in. Pass 1 or more."
+                )
+        if not self.time_limit > 0 or not self.grace >= 0:
+            raise InputError("--time-limit is above 0 and --grace 0 or more: both are seconds.")
+
+
 _LAYER = re.compile(r"^\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*$")
 
 

@@ -166,10 +166,10 @@ def test_several_plans_are_scaled_as_each_alone(tiny_model: Models) -> None:
 def test_the_scale_is_measured_once_a_model(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     directions = named(model, "attention")
-    profile = fitted(model, taste(education=2.0), directions)
+    profile = fitted(model, taste(education=2.0), plan_of(model, taste(education=2.0), directions))
     assert list(profile.scales) == [model.fingerprint]
-    monkeypatch.delattr("burnish.personal.enhancing.scales_within")
-    assert fitted(model, profile, directions) is profile
+    monkeypatch.delattr("burnish.personal.enhancing.scaling")
+    assert fitted(model, profile, plan_of(model, profile, directions)) is profile
     again = enhancement_of(model, profile, directions)
     torch.testing.assert_close(
         again.gains, plan_of(model, profile, directions).gains * profile.scales[model.fingerprint].value
@@ -179,7 +179,8 @@ def test_the_scale_is_measured_once_a_model(tiny_model: Models, monkeypatch: pyt
 def test_a_scale_is_measured_anew_for_another_plan_or_budget(tiny_model: Models) -> None:
     model = tiny_model("llama")
     directions = named(model, "attention")
-    profile = fitted(model, replace(taste(education=20.0), budget=1e-2), directions)
+    profile = replace(taste(education=20.0), budget=1e-2)
+    profile = fitted(model, profile, plan_of(model, profile, directions))
     known = profile.scales[model.fingerprint].value
     smaller = enhancement_of(model, replace(profile, budget=1e-4), directions)
     assert scales_within(model, [smaller], 1e-4, "en") == [1.0]

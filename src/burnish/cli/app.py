@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from burnish import __version__
-from burnish.cli import apply, chat, domains, enhance, evaluate, explain, find, models, profile, tune, verify
+from burnish.cli import apply, chat, domains, enhance, evaluate, explain, find, models, profile, serve, tune, verify
 from burnish.cli import run as recipes
 from burnish.cli.console import say
 from burnish.errors import BurnishError
@@ -28,6 +28,7 @@ app.command(verify.verify)
 app.command(evaluate.evaluate)
 app.command(explain.explain)
 app.command(chat.chat)
+app.command(serve.serve)
 app.command(recipes.run_recipe, name="run")
 app.command(profile.app)
 app.command(domains.app)

@@ -89,7 +89,7 @@ def export(
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
     from burnish.artifacts.files import check_output
     from burnish.cli.enhance import applied_summary, show_applied
-    from burnish.personal.enhancing import editing_directions, enhancement_of, fitted
+    from burnish.personal.enhancing import editing_directions, fitted, plan_of
     from burnish.pipeline import PLAN_FILE
     from burnish.pipeline import export as write
 
@@ -114,9 +114,10 @@ def export(
             console.say(
                 f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
             )
-        profile = fitted(loaded, profile, directions, style=style, progress=progress)
+        doses = plan_of(loaded, profile, directions, style=style, progress=progress)
+        profile = fitted(loaded, profile, doses, progress)
         store.remember(person, profile)
-        enhancement = enhancement_of(loaded, profile, directions, style=style, progress=progress)
+        enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)
         applied = write(
             enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
         )

@@ -31,11 +31,13 @@ from burnish.naming import named_directions
 from burnish.options import EvaluateOptions
 from burnish.personal.features import Progress, answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
+from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
 from burnish.tuning.material import template
 
 RESERVE = 0.9  # of the budget is aimed at: a step that lands just above it would have to be taken again
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
+PIECE = 8  # prompts measured at a time
 
 
 def dose_gains(writes: Tensor, vectors: Tensor, coefficients: Tensor) -> Tensor:
@@ -111,16 +113,29 @@ def scales_within(
     keeps the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square
     of the scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
     """
+    return whole(scaling(model, plans, budget, language, progress))
+
+
+def scaling(
+    model: Model, plans: Sequence[Enhancement], budget: float, language: str, progress: Progress | None = None
+) -> Pieces[list[float]]:
+    """`scales_within` in pieces, so that a server can answer in between."""
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
     scales, waiting = [1.0] * len(plans), list(range(len(plans)))
     while waiting:
         candidates = [Candidate("damage", plans[i].scaled(scales[i])) for i in waiting]
-        found = score(model, items, candidates, progress=progress)
+        moved: list[list[Tensor]] = [[] for _ in waiting]
+        for start in range(0, len(items), PIECE):
+            yield
+            found = score(model, items[start : start + PIECE], candidates)
+            if progress is not None:
+                progress("measuring damage", min(start + PIECE, len(items)), len(items))
+            for means, rows in zip(moved, found.candidates, strict=True):
+                means += [s.kl.mean() for s in rows]
         over = []
-        for i, rows in zip(waiting, found.candidates, strict=True):
-            means = torch.stack([s.kl.mean() for s in rows])
-            damage = max(float(half.mean()) for half in (means[:first], means[first:]))
+        for i, kls in zip(waiting, map(torch.stack, moved), strict=True):
+            damage = max(float(half.mean()) for half in (kls[:first], kls[first:]))
             if damage > budget:
                 scales[i] *= min(0.95, (RESERVE * budget / damage) ** 0.5)
                 over.append(i)
@@ -128,16 +143,23 @@ def scales_within(
     return scales
 
 
-def fitted(
-    model: Model,
-    profile: Profile,
-    directions: Mapping[str, Direction],
-    *,
-    style: Direction | None = None,
-    progress: Progress | None = None,
-) -> Profile:
-    """The profile with its scale on this model: measured once, then kept with it. Raises as `plan_of`."""
-    return _fitted(model, profile, plan_of(model, profile, directions, style=style, progress=progress), progress)
+def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Profile:
+    """The profile with the scale of its plan (`plan_of`) on this model: measured once, then kept with it.
+
+    A scale that was measured for another plan or budget is measured anew: the directions may have changed since.
+    """
+    return whole(fitting(model, profile, plan, progress))
+
+
+def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Pieces[Profile]:
+    """`fitted` in pieces."""
+    gains, vectors = (t.contiguous().numpy().tobytes() for t in (plan.gains, plan.vectors))
+    digest = hashlib.sha256(repr(profile.budget).encode() + gains + vectors).hexdigest()[:16]
+    known = profile.scales.get(model.fingerprint)
+    if known is not None and known.plan == digest:
+        return profile
+    (scale,) = yield from scaling(model, [plan], profile.budget, profile.language, progress)
+    return replace(profile, scales={**profile.scales, model.fingerprint: Scale(scale, digest)})
 
 
 def enhancement_of(
@@ -151,15 +173,4 @@ def enhancement_of(
     """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of
     `plan_of`."""
     plan = plan_of(model, profile, directions, style=style, progress=progress)
-    return plan.scaled(_fitted(model, profile, plan, progress).scales[model.fingerprint].value)
-
-
-def _fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None) -> Profile:
-    """A scale that was measured for another plan or budget is measured anew: the directions may have changed since."""
-    gains, vectors = (t.contiguous().numpy().tobytes() for t in (plan.gains, plan.vectors))
-    digest = hashlib.sha256(repr(profile.budget).encode() + gains + vectors).hexdigest()[:16]
-    known = profile.scales.get(model.fingerprint)
-    if known is not None and known.plan == digest:
-        return profile
-    (scale,) = scales_within(model, [plan], profile.budget, profile.language, progress)
-    return replace(profile, scales={**profile.scales, model.fingerprint: Scale(scale, digest)})
+    return plan.scaled(fitted(model, profile, plan, progress).scales[model.fingerprint].value)

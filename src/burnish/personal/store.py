@@ -85,6 +85,13 @@ class Store:
             )
         return person
 
+    def anyone(self) -> bool:
+        """Whether there is a person with a key."""
+        if not self.path.exists():
+            return False
+        with self._open() as database:
+            return database.execute("SELECT 1 FROM people WHERE key_hash IS NOT NULL").fetchone() is not None
+
     def local(self) -> str:
         """The person at this computer."""
         with self._change() as database:

@@ -1,0 +1,111 @@
+"""What a server can mix: enhancements given at its start, and the named directions of its model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from burnish import naming
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.errors import InputError
+from burnish.evaluation.material import Progress
+from burnish.mix import Term
+from burnish.model.model import Model
+from burnish.personal.enhancing import editing_directions
+from burnish.personal.features import answer_means, everyday_answers, units_of
+from burnish.personal.profile import Units
+from burnish.pipeline import read_enhancement
+from burnish.prompts.axes import axis_names, load_axis
+from burnish.prompts.domains import domain_names, load_domain
+from burnish.server.measuring import damage_items
+
+LANGUAGES = ("en", "ko")
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Names and what they stand for on one model. Writes and units are measured when they are first asked for."""
+
+    loaded: Mapping[str, Enhancement] = field(default_factory=dict)
+    reading: Mapping[str, Direction] = field(default_factory=dict)  # by packaged name: where answers lie
+    editing: Mapping[str, Direction] = field(default_factory=dict)  # by packaged name: what is strengthened
+    _writes: dict[str, Tensor] = field(default_factory=dict)  # by language
+    _units: dict[str, Units] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.loaded, *self.editing]
+
+    def read_in(self, language: str) -> dict[str, Direction]:
+        """The directions of a language's names along which answers are read."""
+        return {name: self.reading[name] for name in naming.names_in(language) if name in self.reading}
+
+    def edited_in(self, language: str) -> dict[str, Direction]:
+        """The directions of a language's names along which the model is edited."""
+        return {name: self.editing[name] for name in naming.names_in(language) if name in self.editing}
+
+    def writes(self, model: Model, language: str) -> Tensor:
+        """What attention writes on everyday answers, [answers, layers, hidden]. Uses the model when first asked."""
+        if language not in self._writes:
+            self._writes[language] = answer_means(model, everyday_answers(model, language), site="attention")
+        return self._writes[language]
+
+    def units(self, model: Model, language: str) -> Units:
+        """The units of the features of a language's names. Uses the model when first asked."""
+        if language not in self._units:
+            self._units[language] = units_of(model, self.read_in(language), language)
+        return self._units[language]
+
+
+def read_enhancements(entries: Sequence[str]) -> dict[str, Enhancement]:
+    """Enhancement files or folders by name: NAME=PATH, or a path whose last part without its ending is the name.
+
+    Raises InputError for a file that cannot be read or a name that is taken.
+    """
+    found: dict[str, Enhancement] = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not equals or Path(entry).exists():
+            name, path = Path(entry).name.removesuffix(".safetensors"), entry
+        Term(1.0, name)  # raises for a name that no expression could hold
+        if name in found or name in (*domain_names(), *axis_names()):
+            raise InputError(
+                f"The name '{name}' of {path} is taken by another enhancement or a packaged domain. Pass --with OTHER={path}."
+            )
+        found[name] = read_enhancement(Path(path), None, "all")
+    return found
+
+
+def prepare(
+    model: Model, loaded: Mapping[str, Enhancement], *, profiles: bool = True, progress: Progress | None = None
+) -> Directions:
+    """Finds (or reads from the cache) what profiles need: the directions of every packaged name, and everyday answers.
+
+    profiles: False leaves the packaged names out. Raises WrongModelError for an enhancement of another model.
+    """
+    for enhancement in loaded.values():
+        enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if not profiles:
+        return Directions(loaded)
+    names = [name for language in LANGUAGES for name in naming.names_in(language)]
+    reading = naming.named_directions(model, names, progress=progress)
+    editing = editing_directions(model, names, progress)
+    for language in LANGUAGES:
+        everyday_answers(model, language, progress)
+        damage_items(model, language, progress)
+    found = Directions(loaded, reading, editing)
+    found.writes(model, LANGUAGES[0])
+    return found
+
+
+def language_of(name: str) -> str:
+    """The language of a packaged name."""
+    return next(language for language in LANGUAGES if name in naming.names_in(language))
+
+
+def title_of(name: str) -> str:
+    """What a packaged name is called; any other name is its own title."""
+    if name in domain_names():
+        return load_domain(name).title
+    return load_axis(name).title if name in axis_names() else name

@@ -1,0 +1,171 @@
+"""What all routes share: one model with its engine, expressions, people and counts."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from burnish.errors import InputError, RefusedError
+from burnish.model.decoding import DecodeRequest
+from burnish.model.loading import text_config
+from burnish.model.model import Model
+from burnish.model.row_edits import Candidate
+from burnish.options import ServeOptions
+from burnish.personal.profile import Profile
+from burnish.personal.store import Store
+from burnish.pieces import Pieces
+from burnish.prompts import Prompt
+from burnish.server.answering import Answering
+from burnish.server.directions import Directions, language_of
+from burnish.server.engine import Engine
+from burnish.server.expressions import Expressions, Part, mix_of, parts_of
+from burnish.server.metrics import Metrics
+from burnish.server.wire import Message
+
+log = logging.getLogger("burnish.server")
+BASE = Candidate("base")
+MEASURED = 256  # measurements that are kept
+HINT_SECONDS = 60.0
+HINT = (
+    "%d requests wait. For more load serve an enhancement with vLLM, as a LoRA adapter: "
+    "burnish apply MODEL FILE -o OUT --form adapter, then vllm serve MODEL --enable-lora --lora-modules NAME=OUT"
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What an expression stands for now."""
+
+    parts: tuple[Part, ...]
+    candidate: Candidate
+    key: str  # equal for equal edits
+
+    @property
+    def language(self) -> str:
+        """The language on whose everyday prompts it is measured."""
+        for part in self.parts:
+            if part.profile is not None:
+                return part.profile.language
+            if part.kind == "packaged":
+                return language_of(part.term.name)
+        return "en"
+
+
+class Service:
+    """Created before the server starts; its engine starts with the app."""
+
+    def __init__(self, model: Model, directions: Directions, store: Store, options: ServeOptions) -> None:
+        self.model = model
+        self.directions = directions
+        self.store = store
+        self.options = options
+        self.engine = Engine(model, rows=options.rows, waiting=options.waiting, seconds=options.time_limit)
+        self.fingerprint = model.fingerprint  # read from the weights once, before anyone waits
+        self.expressions = Expressions(model, directions, store)
+        self.metrics = Metrics(self.engine)
+        self._measured: dict[tuple[str, str], dict[str, Any]] = {}  # by what was measured and the edit's key
+        self.open_requests: Counter[str] = Counter()  # by person
+        self._hinted = -HINT_SECONDS
+
+    @cached_property
+    def local(self) -> str:
+        """The person of a server without keys."""
+        return self.store.local()
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        known = getattr(text_config(self.model.network.config), "max_position_embeddings", None)
+        return int(known) if known else 2**31
+
+    async def profiles(self, person: str) -> dict[str, Profile]:
+        found = await asyncio.to_thread(self.store.profiles, person)
+        return {profile.name: profile for profile in found}
+
+    async def parts_of(self, person: str, model: str) -> tuple[Part, ...]:
+        """What an expression adds to the base model. Raises RefusedError as `mix_of` and `parts_of`."""
+        mix = mix_of(model)
+        if mix is None:
+            return ()
+        loaded = all(term.name in self.directions.loaded for term in mix.terms)
+        return parts_of(mix, self.directions, {} if loaded else await self.profiles(person))
+
+    async def edit_of(self, person: str, model: str) -> Edit:
+        """The edit of an expression, made if it is not kept. Raises as `parts_of`, and what making it raises."""
+        parts = await self.parts_of(person, model)
+        if not parts:
+            return Edit((), BASE, "base")
+        key = self.expressions.key_of(parts)
+        candidate = self.expressions.known(key)
+        if candidate is None:
+            candidate = await self.engine.run(person, self.expressions.made(person, parts, key))
+        return Edit(parts, candidate, key)
+
+    async def prompt_of(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation. Raises InputError where the model's template refuses it, RefusedError beyond the context."""
+        try:
+            ids = await asyncio.to_thread(self.model.tokens, Prompt(tuple(m.turn for m in messages)))
+        except TemplateError as error:
+            raise InputError(
+                f"The model's chat template refuses these messages: {error}. Alternate user and assistant turns."
+            ) from error
+        return self.checked(ids)
+
+    async def text_prompt(self, prompt: str | list[str] | list[int]) -> list[int]:
+        """Token ids of a raw prompt. Raises RefusedError beyond the context."""
+        if isinstance(prompt, list) and isinstance(prompt[0], int):
+            return self.checked([int(token) for token in prompt])
+        text = prompt[0] if isinstance(prompt, list) else prompt
+        return self.checked(list((await asyncio.to_thread(self.model.tokenizer, text))["input_ids"]))
+
+    def checked(self, ids: list[int]) -> list[int]:
+        if len(ids) >= self.context:
+            raise RefusedError(
+                f"The prompt has {len(ids)} tokens, and the model's context of {self.context} has to hold the answer too. "
+                "Shorten the prompt.",
+                status=400,
+                code="context_length_exceeded",
+                param="messages",
+            )
+        return ids
+
+    def room(self, prompt: list[int], tokens: int | None) -> int:
+        """Tokens that an answer may have: those asked for, as far as the server's limit and the context allow."""
+        limit = self.options.tokens_limit
+        return min(tokens or limit, limit, self.context - len(prompt))
+
+    def answer(self, person: str, request: DecodeRequest) -> Answering:
+        """The answer, on its way. Raises RefusedError as `Engine.submit`."""
+        found = self.engine.submit(person, request)
+        self.metrics.tokens.labels("prompt").inc(len(request.prompt))
+        self._hint()
+        return found
+
+    def count(self, answering: Answering) -> None:
+        """Counts an answer that is over."""
+        self.metrics.tokens.labels("answer").inc(answering.made)
+        if answering.first is not None:
+            self.metrics.first_token.observe(answering.first)
+
+    def _hint(self) -> None:
+        """Says once a minute what to do when more requests wait than run."""
+        waiting, now = self.engine.waiting, time.monotonic()
+        if waiting > self.options.rows and now - self._hinted >= HINT_SECONDS:
+            self._hinted = now
+            log.warning(HINT, waiting)
+
+    async def measure(self, person: str, kind: str, key: str, pieces: Pieces[dict[str, Any]]) -> dict[str, Any]:
+        """What was measured for an edit before, else what the work finds now."""
+        if (kind, key) not in self._measured:
+            found = await self.engine.run(person, pieces)
+            self._measured[kind, key] = found
+            while len(self._measured) > MEASURED:
+                del self._measured[next(iter(self._measured))]  # the oldest
+            return found
+        return self._measured[kind, key]

@@ -1,0 +1,25 @@
+"""Servers of a tiny model."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from serving_example import Running, running, small_measurements
+
+
+@pytest.fixture(scope="module")
+def served(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests that leave it as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_measurements(patch)
+        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as found:
+            yield found
+
+
+@pytest.fixture
+def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A server of the test's own."""
+    small_measurements(monkeypatch)
+    with running(tiny_folder("llama"), tmp_path) as found:
+        yield found

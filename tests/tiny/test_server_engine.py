@@ -1,0 +1,199 @@
+"""The engine: decoding and other work share one thread, fairly."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+import pytest
+
+from burnish.errors import InputError, RefusedError
+from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
+from burnish.model.model import Model
+from burnish.model.row_edits import Candidate
+from burnish.server.answering import Answering
+from burnish.server.engine import Engine
+
+Models = Callable[..., Model]
+BASE = Candidate("base")
+
+
+@pytest.fixture
+def llama(tiny_model: Models) -> Model:
+    model = tiny_model("llama")
+    model.stop_tokens = frozenset()
+    return model
+
+
+def request(tokens: int = 6) -> DecodeRequest:
+    return DecodeRequest([5, 6, 7], BASE, tokens)
+
+
+def driven(engine: Engine, work: Callable[[], Awaitable[Any]]) -> Any:
+    """What the work finds while the engine runs; the engine is idle and ended afterwards."""
+
+    async def main() -> Any:
+        engine.start()
+        try:
+            return await work()
+        finally:
+            await engine.finish(5)
+            assert engine.idle
+            assert not engine._thread.is_alive()
+
+    return asyncio.run(main())
+
+
+async def all_of(answering: Answering) -> list[DecodedToken]:
+    return [token async for token in answering]
+
+
+def test_people_take_turns_at_the_rows(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    submit = Decoder.submit
+    requests = {"many": [request() for _ in range(6)], "one": [request()], "two": [request(), request()]}
+    names = {id(r): person for person, rows in requests.items() for r in rows}
+    monkeypatch.setattr(Decoder, "submit", lambda decoder, r: (order.append(names[id(r)]), submit(decoder, r))[1])
+    engine = Engine(llama, rows=1)
+
+    async def work() -> None:
+        with engine._changed:  # the engine sees all of them at once
+            answers = [engine.submit(person, r) for person, rows in requests.items() for r in rows]
+        await asyncio.gather(*map(all_of, answers))
+
+    driven(engine, work)
+    assert order == ["many", "one", "two", "many", "two", "many", "many", "many", "many"]
+
+
+def test_a_long_job_lets_answers_go_on_between_its_pieces(llama: Model) -> None:
+    engine = Engine(llama)
+    seen: list[int] = []
+
+    def job() -> Generator[None, None, str]:
+        for _ in range(5):
+            seen.append(answering.made)
+            time.sleep(0.02)
+            yield
+        return "done"
+
+    async def work() -> str:
+        nonlocal answering
+        answering = engine.submit("a", request(200))
+        found, tokens = await asyncio.gather(engine.run("b", job()), all_of(answering))
+        assert len(tokens) == 200
+        return found
+
+    answering: Any = None
+    assert driven(engine, work) == "done"
+    assert seen == sorted(set(seen))  # tokens came between any two pieces
+
+
+def test_what_a_job_raises_is_raised_to_who_asked(llama: Model) -> None:
+    engine = Engine(llama)
+
+    def job(error: Exception) -> Generator[None, None, None]:
+        yield
+        raise error
+
+    async def work() -> None:
+        with pytest.raises(InputError, match="no such thing"):
+            await engine.run("a", job(InputError("no such thing")))
+        with pytest.raises(RefusedError) as refused:
+            await engine.run("a", job(KeyError("a secret")))
+        assert refused.value.http_status == 500
+        assert "secret" not in str(refused.value)
+        assert len(await all_of(engine.submit("a", request()))) == 6
+
+    driven(engine, work)
+
+
+def test_a_job_that_nobody_waits_for_stops_between_its_pieces(llama: Model) -> None:
+    engine = Engine(llama)
+    pieces = 0
+
+    def job() -> Generator[None, None, None]:
+        nonlocal pieces
+        while True:
+            pieces += 1
+            time.sleep(0.005)
+            yield
+
+    async def work() -> None:
+        task = asyncio.create_task(engine.run("a", job()))
+        await asyncio.sleep(0.1)
+        assert pieces > 1
+        task.cancel()
+        while not engine.idle:
+            await asyncio.sleep(0.005)
+
+    driven(engine, work)
+
+
+def test_the_time_limit_ends_jobs_too(llama: Model) -> None:
+    engine = Engine(llama, seconds=0.05)
+
+    def job() -> Generator[None, None, None]:
+        while True:
+            time.sleep(0.005)
+            yield
+
+    async def work() -> None:
+        with pytest.raises(RefusedError) as refused:
+            await engine.run("a", job())
+        assert refused.value.code == "time_limit"
+
+    driven(engine, work)
+
+
+def test_a_request_that_the_decoder_refuses_raises_from_its_iterator(llama: Model) -> None:
+    engine = Engine(llama)
+
+    async def work() -> None:
+        with pytest.raises(InputError, match="exceed the context"):
+            await all_of(engine.submit("a", request(10_000)))
+
+    driven(engine, work)
+
+
+def test_what_waits_when_the_engine_ends_is_refused(llama: Model) -> None:
+    engine = Engine(llama, rows=1)
+
+    def job() -> Generator[None, None, None]:
+        yield
+        time.sleep(0.2)
+        yield
+
+    async def work() -> None:
+        running = asyncio.create_task(engine.run("a", job()))
+        await asyncio.sleep(0.05)
+        waiting = [engine.submit("a", request()) for _ in range(2)]
+        await engine.finish(0)
+        for answering in waiting:
+            with pytest.raises(RefusedError) as refused:
+                await all_of(answering)
+            assert refused.value.http_status == 503
+        with pytest.raises(RefusedError):
+            await running
+        with pytest.raises(RefusedError):
+            engine.submit("a", request())
+        with pytest.raises(RefusedError):
+            await engine.run("a", job())
+
+    driven(engine, work)
+
+
+def test_closing_an_answer_frees_its_row_or_its_place_in_the_queue(llama: Model) -> None:
+    engine = Engine(llama, rows=1)
+
+    async def work() -> None:
+        first, second, third = (engine.submit("a", request(200)) for _ in range(3))
+        await anext(first)
+        second.close()
+        assert engine.waiting == 1
+        first.close()
+        first.close()
+        assert len(await all_of(third)) == 200
+        with pytest.raises(StopAsyncIteration):
+            await anext(second)
+
+    driven(engine, work)

@@ -1,0 +1,302 @@
+"""What must not be possible, and what a server says to it."""
+
+import json
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from burnish.model.decoding import Decoder
+from burnish.options import ServeOptions
+from burnish.personal.store import Store
+from serving_example import ASKED, PROMPT, Running, running, small_measurements
+
+pytestmark = pytest.mark.enable_socket
+
+
+def test_keys_keep_people_apart(
+    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_measurements(monkeypatch)
+    store = Store(tmp_path)
+    (_, first), (_, second) = store.new_person(), store.new_person()
+    with running(tiny_folder("llama"), tmp_path, keys=True) as served:
+        with served.client() as http:
+            for path in ("/healthz", "/readyz", "/"):
+                assert http.get(path).status_code == 200
+            for path in ("/v1/models", "/api/status", "/api/profiles", "/metrics", "/nothing"):
+                refused = http.get(path)
+                assert refused.status_code == 401
+                assert refused.headers["www-authenticate"] == "Bearer"
+            for key in ("Bearer wrong", "Basic " + first, first, "Bearer", "Bearer \u00e9"):
+                assert http.get("/api/status", headers={"Authorization": key.encode("latin-1")}).status_code == 401
+        with served.client(first) as one, served.client(second) as two:
+            assert one.post("/api/profiles", json={"name": "mine"}).status_code == 201
+            one.put("/api/profiles/mine/sliders", json={"values": {"education": 2}})
+            assert one.get("/api/profiles/mine").json()["sliders"] == {"education": 2}
+            assert two.get("/api/profiles").json() == {"profiles": []}
+            assert two.get("/api/profiles/mine").status_code == 404
+            assert two.delete("/api/profiles/mine").status_code == 404
+            assert two.put("/api/profiles/mine/sliders", json={"values": {}}).status_code == 404
+            people = {c.get("/api/status").json()["person"] for c in (one, two)}
+            assert len(people) == 2
+        with served.openai(second) as ai:
+            with pytest.raises(openai.NotFoundError):
+                ai.chat.completions.create(**{**ASKED, "model": "base+mine"})
+            assert "base+mine" not in [m.id for m in ai.models.list()]
+        with served.openai(first) as ai:
+            assert ai.chat.completions.create(**{**ASKED, "model": "base+mine"}).choices[0].message.content is not None
+            assert "base+mine" in [m.id for m in ai.models.list()]
+        with served.openai("wrong") as ai, pytest.raises(openai.AuthenticationError):
+            ai.models.list()
+
+
+def test_malformed_requests_are_refused_and_named(served: Running) -> None:
+    with served.client() as http:
+
+        def post(content: bytes, kind: str = "application/json") -> tuple[int, str]:
+            found = http.post("/v1/chat/completions", content=content, headers={"Content-Type": kind})
+            return found.status_code, found.json()["error"]["code"]
+
+        for content in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "base"', b'"base"', b"[" * 100_000):
+            assert post(content) == (400, "invalid_json"), content[:10]
+        assert post(b"{}", "text/plain") == (400, "invalid_json")
+        assert post(b"{}") == (400, "invalid_value")
+        surrogate = b'{"model": "base", "messages": [{"role": "user", "content": "\\ud800"}]}'
+        assert post(surrogate) == (400, "invalid_value")
+        number = json.dumps({**ASKED, "temperature": float("nan")}).encode()
+        assert post(number) == (400, "invalid_value")
+        assert http.post("/v1/chat/completions", json={**ASKED, "user": "x", "no such field": [1]}).status_code == 200
+        assert http.get("/v1/chat/completions").status_code == 405
+        assert http.get("/docs").status_code == http.get("/openapi.json").status_code == 404
+        assert http.get("/api/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_requests_that_are_too_large_are_refused_also_in_chunks(
+    tiny_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    options = ServeOptions(body_limit=10_000, tokens_limit=64, grace=1)
+    with running(tiny_folder("llama"), tmp_path, options=options) as served, served.client() as http:
+        large = json.dumps({**ASKED, "user": "x" * 20_000}).encode()
+
+        def chunks() -> Iterator[bytes]:
+            for start in range(0, len(large), 1000):
+                yield large[start : start + 1000]
+
+        for content in (large, chunks()):
+            found = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
+            assert (found.status_code, found.json()["error"]["code"]) == (413, "body_too_large")
+        assert http.post("/v1/chat/completions", json=ASKED).status_code == 200
+
+
+def test_too_many_requests_are_refused_with_a_time_to_come_back(
+    tiny_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    step = Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.02), step(decoder))[1])
+    store = Store(tmp_path)
+    keys = [store.new_person()[1] for _ in range(4)]
+    options = ServeOptions(rows=1, waiting=2, per_person=2, tokens_limit=64, grace=1)
+    with running(tiny_folder("llama"), tmp_path, options=options, keys=True) as served, ThreadPoolExecutor() as pool:
+
+        def ask(key: str) -> httpx.Response:
+            with served.client(key) as http:
+                return http.post("/v1/chat/completions", json={**ASKED, "max_tokens": 15})
+
+        opened = [pool.submit(ask, keys[0]) for _ in range(2)]
+        while served.service.engine.running + served.service.engine.waiting < 2:
+            time.sleep(0.005)
+        mine = ask(keys[0])
+        assert (mine.status_code, mine.json()["error"]["code"]) == (429, "too_many_requests")
+        assert int(mine.headers["retry-after"]) >= 1
+        opened.append(pool.submit(ask, keys[1]))
+        while served.service.engine.waiting < 2:
+            time.sleep(0.005)
+        full = ask(keys[2])
+        assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
+        assert [f.result().status_code for f in opened] == [200] * 3
+    assert caplog.text.count("vllm serve") == 1
+
+
+def test_the_time_limit_ends_a_request(
+    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Decoder.step
+    monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.03), step(decoder))[1])
+    options = ServeOptions(time_limit=0.4, tokens_limit=64, grace=1)
+    with running(tiny_folder("llama"), tmp_path, options=options) as served, served.client() as http:
+        late = http.post("/v1/chat/completions", json={**ASKED, "max_tokens": 60})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "time_limit")
+        lines = http.post("/v1/chat/completions", json={**ASKED, "max_tokens": 60, "stream": True}).text.split("\n\n")
+        assert "time_limit" in lines[-2]
+        assert "[DONE]" not in lines
+        served.until_idle(1)
+
+
+def test_foreign_hosts_and_sites_are_refused_and_every_reply_says_what_a_browser_may_do(served: Running) -> None:
+    with served.client() as http:
+        assert http.get("/api/status", headers={"Host": "evil.example"}).status_code == 400
+        assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
+        foreign = http.post("/v1/chat/completions", json=ASKED, headers={"Origin": "http://evil.example"})
+        assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "cross_site")
+        own = http.get("/api/status", headers={"Origin": served.url})
+        page = http.get("/")
+        assert (own.status_code, page.status_code) == (200, 200)
+        for found in (foreign, own, page, http.get("/nothing"), http.get("/api/status", headers={"Host": "x"})):
+            assert found.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+            assert found.headers["x-content-type-options"] == "nosniff"
+            assert found.headers["referrer-policy"] == "no-referrer"
+            assert not [name for name in found.headers if name.startswith("access-control")]
+        assert page.headers["cache-control"] == "no-cache"
+        assert own.headers["cache-control"] == "no-store"
+
+
+def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
+    own: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = Decoder.step
+    broken = threading.Event()
+
+    def fail(decoder: Decoder) -> Any:
+        time.sleep(0.01)
+        if broken.is_set():
+            broken.clear()
+            raise RuntimeError(f"out of memory near '{PROMPT}'")
+        return step(decoder)
+
+    monkeypatch.setattr(Decoder, "step", fail)
+    with own.client() as http:
+        with http.stream("POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 60, "stream": True}) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            broken.set()
+            events = [line for line in lines if line]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
+        broken.set()
+        whole = http.post("/v1/chat/completions", json=ASKED)
+        assert (whole.status_code, whole.json()["error"]["type"]) == (500, "server_error")
+        good = http.post("/v1/chat/completions", json=ASKED)
+        assert good.json()["choices"][0]["message"]["content"] == own.greedy(PROMPT, 8)
+        assert "burnish_decoder_restarts 2.0" in http.get("/metrics").text
+    assert "RuntimeError" in caplog.text
+    assert PROMPT not in caplog.text
+
+
+def test_an_unexpected_error_of_a_job_is_its_own(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(PROMPT)
+
+    monkeypatch.setattr("burnish.server.measuring.score", fail)
+    with served.client() as http:
+        found = http.post("/api/damage", json={"model": "base+tuned"})
+        assert (found.status_code, found.json()["error"]["code"]) == (500, "internal_error")
+        assert http.post("/v1/chat/completions", json=ASKED).status_code == 200
+    assert "ZeroDivisionError" in caplog.text
+    assert PROMPT not in caplog.text
+
+
+def test_the_log_holds_no_prompt_and_no_answer(served: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with served.openai() as ai, served.client() as http:
+        text = ai.chat.completions.create(**ASKED).choices[0].message.content
+        http.post("/v1/chat/completions", json={**ASKED, "n": 3})
+        http.post("/v1/chat/completions", json={**ASKED, "model": "base+unknown"})
+        http.post("/api/tokens", json={"model": "base", "messages": ASKED["messages"], "answer": "a blue answer"})
+    ours = "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith(("openai", "httpx", "httpcore")))
+    for secret in (PROMPT, text, "a blue answer"):
+        assert secret
+        assert secret not in ours
+
+
+def test_a_client_that_is_killed_in_the_middle_of_its_body_leaves_nothing_open(served: Running) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 500\r\n\r\n{"model": "base", '
+        )
+        while not served.service.open_requests:
+            time.sleep(0.005)
+    served.until_idle(2)
+
+
+def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
+    chance = random.Random(0)
+    words = [
+        "base",
+        "base+tuned",
+        "base+education",
+        "base+",
+        "",
+        "x",
+        "\u0000",
+        "a" * 300,
+        '"',
+        "바다",
+        "../..",
+        "user",
+        "system",
+    ]
+
+    def value(depth: int = 0) -> Any:
+        kinds = [None, True, 0, 1, -1, 0.5, 1e308, 2**70, *words, "text", [], {}]
+        if depth < 3 and chance.random() < 0.4:
+            return [value(depth + 1) for _ in range(chance.randint(0, 3))]
+        if depth < 3 and chance.random() < 0.4:
+            return {chance.choice(["role", "content", "type", "text", *words]): value(depth + 1) for _ in range(3)}
+        return chance.choice(kinds)
+
+    good: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "prompt": "hi",
+        "answer": "yes",
+        "name": "mine",
+        "values": {},
+        "first": "a",
+        "second": "b",
+        "outcome": 1,
+        "max_tokens": 3,
+    }
+    fields = [
+        *good,
+        "model",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "logprobs",
+        "tools",
+        "n",
+    ]
+    paths = ["/v1/chat/completions", "/v1/completions", "/api/damage", "/api/dose", "/api/tokens", "/api/profiles"]
+    paths += [f"/api/profiles/mine/{what}" for what in ("sliders", "pair", "choices", "undo")] + [
+        "/api/profiles/%2e%2e"
+    ]
+    with served.client() as http:
+        for _ in range(100):
+            body = {"model": chance.choice(["base", "base+tuned", "base+0.1 education"]), **good}
+            for field in chance.sample(fields, chance.randint(1, 4)):
+                body[field] = value()
+            path = chance.choice(paths)
+            found = http.request("PUT" if path.endswith("sliders") else "POST", path, json=body)
+            assert found.status_code in (200, 201, 400, 404, 405, 409), (path, body, found.text)
+            if found.status_code >= 400:
+                assert found.json()["error"].keys() == {"message", "type", "param", "code"}
+        http.delete("/api/profiles/mine")
+    served.until_idle()
