@@ -44,6 +44,8 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/profiles.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

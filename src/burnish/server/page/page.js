@@ -381,7 +381,8 @@ function renderDamage(found) {
   const full = Math.max(1.4 * budget, 1.1 * high), share = (value) => `${(100 * clamp(value, 0, full)) / full}%`;
   const [interval, fill, mark] = meter.children;
   const over = kl > budget;
-  const sentence = found ? `${fixed(kl)} of ${fixed(budget)} nats per token: ${verdict(found)}`
+  const digits = over && fixed(kl) === fixed(budget) ? 5 : 3;
+  const sentence = found ? `${fixed(kl, digits)} of ${fixed(budget, digits)} nats per token: ${verdict(found)}`
     : found === null ? 'Nothing is changed yet: both answers would be the same.' : 'The damage could not be measured.';
   fill.style.width = share(kl);
   interval.style.left = share(low);

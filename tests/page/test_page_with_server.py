@@ -1,0 +1,60 @@
+"""The page and the real server together, from the first answer to being forgotten."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from page.browsing import WIDE, ask, expect, make_profile, slide, text_of
+from serving_example import Running, running, small_measurements
+
+pytestmark = pytest.mark.enable_socket  # the server listens on the loopback
+
+
+@pytest.fixture
+def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    small_measurements(monkeypatch)
+    with running(tiny_folder("llama"), tmp_path) as found:
+        yield found
+
+
+def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any, own: Running) -> None:
+    context = browser.new_context(viewport=WIDE, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: request.url.startswith(own.url) or heard.append(request.url))
+    page.goto(own.url)
+    page.wait_for_selector("[data-started]")
+    make_profile(page)
+    page.click("#tab-settings")
+    page.fill("#tokens", "24")
+    slide(page, "education", "1.5")
+    expect(page.locator("#damage-words")).to_contain_text("nats per token", timeout=20_000)
+    turn = ask(page)
+    base, enhanced = (text_of(turn, kind).inner_text() for kind in ("base", "enhanced"))
+    assert base and enhanced and base != enhanced
+    page.get_by_test_id("choose-right").last.click()
+    page.click("#tab-you")
+    expect(page.locator("body")).to_contain_text("Learned from 1 choice")
+    assert [len(own.service.store.choices("local", "mine")), own.service.store.profile("local", "mine").choices] == [
+        1,
+        1,
+    ]
+    page.reload()
+    page.wait_for_selector("[data-started]")
+    page.click("#tab-you")
+    expect(page.locator("body")).to_contain_text("Learned from 1 choice")
+    page.click("#tab-steer")
+    assert page.get_by_test_id("number-education").input_value() == "1.50"
+    page.click("#tab-you")
+    page.get_by_test_id("forget").click()
+    page.fill("#forget-typed", "mine")
+    page.click("#forget-sure")
+    expect(page.locator("#profile option[value=mine]")).to_have_count(0)
+    assert own.service.store.profiles("local") == []
+    assert heard == []
+    context.close()
