@@ -35,7 +35,7 @@ def main() -> None:
     from burnish.evaluation.material import reference_pairs
     from burnish.evaluation.tables import comparison_table, interference_table
     from burnish.model.scoring import Candidate
-    from burnish.prompts.domains import domain_names
+    from burnish.prompts.domains import packaged_names
 
     model = load(arguments.model, ModelOptions(dtype=arguments.dtype))
     options = EvaluateOptions(
@@ -44,7 +44,7 @@ def main() -> None:
     command = f"python benchmarks/comparison.py --dtype {arguments.dtype} --random-directions {options.random_directions} --prompts {options.prompts} --answer-tokens {options.answer_tokens}"
     pages, stored = [f"Made by `{command}`."], {"command": command, "domains": {}}
     candidates, pairs = {}, {}
-    for name in domain_names():
+    for name in packaged_names():
         domain = load_domain(name)
         found = compare(model, domain, options)
         pages.append(f"## {name}\n\n{comparison_table(found)}")

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="these specialities or mixes")
     arguments = parser.parse_args()
     from burnish import ModelOptions, TuneOptions, load
-    from burnish.prompts.domains import domain_names
+    from burnish.prompts.domains import packaged_names
 
     model = load(arguments.model, ModelOptions(dtype=arguments.dtype))
     options = TuneOptions(budget=arguments.budget, prompts=arguments.prompts, answer_tokens=arguments.answer_tokens)
@@ -46,11 +46,11 @@ def main() -> None:
         f"{options.answer_tokens} --budget {options.budget:g}"
     )
     known = measured(command)
-    for text in arguments.only or (*domain_names(), *MIXES):
+    for text in arguments.only or (*packaged_names(), *MIXES):
         started = time.perf_counter()
         known[text] = one(model, text, options)
         print(f"{text}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        write(command, {name: known[name] for name in (*domain_names(), *MIXES) if name in known})
+        write(command, {name: known[name] for name in (*packaged_names(), *MIXES) if name in known})
     print((RESULTS / "tuning.md").read_text(encoding="utf-8"))
 
 

@@ -45,8 +45,9 @@ def tiny_model(tiny_folder: Folders) -> Callable[..., Model]:
 
 @pytest.fixture(autouse=True)
 def answers_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached answers go to a folder of the test's own; packaged models stay where they are."""
+    """Cached answers and the user's data go to folders of the test's own; packaged models stay where they are."""
     folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("BURNISH_DATA", str(folder / "data"))
     monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: folder)
 
 

@@ -129,7 +129,7 @@ def test_a_mix_with_a_factor_gives_each_direction_its_own(tiny_folder: Folders, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--domain", "poetry"), "no packaged domain 'poetry'"),
+        (("--domain", "poetry"), "no domain 'poetry'"),
         (("--domain", "0.5 education -creative"), "spaces"),
         (("--domain", "education", "--window", "90.."), "Layer 90 does not exist"),
         (("--domain", "education", "--expert", "x"), "belong to prompts of your own"),

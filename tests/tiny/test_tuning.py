@@ -188,7 +188,7 @@ def test_a_search_is_seeded_kept_and_goes_on(scored: bool, tiny_model: Models, t
 
 def test_wrong_calls_are_refused(tiny_model: Models) -> None:
     model, other = tiny_model("llama"), tiny_model("gpt2")
-    with pytest.raises(InputError, match="no packaged domain"):
+    with pytest.raises(InputError, match="no domain"):
         tune(model, domain="poetry")
     with pytest.raises(InputError, match="two languages"):
         tune(model, domain="creative-writing + creative-writing-ko")

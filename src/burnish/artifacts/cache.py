@@ -2,19 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from burnish.artifacts.files import written
-
-
-def cache_root() -> Path:
-    """`$BURNISH_CACHE`, else the platform's user cache."""
-    return Path(os.environ.get("BURNISH_CACHE") or platformdirs.user_cache_dir("burnish"))
+from burnish.places import cache_root
 
 
 def cache_file(kind: str, identity: dict[str, Any], ending: str) -> Path:

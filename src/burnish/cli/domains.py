@@ -1,4 +1,4 @@
-"""`burnish domains`: the packaged prompt sets, of domains and of style axes."""
+"""`burnish domains`: prompt sets by name, of packaged domains, of the user's own, and of style axes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,17 +8,18 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.inputs import Json
+from burnish.errors import InputError
 
 if TYPE_CHECKING:
     from burnish.prompts.axes import Axis
     from burnish.prompts.domains import Domain
 
-app = cyclopts.App(name="domains", help="List, show, export and lint prompt sets.")
+app = cyclopts.App(name="domains", help="List, show, add, export and lint prompt sets.")
 
 
 @app.command(name="list")
 def list_(*, json: Json = False) -> None:
-    """List the packaged domains, then the style axes."""
+    """List the packaged domains, your own, then the style axes."""
     from burnish.prompts.axes import axis_names, load_axis
     from burnish.prompts.domains import domain_names, load_domain
 
@@ -59,7 +60,6 @@ def show(name: str, *, json: Json = False) -> None:
             }
         )
         return
-    sample = domain.references_tune.prompts[0]
     console.data(
         f"{domain.title} ({domain.name}, {domain.language}): {domain.summary}\n\nExpert: {domain.expert_system_prompt}\n"
     )
@@ -69,7 +69,8 @@ def show(name: str, *, json: Json = False) -> None:
     )
     for text in domain.enhance.texts[:5]:
         console.data(f"  {text}")
-    console.data(f"\nA reference answer to '{sample.text}':\n{sample.answer}")
+    for sample in domain.references_tune.prompts[:1]:
+        console.data(f"\nA reference answer to '{sample.text}':\n{sample.answer}")
     console.hint(f"burnish domains export {name} -o FOLDER")
 
 
@@ -102,6 +103,64 @@ def _show_axis(axis: "Axis", *, json: bool) -> None:
 def _about(found: "Domain | Axis") -> dict[str, str]:
     """What the descriptions of a domain and of an axis have in common."""
     return {"name": found.name, "title": found.title, "language": found.language, "summary": found.summary}
+
+
+@app.command
+def add(
+    name: str,
+    *,
+    enhance: Annotated[Path, Parameter(help="file of specialised prompts (.txt, .jsonl, .csv), 16 or more")],
+    references: Annotated[
+        Path | None,
+        Parameter(help="prompts with good answers (.jsonl, .csv), 16 or more: the effect is measured on them"),
+    ] = None,
+    title: Annotated[str | None, Parameter(help="how it is called in words; by default the name")] = None,
+    language: Annotated[str, Parameter(help="language of its prompts (en or ko)")] = "en",
+    expert: Annotated[
+        str | None, Parameter(help="system prompt of an expert in it, for self-made good answers")
+    ] = None,
+    overwrite: Annotated[bool, Parameter(help="replace your own domain of this name", negative=())] = False,
+) -> None:
+    """Keep a speciality of your own by name, to use wherever a packaged domain can be: --domain, mixes, profiles, the server."""
+    from burnish.artifacts.files import written
+    from burnish.prompts import read_prompts
+    from burnish.prompts.axes import axis_names
+    from burnish.prompts.domains import packaged_names
+    from burnish.prompts.domains.own import domain_files, own_folder
+
+    folder = own_folder(name)
+    if name in (*packaged_names(), *axis_names()):
+        raise InputError(f"'{name}' is a packaged name. Pass another.")
+    files = domain_files(
+        name,
+        read_prompts(enhance),
+        title=title,
+        language=language,
+        references=read_prompts(references, answers=True) if references else None,
+        expert=expert,
+    )
+    with written(folder, overwrite=overwrite) as partial:
+        partial.mkdir()
+        for file, text in files.items():
+            (partial / file).write_text(text, encoding="utf-8")
+    console.data(f"Added: {name} ({folder})")
+    console.hint(f"burnish find MODEL --domain {name} -o {name}.safetensors")
+
+
+@app.command
+def remove(name: str) -> None:
+    """Remove a domain of your own."""
+    import shutil
+
+    from burnish.prompts.domains.own import own_folder, own_names
+
+    if name not in own_names():
+        raise InputError(
+            f"You have no domain '{name}' of your own (there are: {', '.join(own_names()) or 'none'}). Check the name."
+        )
+    shutil.rmtree(own_folder(name))
+    console.data(f"Removed: {name}")
+    console.hint("burnish domains list")
 
 
 @app.command

@@ -45,7 +45,7 @@ def evaluate(
     enhancement: With = None,
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
-    domain: Annotated[str | None, Parameter(help="packaged domain to measure the effect on")] = None,
+    domain: Annotated[str | None, Parameter(help="domain to measure the effect on, packaged or your own")] = None,
     pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,
     compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
     adapter: Annotated[
@@ -157,7 +157,7 @@ def _check(
             "There is nothing to evaluate. Pass --with FILE, or --compare to compare the built-in methods."
         )
     if compare and domain is None:
-        raise InputError("--compare needs a packaged domain to measure on. Pass --domain NAME.")
+        raise InputError("--compare needs a domain to measure on. Pass --domain NAME.")
     if enhancement is not None and domain is None and pairs is None:
         raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
     if (extras.judge_url is None) != (extras.judge_model is None):

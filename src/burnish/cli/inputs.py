@@ -39,7 +39,7 @@ class PromptOptions:
     domain: Annotated[
         tuple[str, ...],
         Parameter(
-            help="packaged domain instead of files (see `burnish domains list`), with weights: NAME=0.5, may be repeated, or a "
+            help="domain instead of files, packaged or your own (see `burnish domains list`), with weights: NAME=0.5, may be repeated, or a "
             "mix such as '0.6 creative-writing + 0.3 education'",
             negative=(),
         ),

@@ -163,7 +163,8 @@ def _pairs(
     if pairs is not None:
         found.append(user_pairs(model, pairs, options))
     if domain is not None:
-        found.append(reference_pairs(model, domain, options, progress))
+        if domain.references_report.prompts:
+            found.append(reference_pairs(model, domain, options, progress))
         found.append(made_pairs(model, domain, options, progress))
     return found
 

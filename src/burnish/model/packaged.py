@@ -10,8 +10,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from burnish.artifacts.cache import cache_root
 from burnish.errors import DownloadError
+from burnish.places import cache_root
 
 
 @dataclass(frozen=True)

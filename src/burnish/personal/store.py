@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import sqlite3
 import uuid
@@ -22,10 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from burnish.errors import InputError, OutputError
 from burnish.personal.profile import Choice, Profile
+from burnish.places import data_root
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction
@@ -52,11 +50,6 @@ MIGRATIONS = (
     ),
 )
 Change = Callable[[Profile, list[Choice]], Profile]
-
-
-def data_root() -> Path:
-    """`$BURNISH_DATA`, else the platform's folder for a user's data."""
-    return Path(os.environ.get("BURNISH_DATA") or platformdirs.user_data_dir("burnish"))
 
 
 class Store:

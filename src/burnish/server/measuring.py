@@ -47,8 +47,9 @@ def dose(model: Model, enhancement: Enhancement | None, language: str, domain: s
     items = items[:: max(1, len(items) // CURVE)]
     rows = yield from _divergences(model, items, plans)
     likelihood = None
-    if domain is not None:
-        change = yield from _likelihoods(model, _references(model, domain), plans)
+    good = [] if domain is None else _references(model, domain)
+    if good:
+        change = yield from _likelihoods(model, good, plans)
         likelihood = {"name": domain, "change": change}
     return {"scales": list(SCALES), "kl": [float(row.mean()) for row in rows], "likelihood": likelihood}
 

@@ -27,9 +27,9 @@ from burnish.model.scoring import Progress
 from burnish.options import FindOptions, TuneOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, load_general, load_protect
+from burnish.prompts.domains.own import EXPERT, split
 from burnish.tuning.objective import Aim, Material
 
-EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
 EVERYDAY = 70  # everyday and protect prompts in each half on which the chosen gains must keep the budget
 T = TypeVar("T")
@@ -60,17 +60,7 @@ def own_domain(
     references: prompts with good answers (rows without `rejected`); expert: the system prompt of the self-made pairs.
     Raises InputError for files that are too small.
     """
-    if len(enhance) < 16:
-        raise InputError(
-            f"'{enhance.name}' holds {len(enhance)} prompts: choosing the strength needs 16 or more, some of them held out. "
-            "Write more prompts, or pass a factor."
-        )
-    if references is not None and (len(references) < 16 or any(p.answer is None for p in references.prompts)):
-        raise InputError(
-            f"'{references.name}' holds fewer than 16 rows (8 to choose on, 8 to report on), or rows without an answer. References are rows such as "
-            '{"prompt": "...", "answer": "..."}.'
-        )
-    held, tune = enhance.split(max(8, len(enhance) // 4), seed)
+    held, tune = split(enhance, references, seed)
     none = PromptSet("no references", ())
     good = (none, none) if references is None else halves(references)
     return Domain(

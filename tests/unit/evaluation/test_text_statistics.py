@@ -18,7 +18,7 @@ from burnish.evaluation.text_statistics import (
     syllables,
     words,
 )
-from burnish.prompts.domains import domain_names, load_domain
+from burnish.prompts.domains import load_domain, packaged_names
 
 ODD = ("", " \n\n", "?", "…", "```", "“", "# ", "1.", "\u1112\u1161\u11ab", "a", "[", "🙂", "'", "가")
 FOUR = "one two three four"
@@ -130,7 +130,7 @@ def test_an_empty_text_gives_zero(name: str) -> None:
     assert STATISTICS[name].measure("") == 0.0
 
 
-@pytest.mark.parametrize("domain", domain_names())
+@pytest.mark.parametrize("domain", packaged_names())
 def test_every_measure_of_a_domain_exists_and_is_finite_on_its_references(domain: str) -> None:
     loaded = load_domain(domain)
     assert set(loaded.measures) <= set(MEASURES)

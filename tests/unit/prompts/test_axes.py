@@ -7,7 +7,7 @@ import pytest
 from burnish.errors import InputError
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
-from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
+from burnish.prompts.domains import load_domain, load_general, load_protect, packaged_names
 from burnish.prompts.lint import lint
 
 NAMES = ("concrete-abstract", "formal-casual", "long-short", "warm-neutral")
@@ -88,7 +88,7 @@ def test_no_prompt_is_near_another_nor_one_of_the_domains_or_general_sets() -> N
     sets = [load_protect()]
     for general in map(load_general, ("en", "ko")):
         sets += [general.prompts, general.held_out]
-    for domain in map(load_domain, domain_names()):
+    for domain in map(load_domain, packaged_names()):
         sets += [domain.enhance, domain.held_out]
     others = [(text, bag(text)) for prompts in sets for text in prompts.texts]
     known = [*others, *((text, bag(text)) for text in own)]

@@ -1,4 +1,4 @@
-"""Packaged domains: prompts, an expert system prompt, reference answers; the general sets; the protect set."""
+"""Domains: prompts, an expert system prompt, reference answers; packaged ones and the user's own. The general sets; the protect set."""
 
 import json
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
+from burnish.prompts.domains.own import own_folder, own_names, read_rows
 from burnish.prompts.reading import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
@@ -18,7 +19,7 @@ PROTECT = "protect"
 
 @dataclass(frozen=True)
 class Domain:
-    """A packaged speciality."""
+    """A speciality with a name: packaged, or the user's own."""
 
     name: str
     title: str
@@ -44,6 +45,12 @@ class GeneralSet:
 
 
 def domain_names() -> list[str]:
+    """Packaged domains, then the user's own, each sorted."""
+    packaged = packaged_names()
+    return packaged + [name for name in own_names() if name not in packaged]
+
+
+def packaged_names() -> list[str]:
     """Packaged domains, sorted."""
     return sorted(p.name for p in ROOT.iterdir() if p.is_dir() and (p / "domain.yaml").is_file())
 
@@ -51,7 +58,9 @@ def domain_names() -> list[str]:
 def load_domain(name: str) -> Domain:
     """Raises InputError for an unknown name."""
     if name not in domain_names():
-        raise InputError(f"There is no packaged domain '{name}'. Pass one of: {', '.join(domain_names())}.")
+        raise InputError(f"There is no domain '{name}'. Pass one of: {', '.join(domain_names())}.")
+    if name not in packaged_names():
+        return _own(name)
     folder = ROOT / name
     about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
     rows = _rows(folder, "references.jsonl")
@@ -72,6 +81,32 @@ def load_domain(name: str) -> Domain:
         held_out=_lines(folder, "held-out.txt", f"{name} held-out"),
         references_tune=references["tune"],
         references_report=references["report"],
+    )
+
+
+def _own(name: str) -> Domain:
+    """Raises InputError for a file that was changed."""
+    folder = own_folder(name)
+    about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    rows = read_rows(folder / "references.jsonl")
+
+    def kept(file: str, label: str) -> PromptSet:
+        return PromptSet(label, tuple(prompt for prompt, _ in read_rows(folder / file)))
+
+    def references(split: str) -> PromptSet:
+        return PromptSet(f"{name} references", tuple(prompt for prompt, own in rows if own == split))
+
+    return Domain(
+        name=name,
+        title=about["title"],
+        language=about["language"],
+        summary=about["summary"],
+        expert_system_prompt=about["expert_system_prompt"],
+        measures=(),
+        enhance=kept("enhance.jsonl", name),
+        held_out=kept("held-out.jsonl", f"{name} held-out"),
+        references_tune=references("tune"),
+        references_report=references("report"),
     )
 
 

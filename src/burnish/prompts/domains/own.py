@@ -1,0 +1,111 @@
+"""Domains of the user's own, kept by name beside the packaged ones: in the user's data folder, one folder each."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from burnish.errors import InputError
+from burnish.places import data_root
+from burnish.prompts.reading import Prompt, PromptSet
+
+NAME = re.compile(r"[A-Za-z_][\w-]{0,59}")
+EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
+FEWEST = 16  # prompts, and reference answers where there are any
+LANGUAGES = ("en", "ko")  # of the packaged everyday prompts
+
+
+def own_root() -> Path:
+    return data_root() / "domains"
+
+
+def own_names() -> list[str]:
+    """Domains that the user added, sorted."""
+    return sorted(p.parent.name for p in own_root().glob("*/domain.yaml"))
+
+
+def own_folder(name: str) -> Path:
+    """Where a domain of the user's own lies. Raises InputError for a name that no mix could hold."""
+    if not NAME.fullmatch(name):
+        raise InputError(f"'{name}' cannot be a domain's name. Use letters, digits, - and _, and begin with a letter.")
+    return own_root() / name
+
+
+def domain_files(
+    name: str,
+    enhance: PromptSet,
+    *,
+    title: str | None = None,
+    language: str = "en",
+    references: PromptSet | None = None,
+    expert: str | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
+    """The files of a domain's folder, as text by name. A quarter of the prompts, at least 8, is held out.
+
+    references: prompts with good answers, every other one of which is for reporting. Raises InputError for too few of either, and for
+    another language than the everyday prompts are packaged in.
+    """
+    if language not in LANGUAGES:
+        raise InputError(
+            f"Everyday prompts to contrast with are packaged in {' and '.join(LANGUAGES)}, not in '{language}'. Pass --normal with "
+            "files of your own to `burnish enhance` instead of adding a domain."
+        )
+    held, tune = split(enhance, references, seed)
+    about = {
+        "title": title or name,
+        "language": language,
+        "summary": f"Your own: {len(enhance)} prompts, {len(references) if references else 0} reference answers.",
+        "expert_system_prompt": expert or EXPERT,
+    }
+    return {
+        "domain.yaml": yaml.safe_dump(about, allow_unicode=True, sort_keys=False),
+        "enhance.jsonl": _lines(_row(p) for p in tune.prompts),
+        "held-out.jsonl": _lines(_row(p) for p in held.prompts),
+        "references.jsonl": _lines(
+            {**_row(p), "split": ("tune", "report")[i % 2]}
+            for i, p in enumerate(references.prompts if references else ())
+        ),
+    }
+
+
+def split(enhance: PromptSet, references: PromptSet | None, seed: int) -> tuple[PromptSet, PromptSet]:
+    """(held out, to find with). Raises InputError for too few prompts, or references that are too few or have no answers."""
+    if len(enhance) < FEWEST:
+        raise InputError(
+            f"'{enhance.name}' holds {len(enhance)} prompts: {FEWEST} or more are needed, because a quarter of them is held out. Write "
+            "more prompts; a factor set by hand needs none held out."
+        )
+    if references is not None and (len(references) < FEWEST or any(p.answer is None for p in references.prompts)):
+        raise InputError(
+            f"'{references.name}' holds fewer than {FEWEST} rows (8 to choose on, 8 to report on), or rows without an answer. References are "
+            'rows such as {"prompt": "...", "answer": "..."}.'
+        )
+    return enhance.split(max(8, len(enhance) // 4), seed)
+
+
+def read_rows(path: Path) -> list[tuple[Prompt, str]]:
+    """(prompt, split) of every row that `domain_files` wrote. Raises InputError for a file that was changed."""
+    found = []
+    try:
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if line:
+                row = json.loads(line)
+                messages = tuple((turn["role"], turn["content"]) for turn in row["messages"])
+                found.append((Prompt(messages, row.get("answer"), row.get("rejected")), row.get("split", "")))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} cannot be read as a file of a domain: {error}. Remove the domain and add it again."
+        ) from error
+    return found
+
+
+def _row(prompt: Prompt) -> dict[str, Any]:
+    row: dict[str, Any] = {"messages": [{"role": role, "content": content} for role, content in prompt.messages]}
+    return row | {k: v for k, v in (("answer", prompt.answer), ("rejected", prompt.rejected)) if v is not None}
+
+
+def _lines(rows: Any) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
