@@ -91,8 +91,8 @@ def test_known_directions_change_nothing_where_they_are_not_needed() -> None:
     after = edited(weight, direction, [0.5])
     blind, told = analyse_change(weight, after), analyse_change(weight, after, held=columns(96, 3))
     assert not told.held
-    assert torch.equal(told.directions, blind.directions)
-    assert told.gains == blind.gains
+    torch.testing.assert_close(told.directions, blind.directions, rtol=0, atol=1e-5)  # several threads round differently
+    assert told.gains == pytest.approx(blind.gains, rel=1e-6)
 
 
 def test_a_small_gain_in_bfloat16_is_seen_but_less_exact() -> None:
