@@ -70,11 +70,16 @@ def pull(name: str) -> Path:
     return target
 
 
-def converted_gguf(path: Path) -> Path:
-    """Converts a user's `.gguf` file into the cache, keyed by its path, size and time of change."""
+def converted_folder(path: Path) -> Path:
+    """Where a `.gguf` file's conversion lies once it has been made."""
     status = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = cache_folder() / f"gguf-{path.stem}-{key}"
+    return cache_folder() / f"gguf-{path.stem}-{key}"
+
+
+def converted_gguf(path: Path) -> Path:
+    """Converts a user's `.gguf` file into the cache, keyed by its path, size and time of change."""
+    target = converted_folder(path)
     if not (target / "config.json").exists():
         _convert(path, target, None)
     return target
