@@ -25,6 +25,7 @@ from burnish.artifacts.files import written
 from burnish.artifacts.gguf_file import GgufFile, GgufTensor, dequantised, padded
 from burnish.artifacts.gguf_names import stored_names
 from burnish.artifacts.gguf_write import packed_key
+from burnish.errors import ModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 from burnish.options import OutputOptions
@@ -86,11 +87,15 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
 
     Floating point types stay, rounded along the direction. A block-quantised type stays where the package can quantise to it,
     every gain is realised within 1 % and everything else that requantising moves is small against the change. Otherwise
-    float16; float32 where that would overflow.
+    float16; float32 where that would overflow. Raises ModelError for weights that are not finite.
     """
     before = source.read(item.tensor.name)
     old = before[:, None] if item.is_bias else before
     exact = edit_weight(old, item.edit)
+    if not bool(exact.isfinite().all()):
+        raise ModelError(
+            f"'{item.tensor.name}' in {source.path} holds values that are not finite: the file is damaged. Download it again."
+        )
     change = exact - old.float()
     own = item.tensor.kind
     if own not in EXACT:
