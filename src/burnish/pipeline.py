@@ -37,6 +37,10 @@ BESIDE: tuple[Form, ...] = (
     "gguf-control-vector",
 )  # forms that are loaded beside the base model
 EVERYDAY_PROMPTS = 48
+ADAPTER_BIAS_NOTE = (
+    "the projections have a bias, so the adapter stores edited biases (bias: lora_only). PEFT loads it; vLLM takes no biases: write "
+    "--form model for it."
+)
 CONTROL_NOTE = (
     "a control vector is an approximation: it pushes every token by what the enhancement adds to an average everyday token, "
     "and does not multiply what is there. Use --form gguf or gguf-lora for the enhancement itself."
@@ -198,7 +202,8 @@ def apply(
         base_model=name if "/" in name and not Path(name).exists() else str(plan.folder),
         overwrite=output.overwrite,
     )
-    return Applied(output.out, output.form, planned.bytes, exact, planned.coverage)
+    notes = (ADAPTER_BIAS_NOTE,) if any(layer.bias is not None for layer in layers) else ()
+    return Applied(output.out, output.form, planned.bytes, exact, planned.coverage, notes)
 
 
 def plan_gguf(plan: GgufPlan, output: OutputOptions, *, name: str, measured: bool = True) -> WritePlan:
