@@ -42,8 +42,8 @@ ADAPTER_BIAS_NOTE = (
     "--form model for it."
 )
 CONTROL_NOTE = (
-    "a control vector is an approximation: it pushes every token by what the enhancement adds to an average everyday token, "
-    "and does not multiply what is there. Use --form gguf or gguf-lora for the enhancement itself."
+    "a control vector is an approximation: it pushes every token by the same amount towards the speciality, and does not multiply "
+    "what is there. Use --form gguf or gguf-lora for the enhancement itself."
 )
 PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
 
@@ -255,14 +255,14 @@ def _load(plan: FolderPlan) -> Model:
 
 
 def _control_vector(model: Model, enhancement: Enhancement, output: OutputOptions, planned: WritePlan) -> Applied:
-    """An approximation (see `mean_pushes`): llama.cpp adds the vector of layer l after block l, and takes none for block 0, whose
+    """An approximation (see `constant_pushes`): llama.cpp adds the vector of layer l after block l, and takes none for block 0, whose
     push is therefore left out."""
     from burnish.artifacts.foreign import write_control_vector
-    from burnish.model.everyday import mean_pushes, mean_writes
+    from burnish.model.everyday import constant_pushes, coordinate_sizes
     from burnish.prompts.domains import load_general, load_protect
 
     prompts = load_general("en").held_out.joined(load_protect()).spread(EVERYDAY_PROMPTS)
-    pushes = mean_pushes(enhancement, mean_writes(model, prompts.prompts))
+    pushes = constant_pushes(enhancement, coordinate_sizes(model, enhancement, prompts.prompts))
     write_control_vector(output.out, pushes, hint=model.network.config.model_type, overwrite=output.overwrite)
     return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage, (CONTROL_NOTE,))
 

@@ -12,7 +12,9 @@ from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFWriter, get_tensor_name_map
 from burnish import export
 from burnish.cli.app import run
 from burnish.errors import InputError, WrongModelError
-from burnish.model.everyday import mean_pushes, mean_writes
+from burnish.maths.gain import edit_output, low_rank_edit
+from burnish.model.capture import capture, prompt_sequences
+from burnish.model.everyday import constant_pushes, coordinate_sizes
 from burnish.model.gguf_plan import GgufPlan
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
@@ -154,24 +156,32 @@ def test_a_plan_of_another_model_is_refused(tiny_model: Models, tmp_path: Path) 
         GgufPlan.open(source, random_enhancement(tiny_model("kanana"), 0.5))
 
 
-def test_an_average_write_moves_by_the_control_vector_exactly(tiny_model: Models) -> None:
-    model = tiny_model("gemma2")
-    enhancement = random_enhancement(model, [0.8, 0.0, 0.0], rank=2)
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_control_vector_is_the_gains_times_the_usual_size_of_the_coordinates(family: str, tiny_model: Models) -> None:
+    model = tiny_model(family)
+    enhancement = random_enhancement(model, [0.8, 0.0, -0.4], rank=2)
     prompts = ["One two three.", "What is it that shines?", "Say four words."]
-    writes = mean_writes(model, prompts)
-    with model.enhanced(enhancement):
-        moved = mean_writes(model, prompts)
-    pushes = mean_pushes(enhancement, writes)
-    # Below the first edited layer nothing differs; there the change of the mean is the mean of the changes, up to the norm's root.
-    assert pushes[1:].abs().max() == 0
-    cosine = torch.nn.functional.cosine_similarity((moved - writes)[0], pushes[0], dim=0)
-    assert float(cosine) > 0.8
-    model = tiny_model("llama")
-    enhancement = random_enhancement(model, [0.8, 0.0, 0.0], rank=2)
-    writes = mean_writes(model, prompts)
-    with model.enhanced(enhancement):
-        moved = mean_writes(model, prompts)
-    torch.testing.assert_close((moved - writes)[0], mean_pushes(enhancement, writes)[0], rtol=1e-4, atol=1e-6)
+    writes = torch.zeros(len(prompts), 3, model.anatomy.hidden_size)
+
+    def keep(rows: list[int], states: torch.Tensor) -> None:
+        writes[rows] = states
+
+    capture(model, prompt_sequences(model, prompts), keep, site="attention")
+    sizes = coordinate_sizes(model, enhancement, prompts)
+    pushes = constant_pushes(enhancement, sizes)
+    for layer in range(3):
+        basis = enhancement.vectors[layer].T
+        usual = (torch.linalg.pinv(basis) @ writes[:, layer].T).abs().mean(1)
+        torch.testing.assert_close(pushes[layer], basis @ (enhancement.gains[layer] * usual), rtol=1e-4, atol=1e-6)
+    assert pushes[1].abs().max() == 0
+    # A write of the usual size that has the speciality moves by exactly this.
+    torch.testing.assert_close(
+        _moved(enhancement, 0, enhancement.vectors[0].T @ sizes[0]), pushes[0], rtol=1e-3, atol=1e-6
+    )
+
+
+def _moved(enhancement: Any, layer: int, write: torch.Tensor) -> torch.Tensor:
+    return edit_output(write, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer])) - write
 
 
 def test_a_control_vector_is_written_and_called_an_approximation(

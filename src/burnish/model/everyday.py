@@ -1,4 +1,4 @@
-"""What attention writes on everyday prompts, and the constant vector that comes closest to an enhancement there."""
+"""How much attention writes along a direction on everyday prompts, and the constant vector that stands in for an enhancement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,35 +7,30 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.maths.gain import edit_output, low_rank_edit
-from burnish.model.capture import Tokens, capture, shared_prefix
+from burnish.model.capture import capture, prompt_sequences
 from burnish.model.model import Model
 
 
-def mean_writes(model: Model, prompts: Sequence[Any]) -> Tensor:
-    """What attention adds to the residual stream in each layer, [layers, hidden], float32: the mean over the prompts' own tokens
-    (not the template's, nor the first token, whose activations are of another size)."""
-    tokens = [model.tokens(prompt) for prompt in prompts]
-    shared = shared_prefix(tokens)
-    sequences = [Tokens(t, min(max(shared, 1), len(t) - 1), len(t) - 1) for t in tokens]
-    total = torch.zeros(model.anatomy.layers, model.anatomy.hidden_size)
+def coordinate_sizes(model: Model, enhancement: Enhancement, prompts: Sequence[Any]) -> Tensor:
+    """The mean size |V^+ y| of the coordinates along the directions of what attention writes at the prompts' last tokens,
+    [layers, k]."""
+    coordinates = torch.linalg.pinv(enhancement.vectors.transpose(1, 2))  # [layers, k, hidden]
+    total = torch.zeros(enhancement.gains.shape)
 
     def add(rows: list[int], states: Tensor) -> None:
-        total.add_(states.sum(0))
+        total.add_(torch.einsum("lkh,rlh->rlk", coordinates, states).abs().sum(0))
 
-    capture(model, sequences, add, site="attention")
-    return total / len(sequences)
+    capture(model, prompt_sequences(model, prompts), add, site="attention")
+    return total / len(prompts)
 
 
-def mean_pushes(enhancement: Enhancement, writes: Tensor) -> Tensor:
-    """What an enhancement adds to each layer's mean write, [layers, hidden]: `V diag(a) V^+ y`.
+def constant_pushes(enhancement: Enhancement, sizes: Tensor) -> Tensor:
+    """`V diag(a) c`, [layers, hidden]: the gains times the usual sizes `c` [layers, k] of the coordinates, along the directions.
 
-    A control vector made of this moves every token by the same amount, the one by which the enhancement moves an average everyday
-    token. It does not do what makes the enhancement one: move tokens by how much they already have of the direction, and
-    not move those that have none. Nothing is pushed where everyday writes have no component along the direction.
+    An enhancement adds `a v (v^+ y)` to a write `y`; this is what it adds to a write of the usual size that has the speciality
+    (whose coordinate is positive). Added to every token, it is only an approximation: it does not grow with what is already
+    there, and where everyday text has a *negative* coordinate the enhancement turns it further down while this turns it up.
+    On SmolLM2-135M (factor 0.5, upper half) the changes of log probabilities correlate by 0.9 on specialised prompts and by -0.7
+    on everyday ones; at the published strength by 0.55 and -0.1.
     """
-    pushes = torch.zeros_like(writes)
-    for layer in enhancement.edited_layers():
-        edit = low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer])
-        pushes[layer] = edit_output(writes[layer], edit) - writes[layer]
-    return pushes
+    return torch.einsum("lkh,lk->lh", enhancement.vectors, enhancement.gains * sizes)
