@@ -10,7 +10,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -37,6 +37,7 @@ EXACT = {  # types in which the rounding can be steered along the direction
     GGMLQuantizationType.BF16: torch.bfloat16,
 }
 GAIN_TOLERANCE = 0.01  # of each gain asked
+SAMPLED_ROWS, FAR = 64, 2.0  # requantising is slow: a sample decides where the answer is clear
 STRAY_TOLERANCE = 0.1  # size of what else moves, as a share of the size of the change
 Progress = Callable[[str, int, int], None]
 
@@ -96,10 +97,10 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
         raise ModelError(
             f"'{item.tensor.name}' in {source.path} holds values that are not finite: the file is damaged. Download it again."
         )
-    change = exact - old.float()
+    change = max(float((exact - old).norm()), torch.finfo(torch.float32).tiny)
     own = item.tensor.kind
     if own not in EXACT:
-        again = _requantised(exact, item.tensor)
+        again = _requantised(exact, item.tensor, STRAY_TOLERANCE * change)
         if again is not None:
             chosen = _measured(own, again[0], again[1], old, exact, change, item)
             if chosen.stray <= STRAY_TOLERANCE and _within(chosen.realised, asked_gains(item.edit)):
@@ -111,20 +112,32 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
     return _measured(own, data, rounded, old, exact, change, item)
 
 
-def _requantised(exact: Tensor, tensor: GgufTensor) -> tuple[bytes, Tensor] | None:
-    """The bytes in the tensor's own type and what they stand for; None for a type that the package only reads."""
+def _requantised(exact: Tensor, tensor: GgufTensor, allowed: float) -> tuple[bytes, Tensor] | None:
+    """The bytes in the tensor's own type and what they stand for; None for a type that the package only reads, and where a sample
+    of the rows says that the error will be far above the size `allowed`."""
+    values = exact.view(tensor.shape)
+    sample = values[:: max(1, len(values) // SAMPLED_ROWS)]
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            stored = quants.quantize(exact.view(tensor.shape).numpy(), tensor.kind)
+            error = float((_through(sample, tensor)[1] - sample).norm()) * (values.numel() / sample.numel()) ** 0.5
+            if not error <= FAR * allowed:  # also where it is no number
+                return None
+            data, new = _through(values, tensor)
     except NotImplementedError:
         return None
-    return stored.tobytes(), dequantised(stored.view(np.uint8).reshape(-1), tensor).view(exact.shape)
+    return data, new.view(exact.shape)
+
+
+def _through(values: Tensor, tensor: GgufTensor) -> tuple[bytes, Tensor]:
+    """Rows of the tensor in its type, and read back."""
+    stored = quants.quantize(values.contiguous().numpy(), tensor.kind)
+    return stored.tobytes(), dequantised(stored.view(np.uint8).reshape(-1), replace(tensor, shape=tuple(values.shape)))
 
 
 def _measured(
-    kind: GGMLQuantizationType, data: bytes, new: Tensor, old: Tensor, exact: Tensor, change: Tensor, item: GgufEdit
+    kind: GGMLQuantizationType, data: bytes, new: Tensor, old: Tensor, exact: Tensor, change: float, item: GgufEdit
 ) -> Chosen:
-    stray = float((new.float() - exact).norm() / change.norm().clamp_min(torch.finfo(torch.float32).tiny))
+    stray = float((new - exact).norm()) / change
     return Chosen(kind, data, realised_gain(old, new, item.edit).tolist(), stray)
 
 
