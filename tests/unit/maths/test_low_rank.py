@@ -91,7 +91,9 @@ def test_known_directions_change_nothing_where_they_are_not_needed() -> None:
     after = edited(weight, direction, [0.5])
     blind, told = analyse_change(weight, after), analyse_change(weight, after, held=columns(96, 3))
     assert not told.held
-    torch.testing.assert_close(told.directions, blind.directions, rtol=0, atol=1e-5)  # several threads round differently
+    torch.testing.assert_close(
+        told.directions, blind.directions, rtol=0, atol=1e-5
+    )  # several threads round differently
     assert told.gains == pytest.approx(blind.gains, rel=1e-6)
 
 
