@@ -22,7 +22,7 @@ demo: $(STAMP)  ## enhance a real model and show both answers
 	$(BIN)/burnish explain smollm2-135m --with demo/model -o demo/page.html --overwrite --publish --dtype float32
 
 test: $(STAMP)  ## every test, the slower ones on the real model included
-	$(BIN)/burnish models pull smollm2-135m
+	$(BIN)/burnish models pull smollm2-135m --gguf
 	$(BIN)/python -m pytest
 
 check: $(STAMP)  ## format, lint, types, import contracts, generated docs

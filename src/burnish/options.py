@@ -1,7 +1,7 @@
 """Every option once: a frozen dataclass field is the Python argument, the flag, the recipe key and the docs row."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from burnish.errors import InputError, LayerError
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement"]
+Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-control-vector"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
@@ -81,9 +81,24 @@ class GainOptions:
 class OutputOptions:
     """Where and how results are written."""
 
-    out: Annotated[Path, "output folder (or file, for form enhancement)"]
-    form: Annotated[Form, "a full model, a PEFT adapter, or the small enhancement file"] = "model"
+    out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
+    form: Annotated[
+        Form,
+        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file, a LoRA, or (an "
+        "approximation) a control vector",
+    ] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
+
+    def of_model(self, model: str | Path) -> "OutputOptions":
+        """A `.gguf` output means form gguf where the model is a `.gguf` file as well. Raises InputError where it is not."""
+        if self.form != "model" or self.out.suffix != ".gguf":
+            return self
+        if Path(model).suffix != ".gguf":
+            raise InputError(
+                f"{self.out} ends in .gguf, and '{model}' is not a .gguf file: only one can be edited into another. Pass the model's "
+                ".gguf file, or an output folder."
+            )
+        return replace(self, form="gguf")
 
 
 @dataclass(frozen=True)

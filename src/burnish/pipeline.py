@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,24 @@ if TYPE_CHECKING:
     from burnish.artifacts.adapter import AdapterLayer
     from burnish.artifacts.copying import FolderCopy
     from burnish.checking import Check
+    from burnish.model.gguf_plan import GgufPlan
+    from burnish.model.model import Model
 
 Progress = Callable[[str, int, int], None]
+BESIDE: tuple[Form, ...] = (
+    "adapter",
+    "gguf-lora",
+    "gguf-control-vector",
+)  # forms that are loaded beside the base model
+EVERYDAY_PROMPTS = 48
+ADAPTER_BIAS_NOTE = (
+    "the projections have a bias, so the adapter stores edited biases (bias: lora_only). PEFT loads it; vLLM takes no biases: write "
+    "--form model for it."
+)
+CONTROL_NOTE = (
+    "a control vector is an approximation: it pushes every token by the same amount towards the speciality, and does not multiply "
+    "what is there. Use --form gguf or gguf-lora for the enhancement itself."
+)
 PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
 
 
@@ -41,6 +57,7 @@ class Applied:
     bytes: int
     gains: tuple[LayerGain, ...]
     coverage: str
+    notes: tuple[str, ...] = ()  # what the user should know
 
 
 @dataclass(frozen=True)
@@ -75,14 +92,19 @@ def open_plan(
     enhancement: one made on these very weights saves building the architecture. Raises WrongModelError for a folder that was
     enhanced before, unless `again`.
     """
-    plan = FolderPlan(resolve(model, revision=options.revision), options)
+    gguf = Path(model).expanduser() if Path(model).suffix == ".gguf" else None
+    if gguf is not None and gguf.is_file():
+        from burnish.model.gguf_plan import require_unedited
+
+        require_unedited(gguf, again=again)
+    plan = FolderPlan(resolve(model, revision=options.revision), options, gguf)
     if (plan.folder / MARK).exists() and not again:
         raise WrongModelError(
             f"{plan.folder} is already enhanced (it holds {MARK}): applying again would multiply the gains, (1 + a)^2. "
             "Pass the original model, or --force if that is what you want."
         )
     if enhancement is not None and enhancement.provenance.fingerprint == plan.checkpoint.fingerprint:
-        return FolderPlan(plan.folder, options, known=enhancement.anatomy)
+        return replace(plan, known=enhancement.anatomy)
     return plan
 
 
@@ -92,19 +114,33 @@ def write_plan(plan: FolderPlan, output: OutputOptions, layers: Sequence[int], *
     layers: those with a gain other than zero. Raises InputError, ModelError, QuantisedModelError, OutputError.
     """
     edited = [p for p in plan.anatomy.attention() if p.layer in set(layers)]
-    if output.form == "adapter" and not edited:
-        raise InputError("Every gain is zero: an adapter would do nothing. Pass a factor other than 0.")
+    if output.form in BESIDE and not edited:
+        raise InputError(f"Every gain is zero: form {output.form} would do nothing. Pass a factor other than 0.")
     if output.form == "model":
         check_editable(plan.checkpoint, edited)
-    size = {
-        "model": plan.checkpoint.bytes,
-        "adapter": adapter_bytes(edited, rank),
-        "enhancement": 4 * plan.anatomy.layers * rank * (plan.anatomy.hidden_size + 1),
-    }[output.form]
+    size = _size(plan, output.form, edited, rank)
     if overlapping(plan.folder, output.out):
         raise OutputError(f"{output.out} is, holds or lies in the model's own folder {plan.folder}. Pass another path.")
     check_output(output.out, size, overwrite=output.overwrite, resumable=output.form == "model")
     return WritePlan(str(output.out), output.form, size, len(edited), sorted(layers), plan.anatomy.coverage())
+
+
+def _size(plan: FolderPlan, form: Form, edited: Sequence[Projection], rank: int) -> int:
+    """The bytes that a form takes, before the gains are known."""
+    layers, hidden = plan.anatomy.layers, plan.anatomy.hidden_size
+    if form == "model":
+        return plan.checkpoint.bytes
+    if form == "adapter":
+        return adapter_bytes(edited, rank)
+    if form == "enhancement":
+        return 4 * layers * rank * (hidden + 1)
+    if form == "gguf-control-vector":
+        from burnish.artifacts.foreign import control_vector_bytes
+
+        return control_vector_bytes(layers, hidden, "")
+    from burnish.model.gguf_plan import expected_size
+
+    return expected_size(plan.gguf or plan.folder, form, edited, rank)
 
 
 def apply(
@@ -115,15 +151,25 @@ def apply(
     name: str,
     check: Check | None = None,
     copy: FolderCopy | None = None,
+    loaded: Model | None = None,
     progress: Progress | None = None,
 ) -> Applied:
     """Writes an enhancement in one of its forms; the source is never touched.
 
-    name: the base model as the user calls it; check: goes into the card; copy: of this model, started already. Raises WrongModelError, QuantisedModelError,
+    name: the base model as the user calls it; check: goes into the card; copy: of this model, started already; loaded: the model, for
+    the one form that runs it (a control vector), loaded here where it is missing. Raises WrongModelError, QuantisedModelError,
     OutputExistsError, DiskFullError before anything is written.
     """
     enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
+    if output.form in ("gguf", "gguf-lora"):
+        from burnish.model.gguf_plan import GgufPlan
+
+        return apply_gguf(
+            GgufPlan.open(plan.gguf or plan.folder, enhancement, again=True), output, name=name, progress=progress
+        )
     planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
+    if output.form == "gguf-control-vector":
+        return _control_vector(loaded or _load(plan), enhancement, output, planned)
     if output.form == "enhancement":
         enhancement.save(output.out, overwrite=output.overwrite)
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
@@ -156,7 +202,69 @@ def apply(
         base_model=name if "/" in name and not Path(name).exists() else str(plan.folder),
         overwrite=output.overwrite,
     )
-    return Applied(output.out, output.form, planned.bytes, exact, planned.coverage)
+    notes = (ADAPTER_BIAS_NOTE,) if any(layer.bias is not None for layer in layers) else ()
+    return Applied(output.out, output.form, planned.bytes, exact, planned.coverage, notes)
+
+
+def plan_gguf(plan: GgufPlan, output: OutputOptions, *, name: str, measured: bool = True) -> WritePlan:
+    """What would be written from a `.gguf` file, without converting it: form gguf or gguf-lora.
+
+    measured: every edit is computed, so that the bytes are exact. Raises InputError, OutputError.
+    """
+    from burnish.artifacts.gguf_edit import edited_size
+    from burnish.artifacts.gguf_lora import lora_gguf_bytes
+
+    enhancement, mark = plan.enhancement, about_enhancement(plan.enhancement, name, None)
+    if output.form == "gguf":
+        size = edited_size(plan.file, plan.edits, mark=mark, measured=measured)
+    elif plan.edits:
+        size = lora_gguf_bytes(plan.file, plan.edits, mark)
+    else:
+        raise InputError("Every gain is zero: form gguf-lora would do nothing. Pass a factor other than 0.")
+    if overlapping(plan.path, output.out):
+        raise OutputError(f"{output.out} is the model's own file. Pass another path.")
+    check_output(output.out, size, overwrite=output.overwrite)
+    projections = sum(not item.is_bias for item in plan.edits)
+    coverage = enhancement.anatomy.coverage()
+    return WritePlan(str(output.out), output.form, size, projections, enhancement.edited_layers(), coverage)
+
+
+def apply_gguf(plan: GgufPlan, output: OutputOptions, *, name: str, progress: Progress | None = None) -> Applied:
+    """Writes form gguf (the edited file) or gguf-lora from a `.gguf` file. Raises what `plan_gguf` raises, before writing."""
+    from burnish.artifacts.gguf_edit import types_note, write_gguf
+    from burnish.artifacts.gguf_lora import BIAS_NOTE, write_lora_gguf
+
+    planned = plan_gguf(plan, output, name=name, measured=False)
+    mark = about_enhancement(plan.enhancement, name, None)
+    notes = plan.notes
+    gains: tuple[LayerGain, ...]
+    if output.form == "gguf":
+        stored = write_gguf(plan.file, output, plan.edits, mark, progress=progress)
+        gains, notes = stored, (*notes, types_note(stored)) if stored else notes
+    else:
+        write_lora_gguf(plan.file, output, plan.edits, mark)
+        gains = tuple(_exact_gain(item.projection, plan.enhancement) for item in plan.edits if not item.is_bias)
+        notes += (BIAS_NOTE,) if any(item.is_bias for item in plan.edits) else ()
+    return Applied(output.out, output.form, output.out.stat().st_size, gains, planned.coverage, notes)
+
+
+def _load(plan: FolderPlan) -> Model:
+    from burnish.model.model import load
+
+    return load(plan.folder, plan.options)
+
+
+def _control_vector(model: Model, enhancement: Enhancement, output: OutputOptions, planned: WritePlan) -> Applied:
+    """An approximation (see `constant_pushes`): llama.cpp adds the vector of layer l after block l, and takes none for block 0, whose
+    push is therefore left out."""
+    from burnish.artifacts.foreign import write_control_vector
+    from burnish.model.everyday import constant_pushes, coordinate_sizes
+    from burnish.prompts.domains import load_general, load_protect
+
+    prompts = load_general("en").held_out.joined(load_protect()).spread(EVERYDAY_PROMPTS)
+    pushes = constant_pushes(enhancement, coordinate_sizes(model, enhancement, prompts.prompts))
+    write_control_vector(output.out, pushes, hint=model.network.config.model_type, overwrite=output.overwrite)
+    return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage, (CONTROL_NOTE,))
 
 
 def export(
@@ -170,13 +278,17 @@ def export(
     options: ModelOptions | None = None,
     progress: Progress | None = None,
 ) -> Applied:
-    """Writes an enhancement as a model folder, a PEFT adapter or a plan file, as `burnish apply` does.
+    """Writes an enhancement as a model folder, a PEFT adapter, a plan file or for llama.cpp, as `burnish apply` does.
 
     model: the base model, by default the one the directions were found on. Raises what `apply` raises.
     """
     name = enhancement.provenance.model if model is None else str(model)
+    output = OutputOptions(out=Path(out), form=form, overwrite=overwrite).of_model(name)
+    if output.form in ("gguf", "gguf-lora"):
+        from burnish.model.gguf_plan import GgufPlan
+
+        return apply_gguf(GgufPlan.open(name, enhancement), output, name=name, progress=progress)
     plan = open_plan(name, options or ModelOptions(), enhancement=enhancement)
-    output = OutputOptions(out=Path(out), form=form, overwrite=overwrite)
     return apply(plan, enhancement, output, name=name, check=check, progress=progress)
 
 
@@ -221,6 +333,25 @@ def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhanceme
         return Direction.load(path).enhancement(factor, layers=layers)
     enhancement = Enhancement.load(path)
     return enhancement if factor is None else enhancement.scaled(factor)
+
+
+def read_foreign_enhancement(
+    path: Path, plan: FolderPlan, factor: float | None, layers: str, *, name: str
+) -> Enhancement:
+    """A control vector of repeng (.gguf) or vectors of steering-vectors, as directions of the plan's model with a factor.
+
+    Raises InputError, ModelError, WrongModelError.
+    """
+    from burnish.artifacts.foreign import read_foreign
+
+    direction = read_foreign(path).direction(
+        path,
+        plan.anatomy,
+        model=name,
+        fingerprint=plan.checkpoint.fingerprint,
+        architecture=type(plan.network).__name__,
+    )
+    return direction.enhancement(factor, layers=layers)
 
 
 def verify_folders(

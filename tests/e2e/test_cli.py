@@ -162,7 +162,8 @@ def test_bad_prompt_files_are_refused_before_the_model_is_loaded(
         (("--enhancement-factor", "much"), 2, "much"),
         (("--layer-index", "3"), 2, "--layer-idx"),
         (("--normal", "/no/such/file"), 2, "does not exist"),
-        (("--form", "gguf"), 2, "adapter"),
+        (("--form", "onnx"), 2, "adapter"),
+        (("--form", "gguf"), 2, "is not a .gguf file"),
         (("--enhancement-factor", "0", "--form", "adapter"), 2, "Every gain is zero"),
     ],
 )

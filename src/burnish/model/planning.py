@@ -22,6 +22,7 @@ class FolderPlan:
 
     folder: Path
     options: ModelOptions
+    gguf: Path | None = None  # the file that the folder was converted from
     known: Anatomy | None = None  # from an enhancement made on these very weights: saves building the architecture
 
     @cached_property

@@ -1,0 +1,214 @@
+"""The forms for llama.cpp on tiny models: edited files say what the live form does, in every architecture's names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFWriter, get_tensor_name_map
+
+from burnish import export
+from burnish.cli.app import run
+from burnish.errors import InputError, WrongModelError
+from burnish.maths.gain import edit_output, low_rank_edit
+from burnish.model.capture import capture, prompt_sequences
+from burnish.model.everyday import constant_pushes, coordinate_sizes
+from burnish.model.gguf_plan import GgufPlan
+from burnish.model.live import norm_weight
+from burnish.model.model import Model
+from burnish.options import ModelOptions, OutputOptions
+from burnish.pipeline import apply, apply_gguf, open_plan
+from conftest import Folders, random_enhancement
+from gguf_files import values
+
+Models = Callable[..., Model]
+FLOAT = ModelOptions(dtype="float32")
+ARCHITECTURES = {
+    "llama": "llama",
+    "llama-biased": "llama",
+    "kanana": "llama",
+    "mixtral": "llama",
+    "qwen3-non-square": "qwen3",
+    "qwen3_next": "qwen3next",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "olmo2": "olmo2",
+    "glm4": "glm4",
+    "exaone4": "exaone4",
+    "gpt2": "gpt2",
+    "phi": "phi2",
+    "phi3": "phi3",
+    "gpt_neox": "gptneox",
+    "falcon": "falcon",
+    "bloom": "bloom",
+    "mpt": "mpt",
+    "starcoder2": "starcoder2",
+    "cohere": "command-r",
+    "granite": "granite",
+    "smollm3": "smollm3",
+    "deepseek_v3": "deepseek2",
+    "gpt_oss": "gpt-oss",
+    "jamba": "jamba",
+}
+
+
+def attention_file(model: Model, family: str, path: Path) -> Path:
+    """The tensors that an edit of the model concerns, named and turned as llama.cpp's converter does."""
+    architecture = ARCHITECTURES[family]
+    number = next(n for n, name in MODEL_ARCH_NAMES.items() if name == architecture)
+    names = get_tensor_name_map(number, model.anatomy.layers)
+    writer = GGUFWriter(path, architecture)
+    writer.add_block_count(model.anatomy.layers)
+    writer.add_embedding_length(model.anatomy.hidden_size)
+    for projection in model.anatomy.attention():
+        module: Any = model.network.get_submodule(projection.path)
+        weight = module.weight.float() if projection.layout == "out_in" else module.weight.float().T
+        writer.add_tensor(f"{names.get_name(projection.path)}.weight", weight.contiguous().numpy())
+        if projection.bias:
+            writer.add_tensor(f"{names.get_name(projection.path)}.bias", module.bias.float().numpy())
+        if projection.post_norm:
+            scale = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size)
+            writer.add_tensor(f"{names.get_name(projection.post_norm)}.weight", scale.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: Models, tmp_path: Path) -> None:
+    model = tiny_model(family)
+    enhancement = random_enhancement(model, 0.8, rank=2)
+    source = attention_file(model, family, tmp_path / "a.gguf")
+    ids = torch.arange(3, 24)[None]
+
+    @torch.inference_mode()
+    def logits() -> torch.Tensor:
+        return model.network(input_ids=ids).logits  # type: ignore[no-any-return]
+
+    base = logits()
+    with model.enhanced(enhancement):
+        live = logits()
+    plan = GgufPlan.open(source, enhancement)
+    apply_gguf(plan, OutputOptions(out=tmp_path / "b.gguf", form="gguf"), name=family)
+    for item in plan.edits:
+        module: Any = model.network.get_submodule(item.projection.path)
+        stored = values(tmp_path / "b.gguf", item.tensor.name)
+        with torch.no_grad():
+            if item.is_bias:
+                module.bias.copy_(stored)
+            else:
+                module.weight.copy_(stored if item.projection.layout == "out_in" else stored.T)
+    torch.testing.assert_close(logits(), live, rtol=1e-3, atol=1e-4)
+    assert (live - base).abs().max() > 1e-3
+
+
+def test_the_command_edits_a_file_without_converting_it(
+    tiny_model: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from burnish.model import packaged
+
+    monkeypatch.setattr(packaged, "converted_gguf", lambda _: pytest.fail("the file was converted"))
+    model = tiny_model("llama")
+    source = attention_file(model, "llama", tmp_path / "a.gguf")
+    plan = random_enhancement(model, 0.25).save(tmp_path / "plan.safetensors")
+    out = tmp_path / "b.gguf"
+    arguments = ["apply", str(source), str(plan), "-o", str(out), "--enhancement-factor", "2", "--json"]
+    assert run([*arguments, "--dry-run"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert not out.exists()
+    assert run(arguments) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["form"] == planned["form"] == "gguf"
+    assert written["bytes"] == planned["bytes"] == out.stat().st_size
+    assert [gain["realised"] for gain in written["gains"]] == [[pytest.approx(0.5, rel=1e-3)]] * 3
+    assert any("cannot be told from the file" in note for note in written["notes"])
+    assert run(arguments) == 5
+    assert run(["apply", str(out), str(plan), "-o", str(tmp_path / "c.gguf")]) == 3
+    assert "already enhanced" in capsys.readouterr().err
+
+
+def test_a_file_output_needs_a_file_for_a_model(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
+    plan = random_enhancement(tiny_model("llama"), 0.25)
+    with pytest.raises(InputError, match="only one can be edited into another"):
+        export(plan, tmp_path / "b.gguf", model=tiny_folder("llama"), options=FLOAT)
+    for form in ("gguf", "gguf-lora"):
+        with pytest.raises(InputError, match=r"is not a \.gguf file"):
+            export(plan, tmp_path / "b.gguf", model=tiny_folder("llama"), form=form, options=FLOAT)  # type: ignore[arg-type]
+
+
+def test_python_export_equals_the_command(tiny_model: Models, tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    source = attention_file(model, "llama", tmp_path / "a.gguf")
+    plan = random_enhancement(model, 0.25)
+    plan.save(tmp_path / "plan.safetensors")
+    export(plan, tmp_path / "one.gguf", model=source)
+    assert run(["apply", str(source), str(tmp_path / "plan.safetensors"), "-o", str(tmp_path / "two.gguf")]) == 0
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+
+
+def test_a_plan_of_another_model_is_refused(tiny_model: Models, tmp_path: Path) -> None:
+    source = attention_file(tiny_model("llama"), "llama", tmp_path / "a.gguf")
+    with pytest.raises(WrongModelError, match="3 layers, 32 wide"):
+        GgufPlan.open(source, random_enhancement(tiny_model("kanana"), 0.5))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_control_vector_is_the_gains_times_the_usual_size_of_the_coordinates(family: str, tiny_model: Models) -> None:
+    model = tiny_model(family)
+    enhancement = random_enhancement(model, [0.8, 0.0, -0.4], rank=2)
+    prompts = ["One two three.", "What is it that shines?", "Say four words."]
+    writes = torch.zeros(len(prompts), 3, model.anatomy.hidden_size)
+
+    def keep(rows: list[int], states: torch.Tensor) -> None:
+        writes[rows] = states
+
+    capture(model, prompt_sequences(model, prompts), keep, site="attention")
+    sizes = coordinate_sizes(model, enhancement, prompts)
+    pushes = constant_pushes(enhancement, sizes)
+    for layer in range(3):
+        basis = enhancement.vectors[layer].T
+        usual = (torch.linalg.pinv(basis) @ writes[:, layer].T).abs().mean(1)
+        torch.testing.assert_close(pushes[layer], basis @ (enhancement.gains[layer] * usual), rtol=1e-4, atol=1e-6)
+    assert pushes[1].abs().max() == 0
+    # A write of the usual size that has the speciality moves by exactly this.
+    torch.testing.assert_close(
+        _moved(enhancement, 0, enhancement.vectors[0].T @ sizes[0]), pushes[0], rtol=1e-3, atol=1e-6
+    )
+
+
+def _moved(enhancement: Any, layer: int, write: torch.Tensor) -> torch.Tensor:
+    return edit_output(write, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer])) - write
+
+
+def test_a_control_vector_is_written_and_called_an_approximation(
+    tiny_folder: Folders, tiny_model: Models, tmp_path: Path
+) -> None:
+    folder = tiny_folder("llama")
+    enhancement = random_enhancement(tiny_model("llama"), 0.5)
+    output = OutputOptions(out=tmp_path / "c.gguf", form="gguf-control-vector")
+    applied = apply(open_plan(folder, FLOAT), enhancement, output, name=str(folder))
+    assert any("approximation" in note for note in applied.notes)
+    reader = GGUFReader(tmp_path / "c.gguf")
+    assert [t.name for t in reader.tensors] == ["direction.1", "direction.2"]
+    assert reader.fields["controlvector.model_hint"].contents() == "llama"
+
+
+def test_a_control_vector_of_repeng_is_applied_with_a_factor(
+    tiny_folder: Folders, tiny_model: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from burnish.artifacts.foreign import write_control_vector
+
+    model, folder = tiny_model("llama"), str(tiny_folder("llama"))
+    vectors = torch.randn(3, model.anatomy.hidden_size)
+    write_control_vector(tmp_path / "vector.gguf", vectors, hint="llama")
+    arguments = ["apply", folder, str(tmp_path / "vector.gguf"), "-o", str(tmp_path / "out")]
+    assert run([*arguments, "--enhancement-factor", "0.5"]) == 0
+    capsys.readouterr()
+    assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in found["edited"]] == [1, 2]
+    assert [layer["gain"] for layer in found["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

@@ -1,0 +1,172 @@
+"""Vectors go to repeng and steering-vectors and come back; a pickle that would run code is refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFReader, GGUFWriter
+from safetensors.torch import load_file, save_file
+
+from burnish.artifacts.direction import Direction
+from burnish.artifacts.foreign import (
+    control_vector_bytes,
+    is_foreign,
+    read_foreign,
+    write_control_vector,
+    write_steering_vector,
+)
+from burnish.errors import BurnishError, InputError, ModelError, WrongModelError
+from gguf_files import HIDDEN, anatomy, enhancement, write_model
+
+SHAPE = anatomy(layers=6)
+VECTORS = torch.randn(6, HIDDEN, generator=torch.Generator().manual_seed(0))
+
+
+def direction(path: Path, shape: object = SHAPE) -> Direction:
+    return read_foreign(path).direction(path, shape, model="m", fingerprint="f", architecture="a")  # type: ignore[arg-type]
+
+
+def test_a_control_vector_has_the_format_that_llama_cpp_reads(tmp_path: Path) -> None:
+    """common/common.cpp, common_control_vector_load_one: float32, one dimension, layers from 1, one width."""
+    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
+    reader = GGUFReader(tmp_path / "c.gguf")
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    assert reader.fields["controlvector.model_hint"].contents() == "llama"
+    assert reader.fields["controlvector.layer_count"].contents() == 5
+    assert [t.name for t in reader.tensors] == [f"direction.{layer}" for layer in range(1, 6)]
+    for layer, tensor in enumerate(reader.tensors, 1):
+        assert tensor.data.dtype == np.float32
+        assert tensor.data.tolist() == VECTORS[layer].tolist()
+    assert (tmp_path / "c.gguf").stat().st_size == control_vector_bytes(6, HIDDEN, "llama")
+
+
+def test_layers_without_a_vector_are_never_edited(tmp_path: Path) -> None:
+    vectors = VECTORS.clone()
+    vectors[[2, 4]] = 0
+    write_control_vector(tmp_path / "c.gguf", vectors, hint="llama")
+    found = direction(tmp_path / "c.gguf")
+    assert found.vectors.norm(dim=1).tolist() == pytest.approx([0, 1, 0, 1, 0, 1])
+    assert found.enhancement(0.5).edited_layers() == [1, 3, 5]
+    assert found.enhancement(0.5, layers="0..2").edited_layers() == [1]
+    assert found.layer == 3
+    assert "repeng control vector, llama" in found.provenance.enhance
+    assert found.report.held_out == 0
+    found.save(tmp_path / "d.safetensors")
+    assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, found.vectors)
+
+
+def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_path: Path) -> None:
+    for kind in (np.float32, np.float16):
+        writer = GGUFWriter(tmp_path / f"{kind.__name__}.gguf", "controlvector")
+        writer.add_string("controlvector.model_hint", "mistral")
+        writer.add_uint32("controlvector.layer_count", 1)
+        writer.add_tensor("direction.3", VECTORS[3].numpy().astype(kind))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        found = direction(tmp_path / f"{kind.__name__}.gguf")
+        assert float(found.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
+
+
+def test_repengs_own_class_reads_ours_and_writes_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = _repeng(monkeypatch)
+    write_control_vector(tmp_path / "ours.gguf", VECTORS, hint="llama")
+    vector = control.import_gguf(tmp_path / "ours.gguf")
+    assert vector.model_type == "llama"
+    assert sorted(vector.directions) == [1, 2, 3, 4, 5]
+    (vector * 2.0).export_gguf(tmp_path / "theirs.gguf")
+    torch.testing.assert_close(direction(tmp_path / "theirs.gguf").vectors, direction(tmp_path / "ours.gguf").vectors)
+
+
+def _repeng(monkeypatch: pytest.MonkeyPatch) -> type:
+    """repeng 0.4.0 names `np.float_`, which NumPy 2 took away: the name is put back for the import."""
+    monkeypatch.setattr(np, "float_", np.float64, raising=False)
+    return pytest.importorskip("repeng", reason="repeng is not installed").ControlVector  # type: ignore[no-any-return]
+
+
+def test_steering_vectors_own_class_is_built_from_ours_in_the_documented_lines(tmp_path: Path) -> None:
+    steering = pytest.importorskip("steering_vectors", reason="steering-vectors is not installed")
+    write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
+    tensors = load_file(tmp_path / "vector.safetensors")
+    vector = steering.SteeringVector({int(name.split(".")[1]): tensor for name, tensor in tensors.items()})
+    assert sorted(vector.layer_activations) == list(range(6))
+    torch.save(vector.layer_activations, tmp_path / "theirs.pt")
+    torch.testing.assert_close(direction(tmp_path / "theirs.pt").vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    torch.save(vector, tmp_path / "pickled.pt")
+    with pytest.raises(InputError, match=r"vector\.layer_activations"):
+        read_foreign(tmp_path / "pickled.pt")
+
+
+def test_steering_vectors_come_back_from_safetensors(tmp_path: Path) -> None:
+    write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
+    assert is_foreign(tmp_path / "vector.safetensors")
+    found = direction(tmp_path / "vector.safetensors")
+    torch.testing.assert_close(found.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    assert found.site == "residual"
+
+
+def test_vectors_of_attention_keep_their_site(tmp_path: Path) -> None:
+    torch.save({"layer_type": "self_attn", "layer_activations": {1: VECTORS[1][None, None]}}, tmp_path / "v.pt")
+    assert direction(tmp_path / "v.pt").site == "attention"
+    torch.save({"layer_type": "mlp", "layer_activations": {1: VECTORS[1]}}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="vectors for 'mlp'"):
+        read_foreign(tmp_path / "w.pt")
+
+
+class Trap:
+    def __reduce__(self) -> object:
+        return os.mkdir, (os.environ["BURNISH_TRAP"],)
+
+
+def test_a_pickle_that_runs_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap = tmp_path / "sprung"
+    monkeypatch.setenv("BURNISH_TRAP", str(trap))
+    torch.save({1: Trap()}, tmp_path / "v.pt")
+    with pytest.raises(InputError, match="without running code"):
+        read_foreign(tmp_path / "v.pt")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("name", ["v.pt", "v.bin", "v.safetensors", "v.gguf"])
+@pytest.mark.parametrize("data", [b"", b"nonsense" * 40, b"\x80\x02}."])
+def test_what_is_no_vector_file_gets_a_clear_error(name: str, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BurnishError, match=name.replace(".", r"\.")):
+        read_foreign(tmp_path / name)
+
+
+def test_other_contents_are_refused(tmp_path: Path) -> None:
+    torch.save([VECTORS], tmp_path / "list.pt")
+    with pytest.raises(InputError, match="not a dict from layer to vector"):
+        read_foreign(tmp_path / "list.pt")
+    torch.save({1: torch.zeros(HIDDEN), 2: torch.full((HIDDEN,), float("nan"))}, tmp_path / "zero.pt")
+    with pytest.raises(InputError, match="no vector that points anywhere"):
+        read_foreign(tmp_path / "zero.pt")
+    with pytest.raises(InputError, match="not a control vector"):
+        read_foreign(write_model(tmp_path / "model.gguf"))
+
+
+def test_a_vector_of_another_model_is_refused(tmp_path: Path) -> None:
+    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
+    with pytest.raises(WrongModelError, match="64 wide up to layer 5"):
+        direction(tmp_path / "c.gguf", anatomy(layers=4))
+    save_file({"layer_activations.1": torch.ones(8)}, tmp_path / "narrow.safetensors")
+    with pytest.raises(WrongModelError, match="8 wide"):
+        direction(tmp_path / "narrow.safetensors")
+
+
+def test_our_own_files_are_not_foreign(tmp_path: Path) -> None:
+    enhancement().save(tmp_path / "e.safetensors")
+    assert not is_foreign(tmp_path / "e.safetensors")
+    assert not is_foreign(tmp_path)
+
+
+def test_a_truncated_control_vector_is_refused(tmp_path: Path) -> None:
+    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
+    data = (tmp_path / "c.gguf").read_bytes()
+    (tmp_path / "c.gguf").write_bytes(data[:-40])
+    with pytest.raises(ModelError, match="ends before"):
+        read_foreign(tmp_path / "c.gguf")
