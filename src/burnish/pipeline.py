@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_adapter
 from burnish.artifacts.audit import Audit, audit
-from burnish.artifacts.bake import MARK, TRAINED, LayerGain, bake, check_editable, tensor_edits
+from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import check_output, overlapping
+from burnish.artifacts.files import MARK, check_output, is_trained, overlapping
 from burnish.artifacts.matching import Matches, match
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import InputError, ModelError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
@@ -227,12 +226,6 @@ def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhanceme
         return Direction.load(path).enhancement(factor, layers=layers)
     enhancement = Enhancement.load(path)
     return enhancement if factor is None else enhancement.scaled(factor)
-
-
-def is_trained(path: Path) -> bool:
-    """Whether a folder is what a training wrote."""
-    mark = path / MARK
-    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("burnish") == TRAINED
 
 
 def verify_folders(

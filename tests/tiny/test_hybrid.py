@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import BurnishError, InputError, ModelError, OutputExistsError
 from burnish.hybrid import trainers
@@ -34,8 +36,6 @@ def logits(network: Any) -> torch.Tensor:
 
 
 def quick(model: Model, combine: Any = None, gains: float = 0.3, **settings: Any) -> Trained:
-    from dataclasses import replace
-
     enhancement = None if combine == "plain" else random_enhancement(model, gains)
     options = replace(QUICK, **settings)
     return train(model, ROWS, enhancement=enhancement, combine=combine, options=options, check_prompts=0)
@@ -277,6 +277,21 @@ def test_verify_finds_what_was_trained_and_nothing_else(
     record["sha256"][found.trained[0]] = "0" * 64
     (out / "burnish.json").write_text(json.dumps(record))
     assert verify_folders(folder, out, FLOAT).changed_elsewhere == (found.trained[0],)
+
+
+def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) -> None:
+    folder = tiny_folder("llama", torch.bfloat16)
+    trained = quick(load(folder, FLOAT), "plain", learning_rate=2e-4)
+    out = trained.export(tmp_path / "model", form="model").out
+    before, after = Checkpoint(folder), Checkpoint(out)
+    kept, to_nearest = [], []
+    for path, (a, b) in trained.lora.factors.items():
+        weight, asked = before.read(f"{path}.weight").float(), b @ a
+        assert asked.norm() < 0.01 * weight.norm()
+        for shares, stored in ((kept, after.read(f"{path}.weight")), (to_nearest, (weight + asked).bfloat16())):
+            shares.append(float(((stored.float() - weight) * asked).sum() / asked.square().sum()))
+    # With 16 to 48 rows a map the last of them cannot make good all; see `test_a_tiny_addition_survives_bfloat16` for a wide one.
+    assert sum(kept) / len(kept) > 2 * sum(to_nearest) / len(to_nearest)
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,11 @@ from torch import Tensor
 from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
 from burnish.artifacts.copying import FolderCopy, model_files
+from burnish.artifacts.files import MARK as MARK
 from burnish.artifacts.files import check_output, disk_errors, publish
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 
-MARK = "burnish.json"  # in the output folder: what was done
-TRAINED = "trained"  # what its key `burnish` says where a LoRA was trained
 Progress = Callable[[str, int, int], None]
 
 
@@ -171,7 +170,7 @@ def _edit(source: Checkpoint, item: TensorEdit, copying: FolderCopy) -> dict[str
     added = None if item.addition is None else item.addition[0].float() @ item.addition[1].float()
     if added is not None:
         exact += added
-    new = round_along(exact, item.edit.right, before.dtype) if item.edit.rank else exact.to(before.dtype)
+    new = round_along(exact, _held(item), before.dtype)
     data = oriented(new, item.projection).contiguous().flatten().view(torch.uint8).numpy().data
     if not copying.wait_for(stored.file, stored.end):
         return None
@@ -181,6 +180,17 @@ def _edit(source: Checkpoint, item: TensorEdit, copying: FolderCopy) -> dict[str
         "asked": None if item.is_bias else _asked(item.edit),
         "realised": None if item.is_bias else _realised(old, new, added, item.edit),
     }
+
+
+def _held(item: TensorEdit) -> Tensor:
+    """The coordinates that rounding must keep, [k, hidden]: along the edit's directions, and in all that an addition writes.
+
+    Without the latter a short training is lost: of a LoRA 0.02 % as large as a random weight, round-to-nearest in bfloat16
+    keeps 14 %, and rounding along its eight columns 99.7 %.
+    """
+    if item.addition is None:
+        return item.edit.right
+    return torch.cat([item.edit.right.float(), torch.linalg.qr(item.addition[0].float()).Q.T])
 
 
 def _realised(old: Tensor, new: Tensor, added: Tensor | None, edit: LowRankEdit) -> list[float]:

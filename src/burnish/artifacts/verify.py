@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from burnish.anatomy import Projection
-from burnish.artifacts.bake import MARK, TRAINED
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.differences import changed_files, check_same_tensors, differing, owners
+from burnish.artifacts.files import MARK, TRAINED
 
 
 @dataclass(frozen=True)

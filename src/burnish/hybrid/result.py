@@ -11,10 +11,10 @@ import torch
 
 from burnish.anatomy import LinearMap, linear_maps
 from burnish.artifacts.adapter import AdapterLayer, write_adapter
-from burnish.artifacts.bake import MARK, TRAINED, LayerGain, TensorEdit, bake, tensor_edits
+from burnish.artifacts.bake import LayerGain, TensorEdit, bake, tensor_edits
 from burnish.artifacts.card import base_facts, trained_card
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import check_output, overlapping
+from burnish.artifacts.files import MARK, TRAINED, check_output, is_trained, overlapping
 from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, OutputError, WrongModelError
 from burnish.hybrid.combining import total_layers
@@ -165,10 +165,9 @@ def check_result(
 
 def read_trained(folder: Path) -> Trained:
     """What `Trained.export` wrote. Raises InputError for any other folder."""
-    mark = folder / MARK
-    about = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
-    if about.get("burnish") != TRAINED:
+    if not is_trained(folder):
         raise InputError(f"{folder} was not written by `burnish train`. Pass its output folder.")
+    about = json.loads((folder / MARK).read_text(encoding="utf-8"))
     plan, lora = folder / PLAN_FILE, folder / LORA_FOLDER
     record = {
         key: value

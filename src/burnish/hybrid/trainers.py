@@ -117,25 +117,24 @@ def run(
     callbacks: list[Any] = [watch]
     if held_out and options.patience:
         callbacks.append(transformers.EarlyStoppingCallback(options.patience))
-    with quiet(), _silent():
-        if preferring:
-            config: Any = DPOConfig(**arguments, beta=options.preference_strength)
-            kind: Any = type("Trainer", (_Plain, DPOTrainer), {})
-        else:
-            config, kind = SFTConfig(**arguments), type("Trainer", (_Plain, SFTTrainer), {})
-        trainer = kind(
-            model=adapted,
-            args=config,
-            train_dataset=_dataset(items),
-            eval_dataset=_dataset(held_out) if held_out else None,
-            processing_class=model.tokenizer,
-            callbacks=callbacks,
-        )
-        trainer.barrier = barrier
-        trainer.remove_callback(transformers.PrinterCallback)
-        before = trainer.evaluate()["eval_loss"] if held_out else None
-        trainer.train(resume_from_checkpoint=_last(folder))
-        after = trainer.evaluate()["eval_loss"] if held_out else None
+    if preferring:
+        config: Any = DPOConfig(**arguments, beta=options.preference_strength)
+        kind: Any = type("Trainer", (_Plain, DPOTrainer), {})
+    else:
+        config, kind = SFTConfig(**arguments), type("Trainer", (_Plain, SFTTrainer), {})
+    trainer = kind(
+        model=adapted,
+        args=config,
+        train_dataset=_dataset(items),
+        eval_dataset=_dataset(held_out) if held_out else None,
+        processing_class=model.tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.barrier = barrier
+    trainer.remove_callback(transformers.PrinterCallback)
+    before = trainer.evaluate()["eval_loss"] if held_out else None
+    trainer.train(resume_from_checkpoint=_last(folder))
+    after = trainer.evaluate()["eval_loss"] if held_out else None
     state = trainer.state
     return Run(
         _history(state.log_history),
@@ -225,7 +224,8 @@ def lent(model: Model) -> Iterator[None]:
     kept = copy.deepcopy(network.generation_config), text.pad_token_id, tokenizer.pad_token, text.use_cache
     own_forward = network.__dict__.get("forward")
     try:
-        yield
+        with quiet(), _silent():
+            yield
     finally:
         if own_forward is None:
             network.__dict__.pop("forward", None)
