@@ -59,16 +59,17 @@ def train(
 
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
-    from burnish.hybrid.result import check_result
+    from burnish.hybrid import require_trl
     from burnish.hybrid.rows import as_rows
-    from burnish.hybrid.trainers import require_trl
-    from burnish.hybrid.training import prepare, train_prepared
-    from burnish.model.model import load, outline
-    from burnish.pipeline import open_plan, read_enhancement
 
     require_trl()
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
+    from burnish.hybrid.result import check_result
+    from burnish.hybrid.training import prepare, train_prepared
+    from burnish.model.model import load, outline
+    from burnish.pipeline import open_plan, read_enhancement
+
     plan_file = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
     loading = _loading(loading)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):

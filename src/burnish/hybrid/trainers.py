@@ -22,18 +22,6 @@ from burnish.model.scoring import Progress
 from burnish.options import TrainOptions
 
 
-def require_trl() -> None:
-    """Raises InputError when the libraries that train are not installed."""
-    try:
-        import datasets  # noqa: F401
-        import peft  # noqa: F401
-        import trl  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"Training needs trl, peft and datasets, and {error.name} is not installed. Run `pip install 'burnish[train]'`."
-        ) from error
-
-
 @dataclass(frozen=True)
 class Step:
     """The loss at a step; of the held-out rows where that was measured."""

@@ -20,13 +20,14 @@ from burnish.artifacts.files import partial_of
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
+from burnish.hybrid import require_trl
 from burnish.hybrid.barrier import Barrier, damage, everyday_items, within
 from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
 from burnish.hybrid.estimate import Estimate, estimate
 from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_in, training_items
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
-from burnish.hybrid.trainers import Run, lent, require_trl, run
+from burnish.hybrid.trainers import Run, lent, run
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
 from burnish.model.planning import FolderPlan
