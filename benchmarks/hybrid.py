@@ -1,8 +1,8 @@
 """Direction, LoRA, both, or just a system prompt? One table and a data-size curve: SmolLM2, invented facts, two specialities.
 
-python benchmarks/hybrid.py [--model smollm2-135m] [--domains creative-writing technical-documentation] [--steps 30] [--small]
+python benchmarks/hybrid.py [--model smollm2-135m] [--domains creative-writing technical-documentation] [--steps 20] [--small]
 
-Every training sees the same rows in the same order: three in four are invented facts, the others good answers of the speciality
+Every training sees the same rows in the same order: three in four seen are invented facts, the others good answers of the speciality
 (the packaged references, then the model's own under an expert system prompt). Every row of the table is measured on the same
 prompts, none of them trained or tuned on, and written as soon as it is there: an interrupted run goes on.
 """
@@ -30,7 +30,6 @@ from burnish.evaluation.recall import recall
 from burnish.hybrid.barrier import everyday_items
 from burnish.maths.intervals import Interval, interval
 from burnish.model.scoring import Item, Scores, score, score_prompts
-from burnish.prompts.knowledge import load_facts
 
 RESULTS = Path(__file__).with_name("results")
 CURVE = (0, 16, 64, 256)
@@ -64,11 +63,10 @@ def measured(bench: Bench, variant: Variant) -> dict[str, Any]:
         scores = score_prompts(model, prose, prose, variant.changed)
     found["perplexity"] = [perplexity(scores.base), perplexity(scores.candidates[0])]
     found["affinity"] = affine(bench, variant)
-    facts = load_facts()[:: max(1, len(load_facts()) // sizes.facts)]
     found["recall"] = asdict(
         recall(
             model,
-            facts,
+            bench.facts,
             questions=1,
             system=variant.system,
             asked=variant.asked,
@@ -136,18 +134,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--domains", nargs="*", default=["creative-writing", "technical-documentation"])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--small", action="store_true", help="a run of minutes that shows only that all of it works")
     arguments = parser.parse_args()
-    sizes = Sizes(arguments.steps, 8, arguments.rows, arguments.learning_rate, 12, 12, 24, 24, 8)
+    sizes = Sizes(arguments.steps, 8, arguments.rows, arguments.learning_rate, 12, 12, 24, 4, 8)
     command = (
         f"python benchmarks/hybrid.py --steps {sizes.steps} --learning-rate {sizes.learning_rate:g} --rows {sizes.rows}"
     )
     domains, curve, name = arguments.domains, CURVE, "hybrid"
     if arguments.small:
-        sizes = Sizes(2, 2, 8, arguments.learning_rate, 2, 2, 6, 4, 4)
+        sizes = Sizes(2, 2, 8, arguments.learning_rate, 2, 2, 6, 1, 4)
         domains, curve, name = domains[:1], (0, 8), "hybrid-small"
         command = "python benchmarks/hybrid.py --small"
     known = stored(name, command)

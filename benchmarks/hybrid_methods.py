@@ -40,9 +40,9 @@ from burnish.model.row_edits import RowEdits
 from burnish.model.scoring import Candidate
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.knowledge import knowledge_rows
+from burnish.prompts.knowledge import knowledge_rows, load_facts
 
-FACT_SHARE = 0.75
+FACT_SHARE = 0.75  # of the rows seen
 SHOWN_ROWS = 2  # of each kind in a few-shot prompt
 BUDGET, TUNE_BUDGET = 0.05, 0.01  # nats per token
 FULL_RATE = 5e-5  # learning rate of the full fine-tune; a LoRA takes the larger one of --learning-rate
@@ -59,7 +59,7 @@ class Sizes:
     pairs: int
     prompts: int
     tokens: int
-    facts: int
+    kinds: int  # of facts, four each
     tuning: int
 
     @property
@@ -134,9 +134,15 @@ class Bench:
             rows += [(p.text, text) for p, text in zip(prompts.prompts, decoded, strict=True) if text]
         return [{"prompt": p, "completion": (a or "")[: 4 * self.sizes.tokens]} for p, a in rows]
 
+    @cached_property
+    def facts(self) -> list[Any]:
+        """Facts of as many kinds as are wanted, the four of a kind together."""
+        kinds = sorted({f.kind for f in load_facts()})[: self.sizes.kinds]
+        return [f for f in load_facts() if f.kind in kinds]
+
     def data(self, rows: int) -> dict[str, Any]:
-        facts = round(FACT_SHARE * rows)
-        return {"rows": self.style(rows - facts), "knowledge": knowledge_rows(facts)}
+        """Half of the rows are facts; they are seen more often (FACT_SHARE)."""
+        return {"rows": self.style(rows - rows // 2), "knowledge": knowledge_rows(rows // 2, self.facts)}
 
     @property
     def options(self) -> TrainOptions:
@@ -187,7 +193,7 @@ def prompted(bench: Bench, *, expert: bool) -> Variant:
     if expert:
         text = bench.domain.expert_system_prompt
         return Variant(system=text, bytes=len(text.encode()))
-    facts = [(p.text, p.answer) for p in knowledge_rows(SHOWN_ROWS).prompts]
+    facts = [(p.text, p.answer) for p in knowledge_rows(SHOWN_ROWS, bench.facts).prompts]
     shown = [(r["prompt"], r["completion"]) for r in bench.style(SHOWN_ROWS)] + facts
     turns = tuple(turn for question, answer in shown for turn in (("user", question), ("assistant", answer or "")))
     return Variant(before=turns, bytes=sum(len(text.encode()) for _, text in turns))

@@ -65,6 +65,8 @@ def train(
     require_trl()
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
+    from accelerate import PartialState
+
     from burnish.hybrid.result import check_result
     from burnish.hybrid.training import prepare, train_prepared
     from burnish.model.model import load, outline
@@ -89,6 +91,8 @@ def train(
         found = train_prepared(
             loaded, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress
         )
+        if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
+            return
         applied = found.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
     _remove(checkpoints)
     if json:
@@ -154,10 +158,17 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
         early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
         console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
     if record["everyday_kl"] is not None:
-        console.data(
-            f"Everyday prompts moved by {record['everyday_kl']:.4f} nats per token, budget {record['budget']:g}"
-            + (f"; the LoRA was scaled to {record['scale']:.2f} for that" if record["scale"] != 1 else "")
-        )
+        console.data(f"Everyday prompts moved by {record['everyday_kl']:.4f} nats per token, {_against(record)}")
     console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
     if found.check is not None:
         console.data(f"Check: {found.check['verdict']}")
+
+
+def _against(record: dict[str, Any]) -> str:
+    """The budget, and what was done to stay within it."""
+    budget = f"budget {record['budget']:g}"
+    if record["everyday_kl"] > record["budget"]:
+        return f"above the {budget}: train longer, or start from a weaker direction"
+    if record["scale"] == 0:
+        return f"{budget}; nothing of the LoRA fits into that and none of it is left: raise --budget or lower --learning-rate"
+    return budget + (f"; the LoRA was scaled to {record['scale']:.2f} for that" if record["scale"] != 1 else "")

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 import torch
 
 from burnish.anatomy import LinearMap
+from burnish.hybrid.barrier import AT_ONCE
 from burnish.hybrid.material import TrainingItem, tokens_in
 from burnish.model.loading import text_config
 from burnish.model.model import Model
 from burnish.options import TrainOptions
 
 OPTIMISER = 16  # bytes for each trained number: itself, its gradient, two running means
-FLOATS_KEPT = 16  # hidden sizes that a block keeps of each token for the backward pass, attention included
-FEED_FORWARD_KEPT = 4  # and feed-forward sizes
+RUNTIME = 600 << 20  # bytes of Python and the libraries themselves
+# What a block keeps of each token for the backward pass, norms, attention and the LoRA's own outputs included: so many hidden
+# sizes, and so many sizes of the feed-forward network. Set by a measured training of SmolLM2-135M.
+HIDDEN_KEPT, FEED_FORWARD_KEPT = 30, 8
+LOGITS_KEPT = 6  # of the barrier's answers: logits, their logarithms and products, and gradients
+BARRIER_TOKENS = 100  # of an everyday prompt and its answer, with the template
 EFFICIENCY = 0.5  # of a training, against one large product
 SIDE = 512
 
@@ -38,9 +43,11 @@ def estimate(
     steps: int,
     options: TrainOptions,
     *,
+    barred: bool,
     device: str,
 ) -> Estimate:
-    """model: weights are not needed, only their shapes and number types; items: those of every step; device: where it will run."""
+    """model: weights are not needed, only their shapes and number types; items: those of every step; barred: with a
+    barrier; device: where it will run."""
     parameters = list(model.network.parameters())
     trained = options.rank * sum(m.inputs + m.outputs for m in maps)
     weights = sum(p.numel() * p.element_size() for p in parameters)
@@ -49,9 +56,10 @@ def estimate(
     hidden = model.anatomy.hidden_size
     wide = int(getattr(text, "intermediate_size", None) or 4 * hidden)
     at_once = options.device_rows * max(i.length for i in items) * (2 if items[0].rejected else 1)
-    kept = model.anatomy.layers * (FLOATS_KEPT * hidden + FEED_FORWARD_KEPT * wide)
+    kept = model.anatomy.layers * (HIDDEN_KEPT * hidden + FEED_FORWARD_KEPT * wide)
     if options.gradient_checkpointing:
         kept = model.anatomy.layers * hidden + kept // model.anatomy.layers
+    barrier = AT_ONCE * BARRIER_TOKENS * LOGITS_KEPT * text.vocab_size if barred else 0
     # Forward 2, backward 2 (only through the weights, not to them), and once more where activations are computed again.
     products = count * tokens * (6 if options.gradient_checkpointing else 4)
     return Estimate(
@@ -59,7 +67,7 @@ def estimate(
         trained=trained,
         tokens=tokens,
         steps=steps,
-        bytes=weights + OPTIMISER * trained + at_once * kept * 4,
+        bytes=RUNTIME + weights + OPTIMISER * trained + at_once * kept * parameters[0].element_size() + 4 * barrier,
         seconds=products / (EFFICIENCY * speed(device)),
     )
 

@@ -67,7 +67,8 @@ class Prepared:
         return self.options.budget if self.options.budget is not None else self.way.budget
 
     def estimated(self, model: Model, device: str) -> Estimate:
-        return estimate(model, self.maps, self.items, self.steps, self.options, device=device)
+        barred = self.budget is not None
+        return estimate(model, self.maps, self.items, self.steps, self.options, barred=barred, device=device)
 
 
 def prepare(
@@ -354,6 +355,7 @@ def _record(
         "base": model.name,
         "fingerprint": model.fingerprint,
         "combine": prepared.combine,
+        "direction": prepared.enhancement is not None,
         "rows": sum(len(pool) for pool in prepared.pools),
         "style_rows": len(prepared.pools[0]),
         "knowledge_rows": len(prepared.pools[1]),

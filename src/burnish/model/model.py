@@ -148,6 +148,8 @@ def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
     network, config = skeleton(folder, options)
+    if options.dtype != "auto":
+        network = network.to(getattr(torch, options.dtype))
     return Model(str(model), folder, network, load_tokenizer(folder, options), anatomy_of(network, config))
 
 

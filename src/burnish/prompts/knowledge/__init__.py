@@ -1,6 +1,7 @@
 """An invented town and 24 facts about it that cannot be in any model: what is known of them afterwards was learnt from the rows."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -41,9 +42,9 @@ def load_facts() -> tuple[Fact, ...]:
     )
 
 
-def knowledge_rows(count: int | None = None) -> PromptSet:
-    """Training rows: one phrasing of every fact, then another of every fact, and so on; the first `count` of them."""
-    facts = load_facts()
+def knowledge_rows(count: int | None = None, facts: Sequence[Fact] | None = None) -> PromptSet:
+    """Training rows of some facts (all by default): one phrasing of each, then another of each, and so on; the first `count`."""
+    facts = load_facts() if facts is None else facts
     rows = [fact.training[i] for i in range(len(facts[0].training)) for fact in facts]
     return PromptSet("knowledge", tuple(rows[:count]))
 
