@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from burnish.explaining.explaining import explain
     from burnish.explaining.page import render_page
     from burnish.finding import find_direction
+    from burnish.hybrid.training import train
     from burnish.mix import Mix
     from burnish.model.model import Model, load
-    from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TuneOptions
+    from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TrainOptions, TuneOptions
     from burnish.pipeline import export
     from burnish.pipeline import verify_folders as verify
     from burnish.prompts import read_prompts
@@ -35,6 +36,7 @@ __all__ = [
     "Mix",
     "Model",
     "ModelOptions",
+    "TrainOptions",
     "TuneOptions",
     "check",
     "compare",
@@ -49,6 +51,7 @@ __all__ = [
     "read_lora",
     "read_prompts",
     "render_page",
+    "train",
     "tune",
     "verify",
 ]
@@ -62,6 +65,7 @@ _HOMES = {
     "Mix": "mix",
     "Model": "model.model",
     "ModelOptions": "options",
+    "TrainOptions": "options",
     "TuneOptions": "options",
     "check": "checking",
     "compare": "evaluation.comparison",
@@ -76,6 +80,7 @@ _HOMES = {
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
     "render_page": "explaining.page",
+    "train": "hybrid.training",
     "tune": "tuning.tuning",
     "verify": "pipeline",
 }

@@ -63,6 +63,18 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class LinearMap:
+    """Any linear map inside a decoder layer."""
+
+    layer: int
+    path: str  # dotted module path
+    layout: Layout
+    outputs: int
+    inputs: int
+    bias: bool
+
+
+@dataclass(frozen=True)
 class SkippedLayer:
     layer: int
     reason: str
@@ -119,6 +131,18 @@ def layout_of(module: nn.Module) -> tuple[Layout, int, int] | None:
     if isinstance(sizes[0], int) and isinstance(sizes[1], int) and getattr(weight, "ndim", 2) <= 2:
         return "out_in", sizes[0], sizes[1]
     return None
+
+
+def linear_maps(model: nn.Module, anatomy: Anatomy) -> tuple[LinearMap, ...]:
+    """Every linear map in the decoder's layers, in the model's order."""
+    found = []
+    for path, module in model.get_submodule(anatomy.stack).named_modules():
+        shape = layout_of(module) if path else None
+        if shape is not None:
+            layer = int(path.split(".", 1)[0])
+            bias = getattr(module, "bias", None) is not None
+            found.append(LinearMap(layer, f"{anatomy.stack}.{path}", *shape, bias))
+    return tuple(found)
 
 
 def find_anatomy(model: nn.Module, hidden_size: int, expected_layers: int | None = None) -> Anatomy:

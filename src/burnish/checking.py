@@ -1,6 +1,7 @@
 """The short check after every enhancement: how far general answers moved, and whether they repeat."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, score
+from burnish.model.scoring import Candidate, Item, TokenScores, score, score_prompts
 from burnish.prompts import PromptSet
 
 CHECK_TOKENS = 32
@@ -73,10 +74,38 @@ def check(
             progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
     items = [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer]
     found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
+    return _check(found, base, enhanced)
+
+
+def check_changed(
+    model: Model,
+    changed: Callable[[], AbstractContextManager[Any]],
+    prompts: PromptSet,
+    *,
+    tokens: int = CHECK_TOKENS,
+    batch: int = 8,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Check:
+    """The same for any change of the model. changed: makes it for as long as it is entered."""
+    rendered = [model.tokens(p) for p in prompts.prompts]
+    base: list[list[int]] = []
+    others: list[list[int]] = []
+    for start in range(0, len(rendered), batch):
+        part = rendered[start : start + batch]
+        base += model.continuations(part, tokens)
+        with changed():
+            others += model.continuations(part, tokens)
+        if progress is not None:
+            progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
+    items = [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer]
+    return _check(score_prompts(model, items, items, changed).candidates[0], base, others)
+
+
+def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
     kl = torch.cat([s.kl for s in found])
     flipped = torch.cat([s.flipped for s in found]).double()
     return Check(
-        prompts=len(rendered),
+        prompts=len(base),
         tokens=len(kl),
         kl_mean=float(kl.mean()),
         kl_p95=float(kl.quantile(0.95)),

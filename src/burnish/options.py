@@ -15,6 +15,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
 TuneMethod = Literal["closed-form", "search"]
+Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Targets = Literal["all", "attention"]
 
 DEFAULT_INSTRUCTIONS = 95
 DEFAULT_LAYER = "60%"
@@ -183,6 +185,56 @@ class TuneOptions:
             random_directions=max(4, self.random_directions),
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a LoRA is trained beside an enhancement."""
+
+    epochs: Annotated[float, "times that the rows are seen, unless --steps says how often the weights move"] = 3.0
+    steps: Annotated[int | None, "steps of the optimiser"] = None
+    batch: Annotated[int, "rows a step, over all devices"] = 8
+    rows_at_once: Annotated[int, "rows that a device holds at once; the rest of a step is accumulated"] = 4
+    learning_rate: Annotated[float, "of the first step; it falls along a cosine"] = 2e-4
+    rank: Annotated[int, "rank of the LoRA in each map"] = 8
+    targets: Annotated[Targets, "maps that get a LoRA: every one in the blocks, or attention's output projections"] = (
+        "all"
+    )
+    knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
+    budget: Annotated[
+        float | None,
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "for the others)",
+    ] = None
+    barrier_prompts: Annotated[int, "everyday prompts that the barrier is measured on"] = 24
+    barrier_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
+    held_out: Annotated[float, "share of the rows kept out to measure the loss on"] = 0.1
+    check_every: Annotated[int, "steps between checkpoints, at which the held-out loss is measured"] = 20
+    patience: Annotated[int, "such measurements without improvement before training stops; 0: never"] = 3
+    preference_strength: Annotated[float, "beta of DPO, for preference rows"] = 0.1
+    gradient_checkpointing: Annotated[bool, "recompute activations: less memory, a third more time"] = False
+    seed: Annotated[int, "seed of every random choice"] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "rows_at_once", "rank", "barrier_prompts", "barrier_tokens", "check_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 1 or more.")
+        if (self.steps is not None and self.steps < 1) or not self.epochs > 0:
+            raise InputError("--steps and --epochs are above 0: without a step nothing is learnt.")
+        for name in ("learning_rate", "preference_strength"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is not above 0.")
+        if self.budget is not None and not self.budget > 0:
+            raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.05.")
+        if not 0 < self.knowledge_share < 1:
+            raise InputError("--knowledge-share is between 0 and 1; with one kind of rows only, leave it out.")
+        if not 0 <= self.held_out < 1 or self.patience < 0:
+            raise InputError("--held-out is a share from 0 to below 1, and --patience 0 or more.")
+
+    @property
+    def device_rows(self) -> int:
+        """Rows that a device holds at once: never more than a step has, and a step is made of whole parts."""
+        return next(n for n in range(min(self.rows_at_once, self.batch), 0, -1) if self.batch % n == 0)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_adapter
 from burnish.artifacts.audit import Audit, audit
-from burnish.artifacts.bake import MARK, LayerGain, bake, check_editable, tensor_edits
+from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import check_output, overlapping
+from burnish.artifacts.files import MARK, check_output, is_trained, overlapping
 from burnish.artifacts.matching import Matches, match
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import InputError, ModelError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
@@ -23,7 +23,7 @@ from burnish.options import Form, GainOptions, ModelOptions, OutputOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from burnish.anatomy import Projection
+    from burnish.anatomy import LinearMap, Projection
     from burnish.artifacts.adapter import AdapterLayer
     from burnish.artifacts.copying import FolderCopy
     from burnish.checking import Check
@@ -192,7 +192,7 @@ def apply(
             plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, copy=copy, progress=progress
         )
         return Applied(output.out, output.form, done.bytes, done.gains, planned.coverage)
-    layers = _adapter_layers(plan, enhancement)
+    layers = adapter_layers(plan, enhancement)
     exact = tuple(_exact_gain(layer.projection, enhancement) for layer in layers)
     write_adapter(
         output.out,
@@ -292,7 +292,7 @@ def export(
     return apply(plan, enhancement, output, name=name, check=check, progress=progress)
 
 
-def _adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLayer]:
+def adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLayer]:
     """From the stored weights, or through the loaded model where they are quantised."""
     try:
         return checkpoint_layers(plan.checkpoint, tensor_edits(plan.checkpoint, plan.edits(enhancement)))
@@ -304,7 +304,7 @@ def _adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterL
         return network_layers(network, plan.edits(enhancement))
 
 
-def _exact_gain(projection: Projection, enhancement: Enhancement) -> LayerGain:
+def _exact_gain(projection: Projection | LinearMap, enhancement: Enhancement) -> LayerGain:
     """An adapter is not rounded: what was asked is what it does."""
     gains = enhancement.gains[projection.layer].tolist()
     return LayerGain(f"{projection.path}.weight", projection.layer, gains, gains)
@@ -326,8 +326,13 @@ def about_enhancement(enhancement: Enhancement, name: str, check: Check | None) 
 def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhancement:
     """A direction file with a factor, or an enhancement file (its gains times `factor`), or an output folder that holds one.
 
-    Raises InputError.
+    Raises InputError, also for the output of a training, which is more than its enhancement.
     """
+    if is_trained(path):
+        raise InputError(
+            f"{path} holds a trained LoRA beside its direction, and only the direction would be used here. Pass {path / PLAN_FILE} for "
+            "that, the folder itself as the model if it is one, or make another strength with `burnish apply`."
+        )
     path = path / PLAN_FILE if path.is_dir() else path
     if kind_of(path) == "direction":
         return Direction.load(path).enhancement(factor, layers=layers)
@@ -378,7 +383,7 @@ def audit_folders(
     Raises ModelError, QuantisedModelError, VerificationError, WrongModelError for known directions of another shape.
     """
     plan, copy = _pair(base, other, options)
-    own = known_vectors(copy.folder, "own record") if (copy.folder / PLAN_FILE).exists() else {}
+    own = known_vectors(copy.folder / PLAN_FILE, "own record") if (copy.folder / PLAN_FILE).exists() else {}
     named = {**(known or {}), **own}
     anatomy = plan.anatomy
     for name, vectors in named.items():

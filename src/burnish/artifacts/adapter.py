@@ -1,6 +1,7 @@
 """The adapter form: a PEFT LoRA folder whose product is exactly the edit."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from burnish.anatomy import Projection
+from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.bake import TensorEdit, oriented
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import written
@@ -21,13 +22,15 @@ from burnish.maths.gain import LowRankEdit, adapter_factors, edit_weight
 class AdapterLayer:
     """LoRA's two factors for one projection: `B A` is the change of its weight."""
 
-    projection: Projection
+    projection: Projection | LinearMap
     a: Tensor  # [k, inputs]
     b: Tensor  # [hidden, k]
     bias: Tensor | None  # [hidden], edited, where the projection has one
 
 
-def adapter_layer(projection: Projection, edit: LowRankEdit, weight: Tensor, bias: Tensor | None) -> AdapterLayer:
+def adapter_layer(
+    projection: Projection | LinearMap, edit: LowRankEdit, weight: Tensor, bias: Tensor | None
+) -> AdapterLayer:
     """weight: [hidden, inputs]; bias: [hidden] before the edit."""
     a, b = adapter_factors(weight, edit)
     edited = None if bias is None else edit_weight(bias[:, None], edit)[:, 0]
@@ -60,7 +63,7 @@ def write_adapter(
 ) -> Path:
     """Writes `adapter_config.json` and `adapter_model.safetensors` (float32) for `peft.PeftModel.from_pretrained`.
 
-    `r = lora_alpha = k`, so that PEFT's scale is 1. A projection's bias is part of what the live and baked forms
+    `r = lora_alpha = k`, so that PEFT's scale is 1; layers of another rank than the first's get it by PEFT's patterns. A projection's bias is part of what the live and baked forms
     strengthen; LoRA has no term for its input-free part, so the edited bias itself is stored (PEFT's `bias="lora_only"`).
     extra: writes further files (card, enhancement) into the folder. Source: Hu et al. 2021, "LoRA", equation 3.
     """
@@ -72,12 +75,14 @@ def write_adapter(
         if layer.bias is not None:
             tensors[f"{stem}.base_layer.bias"] = layer.bias
     rank = len(layers[0].a)
+    others = {re.escape(layer.projection.path): len(layer.a) for layer in layers if len(layer.a) != rank}
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": rank,
+        **({"rank_pattern": others, "alpha_pattern": others} if others else {}),
         "lora_dropout": 0.0,
         "bias": "lora_only" if any(layer.bias is not None for layer in layers) else "none",
         "fan_in_fan_out": layers[0].projection.layout == "in_out",

@@ -16,24 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.anatomy import Projection
+from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
 from burnish.artifacts.copying import FolderCopy, model_files
+from burnish.artifacts.files import MARK as MARK
 from burnish.artifacts.files import check_output, disk_errors, publish
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 
-MARK = "burnish.json"  # in the output folder: what was done
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class TensorEdit:
-    """One tensor of the checkpoint and its edit."""
+    """One tensor of the checkpoint and its edit, which has rank 0 where there is only something to add."""
 
     name: str
-    projection: Projection
+    projection: Projection | LinearMap
     edit: LowRankEdit
+    addition: tuple[Tensor, Tensor] | None = None  # B [outputs, r] and A [r, inputs]: B A is added to the edited weight
 
     @property
     def is_bias(self) -> bool:
@@ -144,7 +145,7 @@ def _edit_behind(
     gains = [
         LayerGain(e.name, e.projection.layer, done[e.name]["asked"], done[e.name]["realised"])
         for e in edits
-        if not e.is_bias
+        if not e.is_bias and e.edit.rank
     ]
     return tuple(gains), {e.name: done[e.name]["sha256"] for e in edits}
 
@@ -165,7 +166,11 @@ def _edit(source: Checkpoint, item: TensorEdit, copying: FolderCopy) -> dict[str
     stored = source.tensors[item.name]
     before = source.read(item.name)
     old = oriented(before, item.projection)
-    new = round_along(edit_weight(old, item.edit), item.edit.right, before.dtype)
+    exact = edit_weight(old, item.edit)
+    added = None if item.addition is None else item.addition[0].float() @ item.addition[1].float()
+    if added is not None:
+        exact += added
+    new = round_along(exact, _held(item), before.dtype)
     data = oriented(new, item.projection).contiguous().flatten().view(torch.uint8).numpy().data
     if not copying.wait_for(stored.file, stored.end):
         return None
@@ -173,11 +178,28 @@ def _edit(source: Checkpoint, item: TensorEdit, copying: FolderCopy) -> dict[str
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
         "asked": None if item.is_bias else asked_gains(item.edit),
-        "realised": None if item.is_bias else realised_gain(old, new, item.edit).tolist(),
+        "realised": None if item.is_bias else _realised(old, new, added, item.edit),
     }
 
 
-def oriented(tensor: Tensor, projection: Projection) -> Tensor:
+def _held(item: TensorEdit) -> Tensor:
+    """The coordinates that rounding must keep, [k, hidden]: along the edit's directions, and in all that an addition writes.
+
+    Without the latter a short training is lost: of a LoRA 0.02 % as large as a random weight, round-to-nearest in bfloat16
+    keeps 14 %, and rounding along its eight columns 99.7 %.
+    """
+    if item.addition is None:
+        return item.edit.right
+    return torch.cat([item.edit.right.float(), torch.linalg.qr(item.addition[0].float()).Q.T])
+
+
+def _realised(old: Tensor, new: Tensor, added: Tensor | None, edit: LowRankEdit) -> list[float]:
+    """The gains of the edit alone: what was added to the weight besides is taken out first."""
+    found: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
+    return found
+
+
+def oriented(tensor: Tensor, projection: Projection | LinearMap) -> Tensor:
     """A stored weight as [hidden, inputs], a bias as [hidden, 1]; the same turn leads back to the stored layout."""
     if tensor.ndim == 1:
         return tensor[:, None]

@@ -21,16 +21,9 @@ def model_card(
     base: `name`, `licence`, `language` of the base model as its own card states them; check: the numbers of the short check;
     realised: (layer, asked, realised) per edited projection.
     """
-    environment = Environment(
-        loader=PackageLoader("burnish.artifacts", "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
     asked = [gain for _, gain, _ in realised]
-    return environment.get_template("card.md.jinja").render(
+    return _rendered(
+        "card.md.jinja",
         form=form,
         base=base,
         check=check,
@@ -40,8 +33,35 @@ def model_card(
         smallest=min(asked, default=0.0),
         largest=max(asked, default=0.0),
         worst=max((abs(r / a - 1) for _, a, r in realised if a), default=0.0),
-        version=__version__,
     )
+
+
+def trained_card(
+    record: dict[str, Any],
+    enhancement: Enhancement | None,
+    *,
+    form: str,
+    said: str,
+    base: dict[str, Any],
+    check: dict[str, Any] | None,
+) -> str:
+    """The same for a trained model. record: what `burnish.json` says of the training; said: the way to combine in a few words."""
+    directions = () if enhancement is None else enhancement.directions
+    return _rendered(
+        "trained.md.jinja", record=record, directions=directions, form=form, said=said, base=base, check=check
+    )
+
+
+def _rendered(template: str, **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("burnish.artifacts", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template(template).render(version=__version__, **values)
 
 
 def base_facts(name: str, card: str | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Output paths: checked before any work, written beside their place, renamed when complete."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from burnish.errors import DiskFullError, OutputError, OutputExistsError
 
+MARK = "burnish.json"  # in an output folder: what was done
+TRAINED = "trained"  # what its key `burnish` says where a LoRA was trained
 MARGIN = 64 * 1024 * 1024  # bytes kept free beyond what is written
 
 
@@ -28,6 +31,12 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
             f"{path} needs {needed - present + MARGIN:,} bytes and {folder} has {free:,} free. "
             "Free some space or pass an output path on another disk; the adapter form needs a few MB only."
         )
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a folder is what a training wrote."""
+    mark = folder / MARK
+    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("burnish") == TRAINED
 
 
 def overlapping(source: Path, out: Path) -> bool:

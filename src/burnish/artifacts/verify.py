@@ -1,5 +1,6 @@
 """What differs between two checkpoints, recovered from their bytes alone."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ import torch
 from torch import Tensor
 
 from burnish.anatomy import Projection
-from burnish.artifacts.bake import MARK
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.differences import changed_files, check_same_tensors, differing, owners
+from burnish.artifacts.files import MARK, TRAINED
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Verification:
     changed_elsewhere: tuple[str, ...]  # tensors or files that differ but are no attention output projection
     identical: int  # tensors with equal bytes
     cosine_between_layers: float  # smallest |cosine| of a recovered direction with the first
+    trained: tuple[str, ...] = ()  # other tensors that the folder's record of a training names, with the bytes it names
 
     @property
     def clean(self) -> bool:
-        """Nothing but attention output projections changed."""
+        """Nothing but attention output projections changed, or what the folder's own record of a training names."""
         return not self.changed_elsewhere
 
 
@@ -58,14 +60,16 @@ def verify(
     """
     check_same_tensors(base, other)
     owned = owners(base, projections)
-    record = _record(other.folder)
+    record, recorded = _record(other.folder)
     edited: list[RecoveredLayer] = []
     vectors: list[Tensor] = []
     elsewhere: list[str] = []
+    trained: list[str] = []
     changed = differing(base, other, progress)
     for name in changed:
         if name not in owned:
-            elsewhere.append(name)
+            as_recorded = name in recorded and recorded[name] == _sha256(other, name)
+            (trained if as_recorded else elsewhere).append(name)
         elif len(base.tensors[name].shape) == 2:
             layer, vector = _recover(base, other, name, owned[name], record, scales or {}, directions)
             edited.append(layer)
@@ -73,7 +77,8 @@ def verify(
     elsewhere += [f.name for f in changed_files(base, other) if f.before is not None]
     cosines = [abs(float(v @ vectors[0])) for v in vectors]
     edited.sort(key=lambda layer: (layer.layer, layer.tensor))
-    return Verification(tuple(edited), tuple(elsewhere), len(base.tensors) - len(changed), min(cosines, default=1.0))
+    identical = len(base.tensors) - len(changed)
+    return Verification(tuple(edited), tuple(elsewhere), identical, min(cosines, default=1.0), tuple(trained))
 
 
 def _recover(
@@ -120,9 +125,15 @@ def _leading(change: Tensor, rounds: int = 12) -> tuple[Tensor, float]:
     return vector.double(), float((vector.double() @ change.double()).square().sum())
 
 
-def _record(folder: Path) -> dict[str, dict[str, list[float]]]:
+def _sha256(checkpoint: Checkpoint, name: str) -> str:
+    return hashlib.sha256(checkpoint.read(name).flatten().view(torch.uint8).numpy().data).hexdigest()
+
+
+def _record(folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
+    """(gains by tensor, hashes of the tensors that a training changed) as the folder itself says."""
     mark = folder / MARK
     if not mark.exists():
-        return {}
+        return {}, {}
     stored = json.loads(mark.read_text(encoding="utf-8"))
-    return {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
+    gains = {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
+    return gains, stored.get("sha256", {}) if stored.get("burnish") == TRAINED else {}

@@ -5,7 +5,21 @@ from collections.abc import Sequence
 import cyclopts
 
 from burnish import __version__
-from burnish.cli import apply, chat, domains, enhance, evaluate, explain, find, models, profile, serve, tune, verify
+from burnish.cli import (
+    apply,
+    chat,
+    domains,
+    enhance,
+    evaluate,
+    explain,
+    find,
+    models,
+    profile,
+    serve,
+    train,
+    tune,
+    verify,
+)
 from burnish.cli import run as recipes
 from burnish.cli.console import say
 from burnish.errors import BurnishError
@@ -23,6 +37,7 @@ app = cyclopts.App(
 app.command(enhance.enhance)
 app.command(find.find)
 app.command(tune.tune)
+app.command(train.train)
 app.command(apply.apply)
 app.command(verify.verify)
 app.command(evaluate.evaluate)

@@ -11,7 +11,8 @@ from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName
-from burnish.options import ModelOptions, OutputOptions
+from burnish.errors import InputError
+from burnish.options import GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from burnish.artifacts.copying import FolderCopy
     from burnish.artifacts.direction import Enhancement
     from burnish.pipeline import Applied
+
+
+def _again(
+    model: str, folder: Path, output: OutputOptions, factor: float | None, loading: ModelOptions, *, json: bool
+) -> None:
+    """Writes a trained folder once more, its direction `factor` times as strong."""
+    from burnish.hybrid.result import read_trained
+
+    found = read_trained(folder)
+    with console.progress() as progress:
+        applied = (found if factor is None else found.scaled(factor)).export(
+            output.out, form=output.form, model=model, overwrite=output.overwrite, options=loading, progress=progress
+        )
+    if json:
+        console.as_json(applied_summary(applied))
+    else:
+        show_applied(applied)
+    if applied.form == "model":
+        console.hint(f"burnish verify {model} {applied.out}")
 
 
 @contextmanager
@@ -67,8 +87,20 @@ def apply(
     json: Json = False,
 ) -> None:
     """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded, but for a
-    control vector."""
+    control vector.
+
+    Of the output of `burnish train`, the direction's strength is changed beside the same LoRA.
+    """
+    from burnish.artifacts.files import is_trained
+
     output = output.of_model(model)
+    if is_trained(plan_file):
+        if layers != GainOptions.layers or dry_run:
+            raise InputError(
+                "A training's output takes only --enhancement-factor here. Leave out --layers and --dry-run."
+            )
+        _again(model, plan_file, output, enhancement_factor, loading, json=json)
+        return
     with _early_copy(model, output, loading, wanted=plan_file.exists() and not dry_run) as copy:
         from burnish.artifacts.foreign import is_foreign
         from burnish.pipeline import apply as write

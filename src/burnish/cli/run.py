@@ -10,7 +10,7 @@ from burnish.cli import console
 from burnish.errors import InputError
 from burnish.mix import Mix
 
-COMMANDS = ("enhance", "find", "tune", "apply", "verify", "evaluate", "chat")
+COMMANDS = ("enhance", "find", "tune", "apply", "verify", "evaluate", "chat", "train")
 SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {"apply": ("model", "plan-file"), "verify": ("base", "enhanced")}
 
 

@@ -36,6 +36,10 @@ def verify(
             f"{len(found.edited)} projections changed, {found.identical} tensors identical, directions agree across layers to "
             f"|cosine| {found.cosine_between_layers:.4f}"
         )
+        if found.trained:
+            console.data(
+                f"{len(found.trained)} tensors more are changed as the folder's own record of its training says, byte for byte"
+            )
         console.data(
             "Everything else is identical."
             if found.clean

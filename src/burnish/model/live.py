@@ -1,6 +1,6 @@
 """The live form of an enhancement (forward hooks on the projections' outputs), and factors read from a live model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,31 @@ def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) ->
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def live_layers(network: nn.Module, layers: Sequence[AdapterLayer]) -> Iterator[None]:
+    """The live form of an adapter: hooks that add `B (A x)` to what each map writes, and its bias' change. Removed on exit."""
+    handles = [network.get_submodule(layer.projection.path).register_forward_hook(_adding(layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _adding(layer: AdapterLayer) -> Hook:
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        a, b = layer.a.to(first.device), layer.b.to(first.device)
+        changed = first.float() + (arguments[0].float() @ a.T) @ b.T
+        if layer.bias is not None:
+            own: Any = module.bias
+            changed = changed + (layer.bias.to(first.device) - own.float())
+        changed = changed.to(first.dtype)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply
 
 
 def layer_edits(

@@ -151,9 +151,13 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         arguments["attn_implementation"] = options.attn_implementation
     with quiet():
         model = auto_class(config).from_pretrained(folder, **arguments)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
     model.requires_grad_(False)
-    return model.eval(), tokenizer
+    return model.eval(), load_tokenizer(folder, options)
+
+
+def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
+    with quiet():
+        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.model.live import live_edit
-from burnish.model.loading import anatomy_of, load_model
+from burnish.model.loading import anatomy_of, load_model, load_tokenizer, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
@@ -46,10 +46,15 @@ class Model:
         """Whether prompts go through a template; base models take them raw."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def render(self, prompt: Prompt | str, system: str | None = None) -> str:
-        """The text the model reads, up to where its answer begins. `system` goes before the prompt's own system turn, if any."""
+    def render(self, prompt: Prompt | str, system: str | None = None, *, answer: str | None = None) -> str:
+        """The text the model reads, up to where its answer begins. `system` goes before the prompt's own system turn, if any.
+
+        answer: the answer as well, closed as the template closes it: what a model is trained on.
+        """
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
         messages = [*([] if system is None else [("system", system)]), *prompt.messages]
+        if answer is not None:
+            messages.append(("assistant", answer))
         if not self.chat_template:
             return "\n\n".join(content for _, content in messages).strip()
         words = [content for _, content in takewhile(lambda message: message[0] == "system", messages)]
@@ -57,14 +62,14 @@ class Model:
         if words:
             before = "\n\n".join(words)
             with suppress(TemplateError):  # templates without a system turn refuse it, or leave it out
-                text = self._templated([{"role": "system", "content": before}, *turns])
+                text = self._templated([{"role": "system", "content": before}, *turns], asked=answer is None)
                 if before.strip() in text:
                     return text
             turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
-        return self._templated(turns)
+        return self._templated(turns, asked=answer is None)
 
-    def _templated(self, turns: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    def _templated(self, turns: list[dict[str, str]], *, asked: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
@@ -136,6 +141,16 @@ class Model:
     def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
         """One greedy answer."""
         return self.generate([prompt], tokens=tokens, system=system)[0]
+
+
+def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
+    """The same without its weights (the network is on the meta device): it renders and tokenises prompts. Raises as `load` does."""
+    options = options or ModelOptions()
+    folder = resolve(model, revision=options.revision)
+    network, config = skeleton(folder, options)
+    if options.dtype != "auto":
+        network = network.to(getattr(torch, options.dtype))
+    return Model(str(model), folder, network, load_tokenizer(folder, options), anatomy_of(network, config))
 
 
 def load(model: str | Path, options: ModelOptions | None = None) -> Model:

@@ -6,7 +6,7 @@ a candidate, and logits are computed only where an answer's token is predicted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,21 +84,29 @@ def score(
 
 
 @torch.inference_mode()
-def score_prompts(model: Model, items: Sequence[Item], others: Sequence[Item]) -> Scores:
-    """Scores the same answers after two prompts of the unedited model: `items` are the base, `others` the one candidate.
+def score_prompts(
+    model: Model,
+    items: Sequence[Item],
+    others: Sequence[Item],
+    changed: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Scores:
+    """Scores the same answers after two prompts: `items` of the model as it is are the base, `others` the one candidate.
 
-    For system prompts, which change what the model reads instead of what it computes.
+    For system prompts, which change what the model reads instead of what it computes. changed: changes the model itself while
+    the candidate is scored, in ways that cannot be told apart row by row.
     """
     none = RowEdits(model, [Candidate("base")])
-    base, changed = [], []
+    base, candidate = [], []
     for item, other in zip(items, others, strict=True):
         if item.answer != other.answer:
             raise ValueError("the two prompts must be followed by the same answer")
-        logits = [_answer_logits(model, [i], none, 0, None)[0] for i in (item, other)]
+        logits = _answer_logits(model, [item], none, 0, None)
+        with changed():
+            logits += _answer_logits(model, [other], none, 0, None)
         rows = list(_token_scores(torch.cat(logits), item.answer))
         base.append(rows[0])
-        changed.append(rows[1])
-    return Scores(tuple(base), (tuple(changed),))
+        candidate.append(rows[1])
+    return Scores(tuple(base), (tuple(candidate),))
 
 
 @torch.inference_mode()

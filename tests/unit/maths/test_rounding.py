@@ -46,3 +46,17 @@ def test_gain_zero_changes_no_element() -> None:
     weight = torch.randn(32, 16).bfloat16()
     edit = low_rank_edit(unit(torch.randn(1, 32)).T, torch.tensor([0.0]))
     assert torch.equal(round_along(edit_weight(weight, edit), edit.right, torch.bfloat16), weight)
+
+
+def test_a_tiny_addition_survives_bfloat16_along_its_columns() -> None:
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(256, 128, generator=generator).bfloat16().float()
+    b = 1e-4 * torch.randn(256, 4, generator=generator)
+    added = b @ torch.randn(4, 128, generator=generator)
+    assert added.norm() < 1e-3 * weight.norm()
+
+    def kept(rounded: torch.Tensor) -> float:
+        return float(((rounded.float() - weight) * added).sum() / added.square().sum())
+
+    assert kept(round_along(weight + added, torch.linalg.qr(b).Q.T, torch.bfloat16)) == pytest.approx(1, abs=0.02)
+    assert kept((weight + added).bfloat16()) < 0.3

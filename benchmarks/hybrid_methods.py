@@ -1,0 +1,301 @@
+"""The rows of `hybrid.py`: every way to better answers, on one speciality of one model."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from burnish import (
+    FindOptions,
+    ModelOptions,
+    TrainOptions,
+    TuneOptions,
+    find_direction,
+    load_domain,
+    load_general,
+    load_protect,
+    train,
+    tune,
+)
+from burnish.artifacts.lora import LoraAdapter
+from burnish.evaluation.effect import fit_probe
+from burnish.evaluation.material import (
+    Answered,
+    base_answers,
+    greedy_answers,
+    halves,
+    made_pairs,
+    reference_pairs,
+)
+from burnish.evaluation.methods import Method, at_equal_damage
+from burnish.hybrid.barrier import everyday_items
+from burnish.hybrid.training import prepare
+from burnish.model.live import live_edit, live_layers
+from burnish.model.planning import FolderPlan
+from burnish.model.row_edits import RowEdits
+from burnish.model.scoring import Candidate
+from burnish.options import EvaluateOptions
+from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.knowledge import knowledge_rows, load_facts
+
+FACT_SHARE = 0.75  # of the rows seen
+SHOWN_ROWS = 2  # of each kind in a few-shot prompt
+BUDGET, TUNE_BUDGET = 0.05, 0.01  # nats per token
+FULL_RATE = 5e-5  # learning rate of the full fine-tune; a LoRA takes the larger one of --learning-rate
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is trained and measured."""
+
+    steps: int
+    batch: int
+    rows: int
+    learning_rate: float
+    pairs: int
+    prompts: int
+    tokens: int
+    kinds: int  # of facts, four each
+    tuning: int
+
+    @property
+    def measuring(self) -> EvaluateOptions:
+        return EvaluateOptions(prompts=self.prompts, tokens=self.tokens, answer_tokens=self.tokens)
+
+
+@dataclass
+class Variant:
+    """A way to get better answers: what the model computes, or what it reads."""
+
+    candidate: Candidate | None = None  # scored beside the base model in one pass
+    changed: Callable[[], AbstractContextManager[Any]] = nullcontext  # the same for everything else
+    system: str | None = None
+    before: tuple[tuple[str, str], ...] = ()
+    bytes: int = 0
+    tokens: int = 0  # of training data seen
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def asked(self, prompt: Prompt | str) -> Prompt:
+        prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
+        return Prompt((*self.before, *prompt.messages))
+
+
+@dataclass
+class Bench:
+    """One speciality on one model, and what all its rows share."""
+
+    model: Any
+    name: str
+    sizes: Sizes
+
+    @cached_property
+    def domain(self) -> Any:
+        return load_domain(self.name)
+
+    @cached_property
+    def pairs(self) -> dict[str, Any]:
+        options = self.sizes.measuring
+        return {
+            "references": reference_pairs(self.model, self.domain, options, None),
+            "made": made_pairs(self.model, self.domain, options, None),
+        }
+
+    @cached_property
+    def everyday(self) -> dict[str, list[Answered]]:
+        """General and protect prompts of the report half, with the base model's own answers."""
+        protect = load_protect()
+        report = halves(load_general(self.domain.language).held_out.joined(protect))[1]
+        known = set(protect.prompts)
+        kinds = {
+            "general": PromptSet("general", tuple(p for p in report.prompts if p not in known)),
+            "protect": PromptSet("protect", tuple(p for p in report.prompts if p in known)),
+        }
+        return {
+            kind: greedy_answers(self.model, prompts.spread(self.sizes.prompts), self.sizes.measuring, None)
+            for kind, prompts in kinds.items()
+        }
+
+    @cached_property
+    def probe(self) -> Any:
+        return fit_probe(self.model, self.pairs["references"].tune, self.pairs["references"].report)
+
+    def style(self, count: int) -> list[dict[str, str]]:
+        """Good answers: the packaged ones that are for choosing, then the model's own under the expert system prompt."""
+        rows = [(p.text, p.answer) for p in self.domain.references_tune.spread(count).prompts]
+        prompts = self.domain.enhance.spread(max(0, count - len(rows)))
+        if len(prompts) and count > len(rows):
+            expert = self.domain.expert_system_prompt
+            answers = base_answers(self.model, prompts, self.sizes.tokens, system=expert, seed=0)
+            decoded = [self.model.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
+            rows += [(p.text, text) for p, text in zip(prompts.prompts, decoded, strict=True) if text]
+        return [{"prompt": p, "completion": (a or "")[: 4 * self.sizes.tokens]} for p, a in rows]
+
+    @cached_property
+    def facts(self) -> list[Any]:
+        """Facts of as many kinds as are wanted, the four of a kind together."""
+        kinds = sorted({f.kind for f in load_facts()})[: self.sizes.kinds]
+        return [f for f in load_facts() if f.kind in kinds]
+
+    def data(self, rows: int) -> dict[str, Any]:
+        """Half of the rows are facts; they are seen more often (FACT_SHARE)."""
+        return {"rows": self.style(rows - rows // 2), "knowledge": knowledge_rows(rows // 2, self.facts)}
+
+    @property
+    def options(self) -> TrainOptions:
+        s = self.sizes
+        return TrainOptions(
+            steps=s.steps,
+            batch=s.batch,
+            rows_at_once=s.batch,
+            learning_rate=s.learning_rate,
+            knowledge_share=FACT_SHARE,
+            held_out=0.0,
+            barrier_prompts=s.prompts,
+            barrier_tokens=s.tokens,
+        )
+
+    @cached_property
+    def published(self) -> Any:
+        direction = find_direction(
+            self.model,
+            enhance=self.domain.enhance,
+            normal=load_general(self.domain.language).prompts,
+            options=FindOptions(instructions=2 * self.sizes.tuning, force=True),
+        )
+        return direction.enhancement(1.5)
+
+    @cached_property
+    def tuned(self) -> Any:
+        """Tuned gains; where tuning abstains, the published direction at the same budget, so that the combinations have one."""
+        s = self.sizes
+        options = TuneOptions(
+            budget=TUNE_BUDGET,
+            prompts=s.tuning,
+            tokens=s.tokens,
+            answer_tokens=s.tokens,
+            steps=1,
+            random_directions=3,
+        )
+        found = tune(self.model, domain=self.domain, options=options)
+        if not found.abstained:
+            return found.enhancement
+        base = self.published
+        method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
+        scale = at_equal_damage(self.model, everyday_items(self.model, self.options), [method], TUNE_BUDGET)[0].scale
+        return base.scaled(scale)
+
+
+def prompted(bench: Bench, *, expert: bool) -> Variant:
+    if expert:
+        text = bench.domain.expert_system_prompt
+        return Variant(system=text, bytes=len(text.encode()))
+    facts = [(p.text, p.answer) for p in knowledge_rows(SHOWN_ROWS, bench.facts).prompts]
+    shown = [(r["prompt"], r["completion"]) for r in bench.style(SHOWN_ROWS)] + facts
+    turns = tuple(turn for question, answer in shown for turn in (("user", question), ("assistant", answer or "")))
+    return Variant(before=turns, bytes=sum(len(text.encode()) for _, text in turns))
+
+
+def directed(bench: Bench, enhancement: Any) -> Variant:
+    model = bench.model
+    size = 4 * (enhancement.vectors.numel() + enhancement.gains.numel())
+    return Variant(
+        Candidate("direction", enhancement), lambda: live_edit(model.network, model.anatomy, enhancement), bytes=size
+    )
+
+
+def steered(bench: Bench) -> Variant:
+    """A control vector at one layer, at the tuned gains' budget on the tuning half."""
+    direction = bench.published.directions[0]
+    vectors = torch.zeros_like(direction.vectors)
+    vectors[direction.layer] = direction.vectors[direction.layer]
+    method = Method("steering", lambda scale: Candidate("steering", steering=vectors * scale), 5.0)
+    candidate = at_equal_damage(bench.model, everyday_items(bench.model, bench.options), [method], TUNE_BUDGET)[
+        0
+    ].candidate
+    one = torch.zeros(1, dtype=torch.long)
+    return Variant(candidate, lambda: RowEdits(bench.model, [candidate]).rows(one, 1), bytes=4 * vectors.shape[1])
+
+
+def trained(bench: Bench, rows: int, combine: Any, enhancement: Any = None, budget: float | None = None) -> Variant:
+    options = TrainOptions(**{**asdict(bench.options), "budget": budget})
+    found = train(
+        bench.model, **bench.data(rows), enhancement=enhancement, combine=combine, options=options, check_prompts=0
+    )
+    layers = found.layers(FolderPlan(bench.model.folder, ModelOptions()))
+    adapter = LoraAdapter(combine, {layer.projection.path: (layer.a, layer.b) for layer in layers})
+    return Variant(
+        Candidate(combine, adapter=adapter),
+        lambda: live_layers(bench.model.network, layers),
+        bytes=sum(4 * (layer.a.numel() + layer.b.numel()) for layer in layers),
+        tokens=found.record["tokens"],
+        notes={key: found.record[key] for key in ("everyday_kl", "scale", "steps")},
+    )
+
+
+def fully_trained(bench: Bench, rows: int) -> Variant:
+    """Every weight, by the same rows and steps."""
+    network, options = bench.model.network, bench.options
+    prepared = prepare(bench.model, **bench.data(rows), options=options)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    network.requires_grad_(True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=FULL_RATE, weight_decay=0.0)
+    items = prepared.items
+    for step in range(prepared.steps):
+        part = items[step * options.batch : (step + 1) * options.batch]
+        width = max(i.length for i in part)
+        ids = torch.zeros(len(part), width, dtype=torch.long)
+        labels = torch.full_like(ids, -100)
+        for row, item in enumerate(part):
+            ids[row, : item.length] = torch.tensor(item.prompt + item.answer)
+            labels[row, len(item.prompt) : item.length] = torch.tensor(item.answer)
+        network(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = FULL_RATE * (1 - step / prepared.steps)
+        optimiser.step()
+        optimiser.zero_grad()
+    network.requires_grad_(False)
+    after = {name: p.detach().clone() for name, p in network.named_parameters()}
+    _put(network, before)
+
+    @contextlib.contextmanager
+    def changed() -> Iterator[None]:
+        _put(network, after)
+        try:
+            yield
+        finally:
+            _put(network, before)
+
+    plan = FolderPlan(bench.model.folder, ModelOptions())
+    return Variant(
+        changed=changed,
+        bytes=plan.checkpoint.bytes,
+        tokens=sum(i.length for i in items),
+    )
+
+
+def _put(network: Any, values: dict[str, torch.Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        parameter.data = values[name]
+
+
+def methods(bench: Bench) -> dict[str, Callable[[], Variant]]:
+    rows = bench.sizes.rows
+    return {
+        "base": Variant,
+        "expert system prompt": partial(prompted, bench, expert=True),
+        "few-shot prompt": partial(prompted, bench, expert=False),
+        "direction, published": lambda: directed(bench, bench.published),
+        "direction, tuned": lambda: directed(bench, bench.tuned),
+        "additive steering": lambda: steered(bench),
+        "LoRA": lambda: trained(bench, rows, "plain"),
+        "full fine-tune": lambda: fully_trained(bench, rows),
+        "start": lambda: trained(bench, rows, "start", bench.tuned),
+        "keep": lambda: trained(bench, rows, "keep", bench.tuned),
+        "protect": lambda: trained(bench, rows, "protect", bench.tuned, BUDGET),
+        "prevent": lambda: trained(bench, rows, "prevent", bench.tuned),
+        "heal (published direction)": lambda: trained(bench, rows, "heal", bench.published, BUDGET),
+    }

@@ -1,0 +1,174 @@
+"""`burnish train`: a short LoRA fine-tune, alone or combined with an enhancement."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from burnish.cli import console
+from burnish.cli.flags import flags
+from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
+from burnish.options import Combine, ModelOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from burnish.hybrid.estimate import Estimate
+    from burnish.hybrid.result import Trained
+    from burnish.hybrid.training import Prepared
+    from burnish.pipeline import Applied
+
+CHECK_PROMPTS = 24
+
+
+def train(
+    model: ModelName,
+    *,
+    out: Annotated[Path, Parameter(alias="-o", help="output folder", group="Output")],
+    form: Annotated[
+        Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
+    ] = "adapter",
+    overwrite: Annotated[
+        bool, Parameter(help="replace what is at the output path", negative=(), group="Output")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        Parameter(
+            help="rows to learn: .jsonl, .csv or .parquet of prompt and completion, messages, or prompt, chosen, rejected"
+        ),
+    ] = None,
+    knowledge: Annotated[Path | None, Parameter(help="rows of facts, mixed with those of --data")] = None,
+    enhancement: With = None,
+    enhancement_factor: WithFactor = None,
+    combine: Annotated[
+        Combine | None,
+        Parameter(
+            help="start: the LoRA begins as the enhancement; keep: it stays underneath (with --with the default); protect: and the LoRA "
+            "writes nothing along it; prevent: it is there while training only; heal: the LoRA takes back what it disturbed; plain: a "
+            "LoRA alone"
+        ),
+    ] = None,
+    options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    check_prompts: Annotated[
+        int, Parameter(help="general prompts of the closing check; 0 leaves it out")
+    ] = CHECK_PROMPTS,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or starting from, keeping or protecting a direction.
+
+    A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
+    """
+    from burnish.hybrid import require_trl
+    from burnish.hybrid.rows import as_rows
+
+    require_trl()
+    rows = None if data is None else as_rows(data)
+    facts = None if knowledge is None else as_rows(knowledge)
+    from accelerate import PartialState
+
+    from burnish.hybrid.result import check_result
+    from burnish.hybrid.training import prepare, train_prepared
+    from burnish.model.model import load, outline
+    from burnish.pipeline import open_plan, read_enhancement
+
+    plan_file = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
+    loading = _loading(loading)
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+        plan = open_plan(model, loading, again=True)
+        drawn = outline(model, loading)
+        prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
+    rank = options.rank + (plan_file.rank if plan_file is not None and prepared.way.kept else 0)
+    size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
+    expected = prepared.estimated(drawn, loading.device)
+    show_plan(prepared, expected, size, json=json and dry_run, talk=not dry_run)
+    if dry_run:
+        return
+    with console.waiting(f"Loading {model}"):
+        loaded = load(model, loading)
+    checkpoints = out.with_name(out.name + ".training")
+    with console.progress() as progress:
+        found = train_prepared(
+            loaded, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress
+        )
+        if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
+            return
+        applied = found.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+    _remove(checkpoints)
+    if json:
+        console.as_json(
+            {
+                "out": str(applied.out),
+                "form": applied.form,
+                "bytes": applied.bytes,
+                "check": found.check,
+                **found.record,
+            }
+        )
+    else:
+        show_trained(found, applied)
+    if applied.form == "model":
+        console.hint(f"burnish verify {model} {applied.out}")
+    if found.enhancement is not None:
+        console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
+
+
+def _loading(loading: ModelOptions) -> ModelOptions:
+    """On a CPU weights are float32 unless a type was asked for: the stored half types are slower there, and steps are rounded away."""
+    return replace(loading, dtype="float32") if loading.dtype == "auto" and loading.device == "cpu" else loading
+
+
+def _remove(checkpoints: Path) -> None:
+    """Checkpoints are of no use once the result is in place."""
+    import shutil
+
+    shutil.rmtree(checkpoints)
+
+
+def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bool, talk: bool) -> None:
+    """What would be trained, and what it would take."""
+    pools = [len(pool) for pool in prepared.pools]
+    if json:
+        numbers: dict[str, Any] = {
+            "combine": prepared.combine,
+            "style_rows": pools[0],
+            "knowledge_rows": pools[1],
+            "held_out_rows": len(prepared.held_out),
+            "maps": len(prepared.maps),
+            "bytes": size,
+            "estimate": asdict(expected),
+        }
+        console.as_json(numbers)
+        return
+    line = console.say if talk else console.data
+    line(
+        f"Plan: {prepared.combine}; {pools[0]} style and {pools[1]} knowledge rows, {len(prepared.held_out)} held out; {prepared.steps} steps "
+        f"of {prepared.options.batch} rows; LoRA of rank {prepared.options.rank} in {len(prepared.maps)} maps."
+    )
+    line(
+        f"Estimate (to a factor of two): {expected.seconds / 60:.1f} minutes, {expected.bytes / 2**30:.1f} GiB of memory; {expected.tokens:,} tokens read, "
+        f"{expected.trained:,} of {expected.parameters:,} numbers trained; {size:,} bytes written."
+    )
+
+
+def show_trained(found: "Trained", applied: "Applied") -> None:
+    """What was learnt and written, in a few lines."""
+    record = found.record
+    if record["held_out_after"] is not None:
+        early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
+        console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
+    if record["everyday_kl"] is not None:
+        console.data(f"Everyday prompts moved by {record['everyday_kl']:.4f} nats per token, {_against(record)}")
+    console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
+    if found.check is not None:
+        console.data(f"Check: {found.check['verdict']}")
+
+
+def _against(record: dict[str, Any]) -> str:
+    """The budget, and what was done to stay within it."""
+    budget = f"budget {record['budget']:g}"
+    if record["everyday_kl"] > record["budget"]:
+        return f"above the {budget}: train longer, or start from a weaker direction"
+    if record["scale"] == 0:
+        return f"{budget}; nothing of the LoRA fits into that and none of it is left: raise --budget or lower --learning-rate"
+    return budget + (f"; the LoRA was scaled to {record['scale']:.2f} for that" if record["scale"] != 1 else "")

@@ -1,0 +1,104 @@
+"""Holds what everyday prompts notice of a training within a budget: a penalty while training, a measured scale afterwards."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from burnish.evaluation.material import answered_items, damage_prompts, greedy_answers
+from burnish.model.model import Model
+from burnish.model.scoring import Item, Progress, score_prompts
+from burnish.options import EvaluateOptions, TrainOptions
+from burnish.prompts.domains import load_general
+
+AT_ONCE = 4  # everyday answers a step
+FREE = 0.5  # share of the budget that costs nothing
+STIFFNESS = 2.0  # nats of loss where the budget is reached are a quarter of this
+ROUNDS = 6
+CLOSE = 0.9  # share of the budget at which a smaller scale is good enough
+
+
+def everyday_items(model: Model, options: TrainOptions, progress: Progress | None = None) -> list[Item]:
+    """General and protect prompts (the tuning half) with the base model's own greedy answers, cached."""
+    sizes = EvaluateOptions(
+        prompts=max(2, options.barrier_prompts), tokens=max(2, options.barrier_tokens), seed=options.seed
+    )
+    prompts = damage_prompts(load_general(), sizes)[0]
+    return answered_items(model, greedy_answers(model, prompts, sizes, progress))
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """KL(base || trained) on everyday answers as a penalty: nothing below half the budget, steeper and steeper above.
+
+    The same step always sees the same answers and the penalty has no memory, so that a resumed training goes on as if it had
+    never been stopped.
+    """
+
+    items: Sequence[Item]
+    references: Sequence[
+        Tensor
+    ]  # the base model's log probabilities at each answer's tokens [tokens, vocabulary], float16
+    budget: float  # nats per token
+
+    @staticmethod
+    def of(model: Model, items: Sequence[Item], budget: float) -> "Barrier":
+        """model: as it is before anything is changed."""
+        with torch.no_grad():
+            references = [found.half() for item in items for found in _log_probabilities(model.network, [item])]
+        return Barrier(items, references, budget)
+
+    def penalty(self, network: Any, step: int) -> Tensor:
+        """Nats to add to the loss at a step, with its gradient."""
+        count = min(AT_ONCE, len(self.items))
+        chosen = [(step * count + i) % len(self.items) for i in range(count)]
+        found = _log_probabilities(network, [self.items[i] for i in chosen])
+        kl = []
+        for i, row in zip(chosen, found, strict=True):
+            base = self.references[i].to(row.device).float()
+            kl.append((base.exp() * (base - row)).sum(-1).mean())
+        over = (torch.stack(kl).mean() / self.budget - FREE).clamp_min(0)
+        return STIFFNESS * over.square()
+
+
+def _log_probabilities(network: Any, items: Sequence[Item]) -> list[Tensor]:
+    """[answer tokens, vocabulary] of each item, float32. Right padding: nothing that counts can see it."""
+    device = network.get_input_embeddings().weight.device
+    width = max(len(i.prompt) + len(i.answer) for i in items)
+    ids = torch.zeros(len(items), width, dtype=torch.long)
+    for row, item in enumerate(items):
+        ids[row, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
+    logits = network(input_ids=ids.to(device), use_cache=False).logits
+    return [
+        logits[row, len(i.prompt) - 1 : len(i.prompt) + len(i.answer) - 1].float().log_softmax(-1)
+        for row, i in enumerate(items)
+    ]
+
+
+def damage(model: Model, items: Sequence[Item], changed: Callable[[], AbstractContextManager[Any]]) -> float:
+    """KL(base || changed) in nats per token, over all tokens of the items."""
+    scores = score_prompts(model, items, items, changed).candidates[0]
+    return float(torch.cat([s.kl for s in scores]).mean())
+
+
+def within(measure: Callable[[float], float], budget: float) -> tuple[float, float]:
+    """(the largest scale found, at most 1, whose measured damage is within the budget, that damage).
+
+    measure: a scale to its damage. At scale 0 the damage must be within the budget; it grows about as the square of the scale.
+    """
+    kept = (0.0, 0.0)
+    low, high, scale = 0.0, 1.0, 1.0
+    for _ in range(ROUNDS):
+        found = measure(scale)
+        if found <= budget:
+            low, kept = scale, (scale, found)
+            if scale == 1.0 or found > CLOSE * budget:
+                break
+        else:
+            high = scale
+        guess = scale * (0.97 * budget / max(found, 1e-12)) ** 0.5
+        scale = guess if low < guess < high else (low + high) / 2
+    return kept if kept[0] else (0.0, measure(0.0))

@@ -1,0 +1,377 @@
+"""A short fine-tune that adds what a direction cannot: prepared and checked without weights, trained, measured."""
+
+import hashlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from burnish.anatomy import LinearMap, linear_maps
+from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.files import partial_of
+from burnish.artifacts.lora import LoraAdapter
+from burnish.checking import check_changed
+from burnish.errors import InputError, ModelError, OutputExistsError
+from burnish.hybrid import require_trl
+from burnish.hybrid.barrier import Barrier, damage, everyday_items, within
+from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
+from burnish.hybrid.estimate import Estimate, estimate
+from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_in, training_items
+from burnish.hybrid.result import Trained
+from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
+from burnish.hybrid.trainers import Run, lent, run
+from burnish.model.live import live_edit, live_layers
+from burnish.model.model import Model
+from burnish.model.planning import FolderPlan
+from burnish.model.scoring import Item, Progress
+from burnish.options import Combine, ModelOptions, TrainOptions
+from burnish.pipeline import adapter_layers
+from burnish.prompts.domains import load_general
+
+IDENTITY = "burnish.json"  # in the folder of checkpoints: what is being trained
+OWN_ANSWER_TOKENS = 160  # longest answer of the enhanced model that it is to learn
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything about a training that needs no weights."""
+
+    combine: Combine
+    way: Way
+    enhancement: Enhancement | None
+    style: TrainingRows | None  # rows to train on, those held out taken away
+    knowledge: TrainingRows | None
+    held_out: tuple[TrainingItem, ...]
+    pools: tuple[tuple[TrainingItem, ...], tuple[TrainingItem, ...]]  # (style, knowledge)
+    order: tuple[tuple[bool, int], ...]  # (is knowledge, index in its pool), one a row of every step
+    steps: int
+    maps: tuple[LinearMap, ...]
+    options: TrainOptions
+    identity: str  # hash of all of it
+
+    @property
+    def items(self) -> list[TrainingItem]:
+        """The rows of every step."""
+        return [self.pools[kind][index] for kind, index in self.order]
+
+    @property
+    def budget(self) -> float | None:
+        return self.options.budget if self.options.budget is not None else self.way.budget
+
+    def estimated(self, model: Model, device: str) -> Estimate:
+        barred = self.budget is not None
+        return estimate(model, self.maps, self.items, self.steps, self.options, barred=barred, device=device)
+
+
+def prepare(
+    model: Model,
+    rows: RowSource | None = None,
+    *,
+    knowledge: RowSource | None = None,
+    enhancement: Enhancement | None = None,
+    combine: Combine | None = None,
+    options: TrainOptions | None = None,
+) -> Prepared:
+    """Reads and checks rows, splits off those held out, and lays down the order of the rest. model: weights are not needed
+    (`burnish.model.model.outline`).
+
+    Raises InputError, PromptFileError for data or options, WrongModelError for an enhancement of another model.
+    """
+    options = options or TrainOptions()
+    combine, way = way_of(combine, enhancement)
+    if enhancement is not None:
+        enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    if rows is None and knowledge is None:
+        raise InputError("There is nothing to learn. Pass --data FILE, --knowledge FILE, or both.")
+    style = None if rows is None else as_rows(rows)
+    facts = None if knowledge is None else as_rows(knowledge, "knowledge")
+    if any(r is not None and r.preference for r in (style, facts)) and (facts is not None or way.own_answers):
+        raise InputError(
+            "Preference rows are learnt by another loss than answered ones. Pass them alone as --data, and not with --combine heal."
+        )
+    if way.own_answers and style is None:
+        raise InputError(
+            "--combine heal learns the enhanced model's own answers to the prompts of --data. Pass --data FILE."
+        )
+    kept, held, items, held_items = [], [], [], []
+    for part in (style, facts):
+        training, out = (None, None) if part is None else part.split(options.held_out, options.seed)
+        kept.append(training)
+        held.append(out)
+        items.append(() if training is None else tuple(training_items(model, training)))
+        held_items += [] if not out else training_items(model, out)
+    count = len(items[0]) + len(items[1])
+    steps = options.steps or math.ceil(options.epochs * count / options.batch)
+    share = options.knowledge_share if items[0] and items[1] else float(bool(items[1]))
+    rank = 0 if enhancement is None else enhancement.rank
+    if way.starts and options.rank < rank:
+        raise InputError(
+            f"--rank {options.rank} is below the enhancement's {rank} directions, which the LoRA is to start from. Pass --rank {rank} or more."
+        )
+    return Prepared(
+        combine=combine,
+        way=way,
+        enhancement=enhancement,
+        style=kept[0],
+        knowledge=kept[1],
+        held_out=tuple(held_items),
+        pools=(items[0], items[1]),
+        order=tuple(order(len(items[0]), len(items[1]), share, steps * options.batch, options.seed)),
+        steps=steps,
+        maps=_targets(model, options),
+        options=options,
+        identity=_identity(model, combine, enhancement, (style, facts), options),
+    )
+
+
+def _targets(model: Model, options: TrainOptions) -> tuple[LinearMap, ...]:
+    found = linear_maps(model.network, model.anatomy)
+    if options.targets == "all":
+        return found
+    wanted = {p.path for p in model.anatomy.attention()}
+    return tuple(m for m in found if m.path in wanted)
+
+
+def _identity(
+    model: Model,
+    combine: Combine,
+    enhancement: Enhancement | None,
+    rows: Sequence[TrainingRows | None],
+    options: TrainOptions,
+) -> str:
+    tensors = [] if enhancement is None else [enhancement.vectors, enhancement.gains]
+    parts = [hashlib.sha256(t.float().contiguous().numpy().tobytes()).hexdigest() for t in tensors]
+    text = json.dumps(
+        [model.fingerprint, combine, parts, [r and r.hash for r in rows], asdict(options)], sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def train(
+    model: Model,
+    rows: RowSource | None = None,
+    *,
+    knowledge: RowSource | None = None,
+    enhancement: Enhancement | None = None,
+    combine: Combine | None = None,
+    options: TrainOptions | None = None,
+    checkpoints: Path | str | None = None,
+    check_prompts: int = 24,
+    progress: Progress | None = None,
+) -> Trained:
+    """Trains a LoRA on rows (a file, mappings, or both kinds), alone or combined with an enhancement; the model is left as it was.
+
+    combine: `keep` with an enhancement unless said otherwise. checkpoints: a folder, from which a killed training is gone on with
+    when the same call is made again; without one nothing is kept. check_prompts: of the closing check; 0 leaves it out.
+    Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
+    another training.
+    """
+    require_trl()
+    prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)
+    return train_prepared(model, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress)
+
+
+def train_prepared(
+    model: Model,
+    prepared: Prepared,
+    *,
+    checkpoints: Path | str | None = None,
+    check_prompts: int = 24,
+    progress: Progress | None = None,
+) -> Trained:
+    """The same for what `prepare` has read and checked."""
+    started = time.perf_counter()
+    with _folder(checkpoints, prepared.identity) as folder:
+        own = _enhancement_layers(model, prepared)
+        everyday = everyday_items(model, prepared.options, progress) if prepared.budget is not None else []
+        _require_room(model, prepared, everyday)
+        barrier = None if prepared.budget is None else Barrier.of(model, everyday, prepared.budget)
+        items = _with_own_answers(model, prepared, progress)
+        lora, done = _trained(model, prepared, items, own, folder, barrier, progress)
+    kept = own if prepared.way.kept else []
+    maps = {m.path: m for m in prepared.maps}
+
+    def changed(scale: float) -> Any:
+        return live_layers(model.network, total_layers(kept, scaled(lora, scale), maps))
+
+    scale, moved = 1.0, None
+    if prepared.budget is not None and prepared.way.own_answers:
+        moved = damage(model, everyday, lambda: changed(1.0))
+    elif prepared.budget is not None:
+        scale, moved = within(lambda s: damage(model, everyday, lambda: changed(s)), prepared.budget)
+    lora = lora if scale == 1.0 else scaled(lora, scale)
+    general = load_general().held_out.spread(check_prompts) if check_prompts else None
+    checked = None if general is None else check_changed(model, lambda: changed(scale), general, progress=progress)
+    record = _record(model, prepared, items, done, scale, moved, time.perf_counter() - started)
+    return Trained(
+        lora,
+        prepared.enhancement if prepared.way.kept else None,
+        record,
+        None if checked is None else checked.as_dict(),
+    )
+
+
+def _trained(
+    model: Model,
+    prepared: Prepared,
+    items: list[TrainingItem],
+    own: Sequence[Any],
+    folder: Path,
+    barrier: Barrier | None,
+    progress: Progress | None,
+) -> tuple[LoraAdapter, Run]:
+    """Lends the network to PEFT and trl, and takes it back."""
+    from peft import LoraConfig, get_peft_model
+
+    options, way, enhancement = prepared.options, prepared.way, prepared.enhancement
+    with lent(model), ExitStack() as stack:
+        if way.underneath and enhancement is not None:
+            # Hooks on the maps themselves, which PEFT wraps: the LoRA is added to what the enhancement makes of them.
+            stack.enter_context(live_edit(model.network, model.anatomy, enhancement))
+        config = LoraConfig(
+            r=options.rank,
+            lora_alpha=options.rank,
+            target_modules=[m.path for m in prepared.maps],
+            fan_in_fan_out=prepared.maps[0].layout == "in_out",
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            adapted = get_peft_model(model.network, config)
+        stack.callback(adapted.unload)
+        if way.starts:
+            start_from(adapted, own)
+        protection = None
+        if way.protects and enhancement is not None:
+            protection = Protection.of(enhancement, model.anatomy, prepared.maps, model.network)
+        done = run(
+            model,
+            adapted,
+            items,
+            prepared.held_out,
+            prepared.steps,
+            options,
+            folder,
+            barrier=barrier,
+            protection=protection,
+            progress=progress,
+        )
+        return trained_factors(adapted, prepared.combine), done
+
+
+def _enhancement_layers(model: Model, prepared: Prepared) -> list[Any]:
+    """The enhancement's factors on the stored weights. Raises ModelError for a start that a LoRA cannot hold."""
+    if prepared.enhancement is None or not prepared.enhancement.edited_layers():
+        return []
+    plan = FolderPlan(model.folder, ModelOptions(), known=model.anatomy)
+    own = adapter_layers(plan, prepared.enhancement)
+    if prepared.way.starts and any(layer.bias is not None for layer in own):
+        raise ModelError(
+            "The attention output projections have a bias, which the enhancement strengthens and a LoRA cannot: it cannot start from "
+            "it. Pass --combine keep."
+        )
+    return own
+
+
+def _require_room(model: Model, prepared: Prepared, everyday: Sequence[Item]) -> None:
+    """Raises ModelError when the enhancement alone, which stays, is above the budget; healing is there to mend just that."""
+    if prepared.budget is None or not prepared.way.kept or prepared.way.own_answers or prepared.enhancement is None:
+        return
+    enhancement = prepared.enhancement
+    alone = damage(model, everyday, lambda: live_edit(model.network, model.anatomy, enhancement))
+    if alone > prepared.budget:
+        raise ModelError(
+            f"The enhancement alone moves everyday answers by {alone:.4f} nats per token, above the budget of {prepared.budget:g}: nothing is "
+            "left for the training. Lower it with --enhancement-factor, raise --budget, or pass --combine heal."
+        )
+
+
+def _with_own_answers(model: Model, prepared: Prepared, progress: Progress | None) -> list[TrainingItem]:
+    """The items of every step; for healing, style rows answered by the enhanced model itself (seeded samples)."""
+    if not prepared.way.own_answers or prepared.style is None or prepared.enhancement is None:
+        return prepared.items
+    prompts = prepared.style.prompts
+    longest = max(len(item.answer) for item in prepared.pools[0])
+    tokens = min(OWN_ANSWER_TOKENS, longest)
+    own: list[TrainingItem] = []
+    with model.enhanced(prepared.enhancement):
+        for start in range(0, len(prompts), prepared.options.batch):
+            part = prompts[start : start + prepared.options.batch]
+            rendered = [model.tokens(p) for p in part]
+            answers = model.samples(rendered, tokens, seed=prepared.options.seed + start)
+            for prompt, ids, answer in zip(part, rendered, answers, strict=True):
+                text = model.tokenizer.decode(answer, skip_special_tokens=True).strip()
+                ended = text and len(answer) < tokens
+                learnt = answer_tokens(model, prompt, text, "own answer") if ended else answer
+                own.append(TrainingItem(ids, learnt or [model.tokenizer.eos_token_id]))
+            if progress is not None:
+                progress("answering as the enhanced model", len(own), len(prompts))
+    return replace(prepared, pools=(tuple(own), prepared.pools[1])).items
+
+
+@contextmanager
+def _folder(checkpoints: Path | str | None, identity: str) -> Iterator[Path]:
+    """Where checkpoints are kept until the training is done. Raises OutputExistsError for those of another one."""
+    if checkpoints is None:
+        with tempfile.TemporaryDirectory(prefix="burnish-") as temporary:
+            yield Path(temporary)
+        return
+    folder = Path(checkpoints)
+    mark = folder / IDENTITY
+    if folder.exists() and any(folder.iterdir()):
+        known = json.loads(mark.read_text(encoding="utf-8"))["identity"] if mark.is_file() else None
+        if known != identity:
+            raise OutputExistsError(
+                f"{folder} holds checkpoints of another training (other rows, options or model). Remove it to start anew, or repeat that "
+                "training's command to go on with it."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = partial_of(mark)
+    fresh.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
+    fresh.rename(mark)
+    yield folder
+
+
+def _record(
+    model: Model,
+    prepared: Prepared,
+    items: Sequence[TrainingItem],
+    done: Run,
+    scale: float,
+    moved: float | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """What `burnish.json` says of the training."""
+    seen = items[: done.steps * prepared.options.batch]
+    return {
+        "base": model.name,
+        "fingerprint": model.fingerprint,
+        "combine": prepared.combine,
+        "direction": prepared.enhancement is not None,
+        "rows": sum(len(pool) for pool in prepared.pools),
+        "style_rows": len(prepared.pools[0]),
+        "knowledge_rows": len(prepared.pools[1]),
+        "held_out_rows": len(prepared.held_out),
+        "data": [None if r is None else {"name": r.name, "hash": r.hash} for r in (prepared.style, prepared.knowledge)],
+        "steps": done.steps,
+        "stopped_early": done.stopped_early,
+        "tokens": tokens_in(seen),
+        "held_out_before": done.held_out_before,
+        "held_out_after": done.held_out_after,
+        "losses": [[s.step, s.loss, s.held_out_loss] for s in done.history],
+        "maps": len(prepared.maps),
+        "budget": prepared.budget,
+        "everyday_kl": moved,
+        "scale": scale,
+        "options": asdict(prepared.options),
+        "seconds": round(seconds, 1),
+        "versions": {name: version(name) for name in ("burnish", "torch", "transformers", "peft", "trl")},
+    }
