@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -75,3 +76,16 @@ def write(name: str, command: str, rows: list[Measurement], facts: dict[str, obj
     (RESULTS / f"{name}.json").write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     (RESULTS / f"{name}.md").write_text(f"Made by `{command}`.\n\n{table}\n", encoding="utf-8")
     print(table)
+
+
+def creative_direction() -> tuple[Any, Any]:
+    """(SmolLM2-135M in float32, its creative-writing direction, one a layer)."""
+    from burnish import FindOptions, ModelOptions, find_direction, load, load_domain, load_general
+
+    model = load("smollm2-135m", ModelOptions(dtype="float32"))
+    return model, find_direction(
+        model,
+        enhance=load_domain("creative-writing").enhance,
+        normal=load_general("en").prompts,
+        options=FindOptions(scope="per-layer"),
+    )

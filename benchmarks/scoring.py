@@ -47,17 +47,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
-    from burnish import FindOptions, ModelOptions, find_direction, load, load_domain, load_general
+    from burnish import load_general
     from burnish.model.scoring import Candidate, Item, score
 
     torch.set_num_threads(2)
-    model = load("smollm2-135m", ModelOptions(dtype="float32"))
-    direction = find_direction(
-        model,
-        enhance=load_domain("creative-writing").enhance,
-        normal=load_general("en").prompts,
-        options=FindOptions(scope="per-layer"),
-    )
+    model, direction = measure.creative_direction()
     prompts = [model.tokens(p) for p in load_general("en").held_out.spread(PROMPTS).prompts]
     items = [Item(p, a) for p, a in zip(prompts, model.continuations(prompts, TOKENS), strict=True)]
     rows, lines = (

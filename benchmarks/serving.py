@@ -181,16 +181,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--requests", type=int, default=500)
     options = parser.parse_args()
-    from burnish import FindOptions, ModelOptions, find_direction, load, load_domain, load_general
 
     torch.set_num_threads(options.threads)
-    model = load("smollm2-135m", ModelOptions(dtype="float32"))
-    direction = find_direction(
-        model,
-        enhance=load_domain("creative-writing").enhance,
-        normal=load_general("en").prompts,
-        options=FindOptions(scope="per-layer"),
-    )
+    model, direction = measure.creative_direction()
     plans = [direction.enhancement(0.1 * (i + 1)) for i in range(CLIENTS + 1)]
     *questions, late = questions_of(model, plans, options.tokens)
     with tempfile.TemporaryDirectory() as folder:

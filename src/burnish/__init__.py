@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from burnish.explaining.page import render_page
     from burnish.finding import find_direction
     from burnish.hybrid.training import train
+    from burnish.inspecting import verify_folders as verify
     from burnish.mix import Mix
     from burnish.model.model import Model, load
     from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TrainOptions, TuneOptions
     from burnish.pipeline import export
-    from burnish.pipeline import verify_folders as verify
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
     from burnish.tuning.tuning import tune
@@ -82,7 +82,7 @@ _HOMES = {
     "render_page": "explaining.page",
     "train": "hybrid.training",
     "tune": "tuning.tuning",
-    "verify": "pipeline",
+    "verify": "inspecting",
 }
 _INNER = {"verify": "verify_folders"}
 

@@ -62,17 +62,7 @@ def check(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Check:
     """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
-    rendered = [model.tokens(p) for p in prompts.prompts]
-    base: list[list[int]] = []
-    enhanced: list[list[int]] = []
-    for start in range(0, len(rendered), batch):
-        part = rendered[start : start + batch]
-        base += model.continuations(part, tokens)
-        with model.enhanced(enhancement):
-            enhanced += model.continuations(part, tokens)
-        if progress is not None:
-            progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
-    items = [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer]
+    items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, batch, progress)
     found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
     return _check(found, base, enhanced)
 
@@ -87,6 +77,19 @@ def check_changed(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Check:
     """The same for any change of the model. changed: makes it for as long as it is entered."""
+    items, base, others = _answers(model, changed, prompts, tokens, batch, progress)
+    return _check(score_prompts(model, items, items, changed).candidates[0], base, others)
+
+
+def _answers(
+    model: Model,
+    changed: Callable[[], AbstractContextManager[Any]],
+    prompts: PromptSet,
+    tokens: int,
+    batch: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> tuple[list[Item], list[list[int]], list[list[int]]]:
+    """(the base model's answers to score, greedy answers of the base model, of the changed one)."""
     rendered = [model.tokens(p) for p in prompts.prompts]
     base: list[list[int]] = []
     others: list[list[int]] = []
@@ -97,8 +100,7 @@ def check_changed(
             others += model.continuations(part, tokens)
         if progress is not None:
             progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
-    items = [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer]
-    return _check(score_prompts(model, items, items, changed).candidates[0], base, others)
+    return [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer], base, others
 
 
 def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:

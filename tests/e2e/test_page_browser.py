@@ -1,7 +1,5 @@
 """The page in a real browser: it loads nothing, draws everything, and fits light, dark, a telephone and paper."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,20 +8,8 @@ from burnish.explaining.page import render_page
 from explaining_example import full, minimal
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDE, TELEPHONE = {"width": 1200, "height": 900}, {"width": 375, "height": 800}
 MARKS = "path, line, rect, text, circle"
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[sync_api.Browser]":
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"No browser: none of {', '.join(BROWSERS)} is on the path")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

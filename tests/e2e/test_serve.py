@@ -100,6 +100,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(call: Call, tmp_path: Pa
             (("--port", port), "cannot listen"),
             (("--with", tmp_path / "bad.safetensors"), "cannot be read"),
             (("--host", "no such host", "--port", 0), "cannot listen"),
+            (("--port", 99999), "cannot listen on 127.0.0.1, port 99999: bind(): port must be 0-65535"),
             (("--rows", 0), "Pass 1 or more"),
         ):
             code, _, err = call("serve", "no-such-model", *arguments)

@@ -1,10 +1,11 @@
-"""Servers of a tiny model."""
+"""Servers of a tiny model, and one that never stops."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from burnish.model.model import Model
 from serving_example import Running, running, small_measurements
 
 
@@ -23,3 +24,11 @@ def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
     small_measurements(monkeypatch)
     with running(tiny_folder("llama"), tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def llama(tiny_model: Callable[..., Model]) -> Model:
+    """A tiny model that never stops by itself."""
+    model = tiny_model("llama")
+    model.stop_tokens = frozenset()
+    return model

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
+from burnish.inspecting import verify_folders
 from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
 from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply, open_plan, verify_folders
+from burnish.pipeline import apply, open_plan
 from conftest import Folders, random_enhancement
 from families import FAMILIES
 

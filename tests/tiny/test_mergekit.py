@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from burnish.inspecting import verify_folders
 from burnish.model.model import Model
 from burnish.options import ModelOptions
-from burnish.pipeline import export, verify_folders
+from burnish.pipeline import export
 from conftest import Folders, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")

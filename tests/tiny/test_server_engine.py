@@ -18,13 +18,6 @@ Models = Callable[..., Model]
 BASE = Candidate("base")
 
 
-@pytest.fixture
-def llama(tiny_model: Models) -> Model:
-    model = tiny_model("llama")
-    model.stop_tokens = frozenset()
-    return model
-
-
 def request(tokens: int = 6) -> DecodeRequest:
     return DecodeRequest([5, 6, 7], BASE, tokens)
 

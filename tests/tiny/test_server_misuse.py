@@ -200,7 +200,7 @@ def test_an_unexpected_error_of_a_job_is_its_own(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError(PROMPT)
 
-    monkeypatch.setattr("burnish.server.measuring.score", fail)
+    monkeypatch.setattr("burnish.explaining.dose.score", fail)
     with served.client() as http:
         found = http.post("/api/damage", json={"model": "base+tuned"})
         assert (found.status_code, found.json()["error"]["code"]) == (500, "internal_error")

@@ -146,7 +146,7 @@ def test_damage_is_measured_once_for_an_expression(
     assert 0 < weak["kl"] < strong["kl"]
     assert (strong["budget"], strong["prompts"], strong["model"]) == (0.01, 6, "base+tuned")
     assert http.post("/api/damage", json={"model": "base"}).json()["kl"] == 0
-    monkeypatch.setattr("burnish.server.measuring.score", None)
+    monkeypatch.setattr("burnish.explaining.dose.score", None)
     assert http.post("/api/damage", json={"model": "base + tuned"}).json()["kl"] == strong["kl"]
 
 

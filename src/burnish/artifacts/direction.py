@@ -146,8 +146,8 @@ class Enhancement:
         return [int(layer) for layer in torch.nonzero(self.gains.abs().sum(1)).flatten()]
 
     def scaled(self, scale: float) -> "Enhancement":
-        """The same directions with every gain multiplied."""
-        return replace(self, gains=self.gains * scale)
+        """The same directions with every gain multiplied; a gain stops at -1, where its component is gone, and never turns it."""
+        return replace(self, gains=(self.gains * scale).clamp_min(-1))
 
     def combined(self, other: "Enhancement") -> "Enhancement":
         """Both sets of directions as one enhancement of higher rank. Raises WrongModelError for two different models."""

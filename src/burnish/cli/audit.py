@@ -19,7 +19,7 @@ SHOWN = 20  # changed tensors and files that are listed by name; --json has them
 
 def run_audit(base: str, other: str, *, known: Path | None, named: bool, loading: ModelOptions, json: bool) -> None:
     """Audits two checkpoints and prints what was found. known: a file whose directions are compared; named: packaged ones too."""
-    from burnish.pipeline import audit_folders, known_vectors
+    from burnish.inspecting import audit_folders, known_vectors
 
     vectors = known_vectors(known) if known is not None else {}
     with console.progress() as progress:

@@ -19,7 +19,7 @@ def verify(
     json: Json = False,
 ) -> int:
     """Recover direction and gain per layer, realised against asked, and check that everything else is identical."""
-    from burnish.pipeline import verify_folders
+    from burnish.inspecting import verify_folders
 
     with console.progress() as progress:
         found = verify_folders(base, enhanced, loading, progress=progress)

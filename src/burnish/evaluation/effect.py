@@ -10,7 +10,7 @@ from burnish.evaluation.material import Pair, PairKind, pair_items
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
 from burnish.model.capture import Tokens, capture
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, Scores, TokenScores
+from burnish.model.scoring import Item, Progress, Scores, TokenScores, likelihood_changes
 from burnish.options import layer_index
 
 PROBE_LAYER = "60%"
@@ -36,8 +36,7 @@ class Effect:
 
 def pair_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> tuple[Tensor, Tensor]:
     """Change of the log probability per token of each pair's chosen and rejected answer; scores of `pair_items`."""
-    changes = torch.stack([(s.log_probability - b.log_probability).mean() for b, s in zip(base, scores, strict=True)])
-    chosen, rejected = changes.chunk(2)
+    chosen, rejected = likelihood_changes(base, scores).chunk(2)
     return chosen, rejected
 
 

@@ -9,7 +9,7 @@ from burnish.evaluation.material import Answered, PairKind, answered_items
 from burnish.explaining.facts import Attribution, HeadPart, LayerPart
 from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, score
+from burnish.model.scoring import Candidate, Item, Progress, likelihood_changes, score
 
 MEASURED = 5  # layers and heads whose part is measured alone
 AIMS: dict[PairKind, str] = {
@@ -49,8 +49,7 @@ def attribute(
     )
 
     def mean_change(number: int) -> float:
-        pairs = zip(scores.base, scores.candidates[number], strict=True)
-        return float(torch.stack([(s.log_probability - b.log_probability).mean() for b, s in pairs]).mean())
+        return float(likelihood_changes(scores.base, scores.candidates[number]).mean())
 
     alone = {layer: mean_change(1 + n) for n, layer in enumerate(ranked)}
     splittable = [layer for layer in edited if layer not in edit.whole]

@@ -1,6 +1,6 @@
-"""The same edit at several strengths: what everyday prompts lose and good answers gain, from two passes over few prompts."""
+"""The same edit at several strengths: what everyday prompts lose and good answers gain, measured on few prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from burnish.evaluation.material import Answered, answered_items, damage_prompts
 from burnish.explaining.facts import Dose, DoseCurve
 from burnish.maths.intervals import interval
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, TokenScores, score
+from burnish.model.scoring import Candidate, Item, Progress, likelihood_changes, score
 from burnish.options import EvaluateOptions
+from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
@@ -33,25 +34,50 @@ def dose_curve(
     and protect prompts that nothing is chosen on. Random directions are not measured beside: `burnish evaluate` does.
     """
     everyday = damage_prompts(load_general(language), options)[1]
-    rows = greedy_answers(model, everyday, options, progress)
-    plans = [Candidate(f"{multiple:g}", enhancement.scaled(multiple)) for multiple in MULTIPLES]
-    found = score(model, answered_items(model, [*rows, *answers]), plans, progress=progress)
-    doses = []
-    for multiple, scores in zip(MULTIPLES, found.candidates, strict=True):
-        moved = [s.kl for s in scores[: len(rows)]]
-        change = _changes(found.base[len(rows) :], scores[len(rows) :])
-        doses.append(
-            Dose(
-                multiple,
-                interval(torch.stack([kl.mean() for kl in moved]), seed=options.seed),
-                float(torch.cat(moved).quantile(0.95)),
-                interval(change, seed=options.seed) if len(answers) else None,
-            )
+    rows = answered_items(model, greedy_answers(model, everyday, options, progress))
+    good = answered_items(model, answers)
+    found = whole(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
+    return DoseCurve(aim, len(rows), len(good), found)
+
+
+def doses(
+    model: Model,
+    enhancement: Enhancement,
+    everyday: Sequence[Item],
+    good: Sequence[Item],
+    multiples: Sequence[float],
+    *,
+    at_once: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Pieces[tuple[Dose, ...]]:
+    """Each strength measured: damage on `everyday`, likelihood on `good` where there are any.
+
+    at_once: items (prompts with their answers) a piece, by default all.
+    """
+    plans = [Candidate(f"{multiple:g}", enhancement.scaled(multiple)) for multiple in multiples]
+    moved: list[list[Tensor]] = [[] for _ in plans]
+    changes: list[list[Tensor]] = [[] for _ in plans]
+    for part in _parts(everyday, at_once):
+        yield
+        for kept, scores in zip(moved, score(model, part, plans, progress=progress).candidates, strict=True):
+            kept += [s.kl for s in scores]
+    for part in _parts(good, at_once):
+        yield
+        found = score(model, part, plans, progress=progress)
+        for kept, scores in zip(changes, found.candidates, strict=True):
+            kept.append(likelihood_changes(found.base, scores))
+    return tuple(
+        Dose(
+            multiple,
+            interval(torch.stack([kl.mean() for kl in kls]), seed=seed),
+            float(torch.cat(kls).quantile(0.95)),
+            interval(torch.cat(change), seed=seed) if change else None,
         )
-    return DoseCurve(aim, len(rows), len(answers), tuple(doses))
+        for multiple, kls, change in zip(multiples, moved, changes, strict=True)
+    )
 
 
-def _changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> Tensor:
-    """Change of each answer's log probability per token, [answers]."""
-    pairs = zip(base, scores, strict=True)
-    return torch.tensor([float((s.log_probability - b.log_probability).mean()) for b, s in pairs])
+def _parts(items: Sequence[Item], size: int | None) -> Iterator[Sequence[Item]]:
+    size = size or max(1, len(items))
+    return (items[start : start + size] for start in range(0, len(items), size))

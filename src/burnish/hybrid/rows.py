@@ -11,9 +11,11 @@ from typing import Any
 
 from burnish.errors import InputError, PromptFileError
 from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.reading import json_object
 
 FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet")
-EXAMPLE = 'rows such as {"prompt": "...", "completion": "..."}'
+ROW = '{"prompt": "...", "completion": "..."}'
+EXAMPLE = f"rows such as {ROW}"
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
         if not line.strip():
             continue
         where = f"{path}, row {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PromptFileError(f"{where} is not JSON: {error.msg}. Write one JSON object a line.") from error
-        if not isinstance(row, dict):
-            raise PromptFileError(f"{where} is not a JSON object. Write {EXAMPLE}.")
-        yield number, where, row
+        yield number, where, json_object(where, line, ROW)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -83,6 +83,11 @@ def score(
     return Scores(tuple(base), tuple(found))
 
 
+def likelihood_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> Tensor:
+    """Change of each answer's log probability per token, in nats, [answers]."""
+    return torch.stack([(s.log_probability - b.log_probability).mean() for b, s in zip(base, scores, strict=True)])
+
+
 @torch.inference_mode()
 def score_prompts(
     model: Model,

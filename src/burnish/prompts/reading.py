@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from burnish.errors import PromptFileError
 
@@ -133,14 +134,20 @@ def _filled(text: str) -> Iterable[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip())
 
 
-def _json_row(path: Path, number: int, line: str) -> Prompt:
-    where = f"{path}, line {number}"
+def json_object(where: str, line: str, example: str) -> dict[str, Any]:
+    """A line of a .jsonl file. where: the file and line, example: a good row, for the message. Raises PromptFileError."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise PromptFileError(f"{where} is not JSON: {error.msg}. Write one JSON object a line.") from error
     if not isinstance(row, dict):
-        raise PromptFileError(f'{where} is not a JSON object. Write rows such as {{"prompt": "..."}}.')
+        raise PromptFileError(f"{where} is not a JSON object. Write rows such as {example}.")
+    return row
+
+
+def _json_row(path: Path, number: int, line: str) -> Prompt:
+    where = f"{path}, line {number}"
+    row = json_object(where, line, '{"prompt": "..."}')
     answer, rejected = (next((row[key] for key in keys if row.get(key) is not None), None) for keys in (BETTER, WORSE))
     for name, text in (("answer", answer), ("rejected answer", rejected)):
         if text is not None and not (isinstance(text, str) and text.strip()):

@@ -8,7 +8,7 @@ import torch
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError
 from burnish.evaluation.material import Progress, answered_items, damage_prompts, greedy_answers
-from burnish.maths.intervals import interval
+from burnish.explaining.dose import doses
 from burnish.model.model import Model
 from burnish.model.reading import token_projections
 from burnish.model.scoring import Candidate, Item, score
@@ -35,23 +35,26 @@ def damage_items(model: Model, language: str, progress: Progress | None = None) 
 def damage(model: Model, enhancement: Enhancement | None, language: str) -> Pieces[dict[str, Any]]:
     """Nats per token that everyday prompts move, with a 95 % interval over prompts."""
     items = damage_items(model, language)
-    rows = yield from _divergences(model, items, [enhancement])
-    found = interval(rows[0])
-    return {"kl": found.mean, "low": found.low, "high": found.high, "prompts": found.n}
+    if enhancement is None:
+        return {"kl": 0.0, "low": 0.0, "high": 0.0, "prompts": len(items)}
+    (found,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
+    kl = found.damage
+    return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
 def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Pieces[dict[str, Any]]:
     """Damage, and likelihood of the domain's reference answers, at several scales."""
-    plans = [_scaled(enhancement, scale) for scale in SCALES]
     items = damage_items(model, language)
     items = items[:: max(1, len(items) // CURVE)]
-    rows = yield from _divergences(model, items, plans)
-    likelihood = None
     good = [] if domain is None else _references(model, domain)
-    if good:
-        change = yield from _likelihoods(model, good, plans)
-        likelihood = {"name": domain, "change": change}
-    return {"scales": list(SCALES), "kl": [float(row.mean()) for row in rows], "likelihood": likelihood}
+    kl, change = [0.0] * len(SCALES), [0.0] * len(SCALES)
+    if enhancement is not None:
+        at_once = max(1, PIECE // len(SCALES))
+        found = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
+        kl[1:] = [d.damage.mean for d in found]
+        change[1:] = [d.likelihood.mean for d in found if d.likelihood is not None]
+    likelihood = {"name": domain, "change": change} if good else None
+    return {"scales": list(SCALES), "kl": kl, "likelihood": likelihood}
 
 
 def tokens(
@@ -87,45 +90,6 @@ def tokens(
         {"text": text, "gain": gain, "projection": place}
         for text, gain, place in zip(texts, gains, places, strict=True)
     ]
-
-
-def _scaled(enhancement: Enhancement | None, scale: float) -> Enhancement | None:
-    """Gains stop at -1, where a component is gone."""
-    if enhancement is None or not scale:
-        return None
-    return replace(enhancement, gains=(enhancement.gains * scale).clamp_min(-1))
-
-
-def _divergences(model: Model, items: list[Item], plans: list[Enhancement | None]) -> Pieces[list[torch.Tensor]]:
-    """KL per token of each item under each plan: [items] for each."""
-    rows: list[list[torch.Tensor]] = [[] for _ in plans]
-    candidates = [Candidate("edit", plan) for plan in plans if plan is not None]
-    for part in _parts(items, candidates):
-        scores = iter(score(model, part, candidates).candidates if candidates else ())
-        for row, plan in zip(rows, plans, strict=True):
-            row += [torch.zeros(()) for _ in part] if plan is None else [s.kl.mean() for s in next(scores)]
-        yield
-    return [torch.stack(row) for row in rows]
-
-
-def _parts(items: list[Item], candidates: list[Candidate]) -> list[list[Item]]:
-    size = max(1, PIECE // (1 + len(candidates)))
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _likelihoods(model: Model, items: list[Item], plans: list[Enhancement | None]) -> Pieces[list[float]]:
-    """Change of the mean log probability per token, in nats, under each plan."""
-    changes: list[list[float]] = [[] for _ in plans]
-    candidates = [Candidate("edit", plan) for plan in plans if plan is not None]
-    for part in _parts(items, candidates) if candidates else ():
-        found = score(model, part, candidates)
-        edited = iter(found.candidates)
-        for change, plan in zip(changes, plans, strict=True):
-            if plan is not None:
-                pairs = zip(next(edited), found.base, strict=True)
-                change += [float((e.log_probability - b.log_probability).mean()) for e, b in pairs]
-        yield
-    return [sum(change) / len(change) if change else 0.0 for change in changes]
 
 
 def _references(model: Model, domain: str) -> list[Item]:

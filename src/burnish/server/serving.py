@@ -45,9 +45,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # a port beyond 65535 overflows
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
-            f"The server cannot listen on {host}, port {port}: {error.strerror or error}. Pass another --port or --host."
+            f"The server cannot listen on {host}, port {port}: {str(why).rstrip('.')}. Pass another --port or --host."
         ) from error
 
 
