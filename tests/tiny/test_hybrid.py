@@ -105,6 +105,14 @@ def test_the_model_is_left_as_it_was(tiny_model: Models) -> None:
     assert "forward" not in vars(model.network)
 
 
+def test_training_tells_nobody(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would report each training to its makers."""
+    sent: list[object] = []
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda *a, **k: sent.append((a, k)))
+    quick(tiny_model("llama"))
+    assert sent == []
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_protect_writes_nothing_along_the_directions(family: str, tiny_model: Models) -> None:
     model = tiny_model(family)
