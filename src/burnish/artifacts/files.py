@@ -27,9 +27,10 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
     present = _size(partial_of(path)) if resumable else 0
     free = shutil.disk_usage(folder).free
     if free < needed - present + MARGIN:
+        smaller = "; the adapter form needs a few MB only" if needed > MARGIN else ""
         raise DiskFullError(
-            f"{path} needs {needed - present + MARGIN:,} bytes and {folder} has {free:,} free. "
-            "Free some space or pass an output path on another disk; the adapter form needs a few MB only."
+            f"{path} needs {needed - present + MARGIN:,} bytes, {MARGIN:,} of them to spare, and {folder} has {free:,} free. "
+            f"Free some space or pass an output path on another disk{smaller}."
         )
 
 
