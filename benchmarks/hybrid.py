@@ -67,11 +67,11 @@ def measured(bench: Bench, variant: Variant) -> dict[str, Any]:
         recall(
             model,
             bench.facts,
-            questions=2,
+            questions=sizes.questions,
             system=variant.system,
             asked=variant.asked,
             changed=variant.changed,
-            tokens=16,
+            tokens=min(16, sizes.tokens),
         )
     )
     return found
@@ -147,7 +147,7 @@ def main() -> None:
     )
     domains, curve, name = arguments.domains, CURVE, "hybrid"
     if arguments.small:
-        sizes = Sizes(2, 2, 8, arguments.learning_rate, 2, 2, 6, 1, 4)
+        sizes = Sizes(2, 2, 8, arguments.learning_rate, 2, 2, 4, 1, 0, 1)
         domains, curve, name = domains[:1], (0, 8), "hybrid-small"
         command = "python benchmarks/hybrid.py --small"
     known = stored(name, command)

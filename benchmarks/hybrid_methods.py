@@ -61,7 +61,8 @@ class Sizes:
     prompts: int
     tokens: int
     kinds: int  # of facts, four each
-    tuning: int
+    tuning: int  # prompts and pairs that gains are tuned on; 0: the published direction within the budget instead
+    questions: int = 2  # of each fact
 
     @property
     def measuring(self) -> EvaluateOptions:
@@ -168,7 +169,7 @@ class Bench:
             self.model,
             enhance=self.domain.enhance,
             normal=load_general(self.domain.language).prompts,
-            options=FindOptions(instructions=2 * self.sizes.tuning, force=True),
+            options=FindOptions(instructions=max(8, 2 * self.sizes.tuning), force=True),
         )
         self.seconds["published"] = time.perf_counter() - started
         return direction.enhancement(1.5)
@@ -179,15 +180,15 @@ class Bench:
         s, started = self.sizes, time.perf_counter()
         options = TuneOptions(
             budget=TUNE_BUDGET,
-            prompts=s.tuning,
+            prompts=max(2, s.tuning),
             tokens=s.tokens,
             answer_tokens=s.tokens,
             steps=1,
             random_directions=3,
         )
-        found = tune(self.model, domain=self.name, options=options)
+        found = tune(self.model, domain=self.name, options=options) if s.tuning else None
         self.seconds["tuned"] = time.perf_counter() - started
-        if not found.abstained:
+        if found is not None and not found.abstained:
             return found.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
