@@ -1,6 +1,7 @@
 """The rows of `hybrid.py`: every way to better answers, on one speciality of one model."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -60,7 +61,8 @@ class Sizes:
     prompts: int
     tokens: int
     kinds: int  # of facts, four each
-    tuning: int
+    tuning: int  # prompts and pairs that gains are tuned on; 0: the published direction within the budget instead
+    questions: int = 2  # of each fact
 
     @property
     def measuring(self) -> EvaluateOptions:
@@ -78,6 +80,7 @@ class Variant:
     bytes: int = 0
     tokens: int = 0  # of training data seen
     notes: dict[str, Any] = field(default_factory=dict)
+    shared: str | None = None  # the direction that it is made of: what finding that took counts for it as well
 
     def asked(self, prompt: Prompt | str) -> Prompt:
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
@@ -91,6 +94,7 @@ class Bench:
     model: Any
     name: str
     sizes: Sizes
+    seconds: dict[str, float] = field(default_factory=dict)  # that finding a direction took
 
     @cached_property
     def domain(self) -> Any:
@@ -160,28 +164,31 @@ class Bench:
 
     @cached_property
     def published(self) -> Any:
+        started = time.perf_counter()
         direction = find_direction(
             self.model,
             enhance=self.domain.enhance,
             normal=load_general(self.domain.language).prompts,
-            options=FindOptions(instructions=2 * self.sizes.tuning, force=True),
+            options=FindOptions(instructions=max(8, 2 * self.sizes.tuning), force=True),
         )
+        self.seconds["published"] = time.perf_counter() - started
         return direction.enhancement(1.5)
 
     @cached_property
     def tuned(self) -> Any:
         """Tuned gains; where tuning abstains, the published direction at the same budget, so that the combinations have one."""
-        s = self.sizes
+        s, started = self.sizes, time.perf_counter()
         options = TuneOptions(
             budget=TUNE_BUDGET,
-            prompts=s.tuning,
+            prompts=max(2, s.tuning),
             tokens=s.tokens,
             answer_tokens=s.tokens,
             steps=1,
             random_directions=3,
         )
-        found = tune(self.model, domain=self.domain, options=options)
-        if not found.abstained:
+        found = tune(self.model, domain=self.name, options=options) if s.tuning else None
+        self.seconds["tuned"] = time.perf_counter() - started
+        if found is not None and not found.abstained:
             return found.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
@@ -199,11 +206,14 @@ def prompted(bench: Bench, *, expert: bool) -> Variant:
     return Variant(before=turns, bytes=sum(len(text.encode()) for _, text in turns))
 
 
-def directed(bench: Bench, enhancement: Any) -> Variant:
-    model = bench.model
+def directed(bench: Bench, shared: str) -> Variant:
+    model, enhancement = bench.model, getattr(bench, shared)
     size = 4 * (enhancement.vectors.numel() + enhancement.gains.numel())
     return Variant(
-        Candidate("direction", enhancement), lambda: live_edit(model.network, model.anatomy, enhancement), bytes=size
+        Candidate("direction", enhancement),
+        lambda: live_edit(model.network, model.anatomy, enhancement),
+        bytes=size,
+        shared=shared,
     )
 
 
@@ -220,8 +230,9 @@ def steered(bench: Bench) -> Variant:
     return Variant(candidate, lambda: RowEdits(bench.model, [candidate]).rows(one, 1), bytes=4 * vectors.shape[1])
 
 
-def trained(bench: Bench, rows: int, combine: Any, enhancement: Any = None, budget: float | None = None) -> Variant:
+def trained(bench: Bench, rows: int, combine: Any, shared: str | None = None, budget: float | None = None) -> Variant:
     options = TrainOptions(**{**asdict(bench.options), "budget": budget})
+    enhancement = None if shared is None else getattr(bench, shared)
     found = train(
         bench.model, **bench.data(rows), enhancement=enhancement, combine=combine, options=options, check_prompts=0
     )
@@ -233,6 +244,7 @@ def trained(bench: Bench, rows: int, combine: Any, enhancement: Any = None, budg
         bytes=sum(4 * (layer.a.numel() + layer.b.numel()) for layer in layers),
         tokens=found.record["tokens"],
         notes={key: found.record[key] for key in ("everyday_kl", "scale", "steps")},
+        shared=shared,
     )
 
 
@@ -288,14 +300,14 @@ def methods(bench: Bench) -> dict[str, Callable[[], Variant]]:
         "base": Variant,
         "expert system prompt": partial(prompted, bench, expert=True),
         "few-shot prompt": partial(prompted, bench, expert=False),
-        "direction, published": lambda: directed(bench, bench.published),
-        "direction, tuned": lambda: directed(bench, bench.tuned),
+        "direction, published": lambda: directed(bench, "published"),
+        "direction, tuned": lambda: directed(bench, "tuned"),
         "additive steering": lambda: steered(bench),
         "LoRA": lambda: trained(bench, rows, "plain"),
         "full fine-tune": lambda: fully_trained(bench, rows),
-        "start": lambda: trained(bench, rows, "start", bench.tuned),
-        "keep": lambda: trained(bench, rows, "keep", bench.tuned),
-        "protect": lambda: trained(bench, rows, "protect", bench.tuned, BUDGET),
-        "prevent": lambda: trained(bench, rows, "prevent", bench.tuned),
-        "heal (published direction)": lambda: trained(bench, rows, "heal", bench.published, BUDGET),
+        "start": lambda: trained(bench, rows, "start", "tuned"),
+        "keep": lambda: trained(bench, rows, "keep", "tuned"),
+        "protect": lambda: trained(bench, rows, "protect", "tuned", BUDGET),
+        "prevent": lambda: trained(bench, rows, "prevent", "tuned"),
+        "heal (published direction)": lambda: trained(bench, rows, "heal", "published", BUDGET),
     }
