@@ -88,7 +88,7 @@ FAMILIES = {
     "qwen2": small("qwen2"),
     "qwen3-non-square": small("qwen3", head_dim=16),
     "gemma": small("gemma", head_dim=16),
-    "gemma2": small("gemma2", head_dim=16, sliding_window=64),
+    "gemma2": small("gemma2", head_dim=16, query_pre_attn_scalar=16, sliding_window=64),
     "gemma3": small("gemma3_text", head_dim=16, sliding_window=64),
     "olmo2": small("olmo2"),
     "olmo3": small("olmo3", sliding_window=64),
@@ -387,7 +387,8 @@ def save_gguf(path: Path, family: str = "llama") -> Path:
         writer.add_attn_logit_softcapping(sizes.attn_logit_softcapping)
         writer.add_final_logit_softcapping(sizes.final_logit_softcapping)
         writer.add_sliding_window(sizes.sliding_window)
-    tokens = list(build_tokenizer().get_vocab())
+    vocabulary = build_tokenizer().get_vocab()
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
     tokens += ["ab", *(f"<extra{i}>" for i in range(VOCABULARY - len(tokens) - 1))]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)

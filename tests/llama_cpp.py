@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+PLAIN_LETTER = 69  # a token that is one letter in the tokenizers used here
 Predict = Callable[..., list[torch.Tensor]]
 
 
@@ -37,6 +38,8 @@ def predictions(
                 "n_probs": vocabulary,
                 "temperature": 0,
                 "cache_prompt": False,
+                # The probabilities are those before any bias, but come only with a token that is text: neither an end nor half a letter.
+                "logit_bias": [[PLAIN_LETTER, 1e3]],
             }
             if scale is not None:
                 request["lora"] = [{"id": 0, "scale": scale}]

@@ -16,6 +16,7 @@ from llama_cpp import furthest, predictions
 
 PROMPTS = [[1, 40, 41, 42, 43, 44], [1, 90, 91], [7, 100, 30, 60, 61, 62, 63]]
 ROUNDING = 2e-4  # nats: two programs' float32
+COARSE = {"gpt2": 3e-3, "gemma2": 3e-3}  # llama.cpp takes GELU from a table in float16
 
 
 @pytest.mark.parametrize("family", LLAMA_CPP)
@@ -32,17 +33,18 @@ def test_llama_cpp_does_what_the_live_form_does(family: str, tiny_model: Callabl
         live = expected()
     with model.enhanced(enhancement.scaled(0.5)):
         half = expected()
-    assert furthest(base, live) > 20 * ROUNDING
-    assert furthest(base, predictions(source, PROMPTS, VOCABULARY)()) < ROUNDING
+    rounding = COARSE.get(family, ROUNDING)
+    assert furthest(base, live) > 20 * rounding
+    assert furthest(base, predictions(source, PROMPTS, VOCABULARY)()) < rounding
     export(enhancement, tmp_path / "b.gguf", model=source)
-    assert furthest(live, predictions(tmp_path / "b.gguf", PROMPTS, VOCABULARY)()) < ROUNDING
+    assert furthest(live, predictions(tmp_path / "b.gguf", PROMPTS, VOCABULARY)()) < rounding
     applied = export(enhancement, tmp_path / "l.gguf", model=source, form="gguf-lora")
     adapted = predictions(source, PROMPTS, VOCABULARY, lora=tmp_path / "l.gguf")
-    assert furthest(base, adapted(0.0)) < ROUNDING
+    assert furthest(base, adapted(0.0)) < rounding
     if any("bias" in note for note in applied.notes):  # which a LoRA cannot strengthen
         return
-    assert furthest(live, adapted(1.0)) < ROUNDING
-    assert furthest(half, adapted(0.5)) < ROUNDING
+    assert furthest(live, adapted(1.0)) < rounding
+    assert furthest(half, adapted(0.5)) < rounding
 
 
 def test_from_prompts_to_a_file_that_llama_cpp_runs(
