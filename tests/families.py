@@ -88,7 +88,7 @@ FAMILIES = {
     "qwen2": small("qwen2"),
     "qwen3-non-square": small("qwen3", head_dim=16),
     "gemma": small("gemma", head_dim=16),
-    "gemma2": small("gemma2", head_dim=16, sliding_window=64),
+    "gemma2": small("gemma2", head_dim=16, query_pre_attn_scalar=16, sliding_window=64),
     "gemma3": small("gemma3_text", head_dim=16, sliding_window=64),
     "olmo2": small("olmo2"),
     "olmo3": small("olmo3", sliding_window=64),
@@ -349,23 +349,46 @@ def save(
     return folder
 
 
-def save_gguf(path: Path) -> Path:
-    """Writes a tiny llama with a byte-level tokenizer as an F32 GGUF file."""
+LLAMA_CPP = {  # families and the architectures that llama.cpp knows them as
+    "llama": "llama",
+    "kanana": "llama",
+    "qwen3-non-square": "qwen3",
+    "gemma2": "gemma2",
+    "olmo2": "olmo2",
+    "gpt2": "gpt2",
+}
+
+
+def save_gguf(path: Path, family: str = "llama") -> Path:
+    """Writes a tiny model with a byte-level tokenizer as an F32 GGUF file, turned and named as llama.cpp's converter does."""
     import gguf
 
-    model = build("llama")
-    sizes = model.config
-    writer = gguf.GGUFWriter(path, "llama")
+    model = build(family)
+    sizes, architecture = model.config, LLAMA_CPP[family]
+    heads = sizes.num_attention_heads
+    shared = getattr(sizes, "num_key_value_heads", heads)
+    wide = getattr(sizes, "head_dim", None) or sizes.hidden_size // heads
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(sizes.max_position_embeddings)
     writer.add_embedding_length(sizes.hidden_size)
     writer.add_block_count(sizes.num_hidden_layers)
-    writer.add_feed_forward_length(sizes.intermediate_size)
-    writer.add_head_count(sizes.num_attention_heads)
-    writer.add_head_count_kv(sizes.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(sizes.rms_norm_eps)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(sizes.hidden_size // sizes.num_attention_heads)
-    tokens = list(build_tokenizer().get_vocab())
+    writer.add_feed_forward_length(getattr(sizes, "intermediate_size", None) or 4 * sizes.hidden_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(shared)
+    if architecture == "gpt2":
+        writer.add_layer_norm_eps(sizes.layer_norm_epsilon)
+    else:
+        writer.add_layer_norm_rms_eps(sizes.rms_norm_eps)
+        writer.add_rope_freq_base(10000.0)
+        writer.add_rope_dimension_count(wide)
+        writer.add_key_length(wide)
+        writer.add_value_length(wide)
+    if architecture == "gemma2":
+        writer.add_attn_logit_softcapping(sizes.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(sizes.final_logit_softcapping)
+        writer.add_sliding_window(sizes.sliding_window)
+    vocabulary = build_tokenizer().get_vocab()
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
     tokens += ["ab", *(f"<extra{i}>" for i in range(VOCABULARY - len(tokens) - 1))]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
@@ -373,12 +396,20 @@ def save_gguf(path: Path) -> Path:
     writer.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, sizes.num_hidden_layers)
+    number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(number, sizes.num_hidden_layers)
     for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and sizes.tie_word_embeddings:
+            continue
         values = tensor
-        for projection, heads in (("q_proj", sizes.num_attention_heads), ("k_proj", sizes.num_key_value_heads)):
-            if projection in name:  # GGUF stores rotary halves interleaved
-                values = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+        if architecture == "llama":  # whose rotary halves GGUF stores interleaved
+            for projection, count in (("q_proj", heads), ("k_proj", shared)):
+                if projection in name:
+                    values = tensor.view(count, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+        if architecture == "gemma2" and name.endswith("norm.weight"):
+            values = tensor + 1
+        if architecture == "gpt2" and tensor.ndim == 2 and ".h." in name:
+            values = tensor.T
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

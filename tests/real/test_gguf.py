@@ -1,5 +1,6 @@
 """llama.cpp runs what Burnish writes: its log probabilities against those of transformers with the live form, on SmolLM2."""
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from burnish.model.loading import quiet
 from burnish.model.model import Model, load
 from burnish.options import FindOptions, ModelOptions
 from burnish.pipeline import export
+from llama_cpp import Predict, furthest, predictions
 
-llama = pytest.importorskip("xllamacpp", reason="xllamacpp (llama.cpp as a Python package) is not installed")
+pytest.importorskip("xllamacpp", reason="xllamacpp (llama.cpp as a Python package) is not installed")
 pytestmark = pytest.mark.real
 NAME = "smollm2-135m"
 QUESTIONS = ("Describe a lighthouse at dusk.", "What is photosynthesis?", "Write a line about the sea.")
 FACTOR, LAYERS = 0.5, "50%.."
-Predict = Callable[..., list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -104,44 +105,7 @@ def expected(found: tuple[Model, Any], gguf: Path) -> Expected:
 
 @pytest.fixture
 def predict(expected: Expected) -> Callable[..., Predict]:
-    """predict(model, lora) -> a function from a LoRA's scale (or none) to the log probabilities after each question."""
-
-    def start(model: Path, lora: Path | None = None, *, exact: bool = False) -> Predict:
-        settings = llama.CommonParams()
-        settings.model.path = str(model)
-        settings.n_ctx, settings.n_parallel, settings.warmup, settings.verbosity = 256, 1, False, -1
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 2
-        if exact:  # by default keys and values are kept as float16
-            settings.cache_type_k = settings.cache_type_v = llama.ggml_type.GGML_TYPE_F32
-            settings.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        if lora is not None:
-            adapter = llama.CommonAdapterLoraInfo()
-            adapter.path, adapter.scale = str(lora), 1.0
-            settings.lora_adapters = [adapter]
-        server = llama.Server(settings)
-        vocabulary = len(expected.base[0])
-
-        def ask(scale: float | None = None) -> list[torch.Tensor]:
-            answers = []
-            for prompt in expected.prompts:
-                request = {"prompt": prompt, "max_tokens": 1, "n_probs": vocabulary, "temperature": 0}
-                if scale is not None:
-                    request["lora"] = [{"id": 0, "scale": scale}]
-                reply = server.handle_completions({**request, "cache_prompt": False})
-                entries = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-                assert len(entries) == vocabulary
-                row = torch.empty(vocabulary)
-                row[[entry["id"] for entry in entries]] = torch.tensor([entry["logprob"] for entry in entries])
-                answers.append(row)
-            return answers
-
-        return ask
-
-    return start
-
-
-def furthest(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+    return functools.partial(predictions, prompts=expected.prompts, vocabulary=len(expected.base[0]))
 
 
 def divergence(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
@@ -155,11 +119,11 @@ def test_in_float32_the_file_and_the_lora_are_the_live_form(
     export(enhancement, tmp_path / "edited.gguf", model=float_file)
     export(enhancement, tmp_path / "lora.gguf", model=float_file, form="gguf-lora")
     assert furthest(expected.base, expected.live) > 0.3  # what there is to see, in nats
-    adapted = predict(float_file, tmp_path / "lora.gguf", exact=True)
-    base = predict(float_file, exact=True)()
+    adapted = predict(float_file, lora=tmp_path / "lora.gguf")
+    base = predict(float_file)()
     floor = max(furthest(expected.base, base), 2e-4)  # two programs differ by this much on the base model already
     assert floor < 2e-3
-    assert furthest(expected.live, predict(tmp_path / "edited.gguf", exact=True)()) < 3 * floor
+    assert furthest(expected.live, predict(tmp_path / "edited.gguf")()) < 3 * floor
     assert furthest(expected.live, adapted(1.0)) < 3 * floor
     assert furthest(expected.half, adapted(0.5)) < 3 * floor
     assert furthest(base, adapted(0.0)) < 1e-6
@@ -177,14 +141,14 @@ def test_in_four_bits_they_are_as_close_as_the_base_models_are(
     assert all(g.realised[0] == pytest.approx(g.asked[0], rel=1e-3) for g in edited.gains)
     moved = divergence(expected.base, expected.live)
     # llama.cpp rounds activations to 8 bits before it multiplies them with 4-bit weights: the base models differ as well.
-    base = divergence(expected.base, predict(gguf)())
+    base = divergence(expected.base, predict(gguf, exact=False)())
     assert base < 0.15 * moved
-    adapted = predict(gguf, tmp_path / "lora.gguf")
+    adapted = predict(gguf, lora=tmp_path / "lora.gguf", exact=False)
     for found_there, wanted in (
-        (predict(tmp_path / "edited.gguf")(), expected.live),
+        (predict(tmp_path / "edited.gguf", exact=False)(), expected.live),
         (adapted(1.0), expected.live),
         (adapted(0.5), expected.half),
     ):
         assert divergence(wanted, found_there) < 3 * base
     assert divergence(expected.live, adapted(0.0)) > 5 * base
-    assert furthest(predict(gguf)(), adapted(0.0)) < 1e-6
+    assert furthest(predict(gguf, exact=False)(), adapted(0.0)) < 1e-6
