@@ -74,7 +74,7 @@ def record(decoder: nn.Module, blocks: Sequence[nn.Module], arguments: dict[str,
 
     def answer(index: int, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         entering, call = _taken(positional, keywords)
-        if index != len(calls) or (handed and entering is not handed[-1]):
+        if index != len(calls) or (handed and not _same(entering, handed[-1])):
             raise _refusal(decoder, f"changes the states before block {index}, or runs its blocks in another order")
         if any(_has_nan(value) for value in (*call.arguments, *call.keywords.values())):
             raise _refusal(decoder, f"computes an argument of block {index} from the states of earlier blocks")
@@ -115,6 +115,11 @@ def _taken(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Tensor
         return arguments[0], Call(arguments[1:], keywords, False)
     others = {name: value for name, value in keywords.items() if name != "hidden_states"}
     return keywords["hidden_states"], Call((), others, True)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same, or one is a view of all of the other."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def _has_nan(value: Any) -> bool:
