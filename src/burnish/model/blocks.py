@@ -114,7 +114,7 @@ class DiskWeights:
         """While open, what lies outside the blocks is read when it is first called; of tables, only the rows asked for."""
         handles = []
         filled: list[str] = []
-        tables: list[tuple[Any, nn.Parameter]] = []
+        tables: list[tuple[Any, Any]] = []
 
         def fill(path: str) -> Any:
             def hook(module: nn.Module, arguments: Any) -> None:

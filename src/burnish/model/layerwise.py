@@ -35,7 +35,7 @@ from burnish.model.capture import (
 )
 from burnish.model.loading import anatomy_of, load_config, quiet, skeleton
 from burnish.model.model import Model
-from burnish.model.replay import Recording, answer_length, record
+from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
 
@@ -120,12 +120,9 @@ def layered_capture(
     The result is called with (sequences, consume, site=, progress=) and hands over the states that were kept. progress is told of
     each block that is done.
     """
-    sites = sorted({w.site for w in wanted if w.sequences})
-    unique = sorted(
-        {_key(s): s for w in wanted for s in w.sequences}.values(), key=lambda s: (len(s.tokens), s.tokens, s.first)
-    )
-    rows = {_key(s): row for row, s in enumerate(unique)}
-    states = _run(model, unique, sites, progress) if unique else {}
+    planned = plan_pass(model, wanted)
+    rows = {_key(s): row for row, s in enumerate(planned.sequences)}
+    states = _run(model, planned, progress) if planned.sequences else {}
 
     def kept(
         sequences: Sequence[Tokens],
@@ -143,6 +140,39 @@ def layered_capture(
     return kept
 
 
+@dataclass(frozen=True)
+class Pass:
+    """One pass through all blocks. sequences: each once, shortest first; sizes: of the batches; prefix: tokens that all share and that
+    are run once; cache: that holds them."""
+
+    sequences: list[Tokens]
+    sites: list[Site]
+    sizes: list[int]
+    prefix: int
+    cache: Any
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are run, padding included."""
+        found, end = self.prefix, 0
+        for size in self.sizes:
+            end += size
+            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return found
+
+
+def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
+    """How the wanted sequences go through the model."""
+    sites = sorted({w.site for w in wanted if w.sequences})
+    unique = {_key(s): s for w in wanted for s in w.sequences}.values()
+    sequences = sorted(unique, key=lambda s: (len(s.tokens), s.tokens, s.first))
+    prefix = min([shared_prefix([s.tokens for s in sequences]), *(s.first for s in sequences)]) if sequences else 0
+    cache = shareable_cache(model) if prefix >= SHORTEST_PREFIX else None
+    prefix = prefix if cache is not None else 0
+    sizes = batches([len(s.tokens) - prefix for s in sequences], batch_tokens(model.device))
+    return Pass(sequences, sites, sizes, prefix, cache)
+
+
 def _key(sequence: Tokens) -> tuple[tuple[int, ...], int, int]:
     return tuple(sequence.tokens), sequence.first, sequence.last
 
@@ -151,35 +181,31 @@ def _key(sequence: Tokens) -> tuple[tuple[int, ...], int, int]:
 class _Batch:
     """Some sequences between two blocks. states: views of what is kept of them, [rows, layers, hidden] by site."""
 
-    recording: Recording
     hidden: Tensor  # on the CPU or in a file
+    calls: tuple[Call, ...]
     first: Tensor
     last: Tensor
     states: dict[Site, Tensor]
 
 
 @torch.inference_mode()
-def _run(
-    model: LayeredModel, sequences: Sequence[Tokens], sites: Sequence[Site], progress: Progress | None
-) -> dict[Site, Tensor]:
-    """States [sequences, layers, hidden] by site. sequences: shortest first."""
-    weights, anatomy = model.weights, model.anatomy
+def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[Site, Tensor]:
+    """States [sequences, layers, hidden] by site."""
+    weights, anatomy, cache = model.weights, model.anatomy, planned.cache
     blocks = list(model.network.get_submodule(anatomy.stack))
-    prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
-    cache = shareable_cache(model) if prefix >= SHORTEST_PREFIX else None
-    prefix = prefix if cache is not None else 0
+    shape = (len(planned.sequences), anatomy.layers, anatomy.hidden_size)
     with _space(model.states_bytes) as space, ThreadPoolExecutor(1) as reader:
-        states = {site: space((len(sequences), anatomy.layers, anatomy.hidden_size), torch.float32) for site in sites}
+        states = {site: space(shape, torch.float32) for site in planned.sites}
         paths = [f"{anatomy.stack}.{index}" for index in range(anatomy.layers)]
         weights.fill(paths[0], weights.read(paths[0]))
         with weights.around_the_blocks():
-            around = _around(model, blocks, sequences[0])
-            shared = _prefix_recording(around, sequences[0].tokens[:prefix], cache, model.device)
-            work = list(_recorded(model, around, sequences, prefix, cache, states, space))
+            around = _around(model, blocks, planned.sequences[0])
+            shared = _prefix_recording(around, planned, model.device)
+            work = list(_recorded(model, around, planned, states, space))
         for index, path in enumerate(paths):
             ahead = reader.submit(weights.read, paths[index + 1]) if index + 1 < len(paths) else None
             if shared is not None:
-                shared = _run_prefix(blocks[index], index, shared, cache, prefix)
+                shared = _run_prefix(blocks[index], index, shared, cache.layers[index])
             for batch in work:
                 _run_block(model, blocks[index], index, batch)
             if cache is not None:
@@ -203,24 +229,22 @@ def _around(model: LayeredModel, blocks: Sequence[torch.nn.Module], example: Tok
 def _recorded(
     model: LayeredModel,
     around: Callable[..., Recording],
-    sequences: Sequence[Tokens],
-    prefix: int,
-    cache: Any,
+    planned: Pass,
     states: dict[Site, Tensor],
     space: Callable[..., Tensor],
 ) -> Iterator[_Batch]:
     """The batches in front of the first block."""
-    start = 0
-    for size in batches([len(s.tokens) - prefix for s in sequences], batch_tokens(model.device)):
+    start, cache = 0, planned.cache
+    for size in planned.sizes:
         rows = slice(start, start + size)
-        ids, first, last = padded(sequences[rows], prefix)
+        ids, first, last = padded(planned.sequences[rows], planned.prefix)
         arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
         kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(Recording(hidden, recording.calls), hidden, first, last, kept)
+        yield _Batch(hidden, recording.calls, first, last, kept)
         start += size
 
 
@@ -235,7 +259,7 @@ def _run_block(model: LayeredModel, block: torch.nn.Module, index: int, batch: _
         keep = keeping(batch.states["attention"], index, batch.first, batch.last, stop=False)
         handles = [module.register_forward_hook(keep) for module in attention_writes(model, index)]
     try:
-        output = batch.recording.calls[index](block, batch.hidden.to(model.device))
+        output = batch.calls[index](block, batch.hidden.to(model.device))
     finally:
         for handle in handles:
             handle.remove()
@@ -245,21 +269,19 @@ def _run_block(model: LayeredModel, block: torch.nn.Module, index: int, batch: _
     batch.hidden.copy_(output)
 
 
-def _prefix_recording(
-    around: Callable[..., Recording], tokens: list[int], cache: Any, device: torch.device
-) -> Recording | None:
+def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: torch.device) -> Recording | None:
     """The shared prefix in front of the first block; from then on the cache counts it as there."""
-    if cache is None:
+    if planned.cache is None:
         return None
-    found = around(input_ids=torch.tensor([tokens], device=device), past_key_values=cache, use_cache=True)
-    cache.share(len(tokens))
+    ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
+    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    planned.cache.share(planned.prefix)
     return found
 
 
-def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, cache: Any, tokens: int) -> Recording:
+def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:
     """Runs the prefix through a block, whose layer of the cache then holds it."""
-    layer = cache.layers[index]
-    layer.tokens = 0
+    tokens, layer.tokens = layer.tokens, 0
     hidden = shared.calls[index](block, shared.hidden)
     layer.tokens = tokens
     return Recording(hidden, shared.calls)
