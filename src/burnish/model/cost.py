@@ -57,14 +57,16 @@ class Cost:
 
     def as_dict(self) -> dict[str, Any]:
         """For plans, with rounded numbers."""
+        minutes = {
+            "expected_minutes": self.seconds / 60,
+            "minutes_of_reading": self.read_seconds / 60,
+            "minutes_of_computing": self.compute_seconds / 60,
+        }
         return {
             "disk_bytes_read": self.disk_bytes,
-            "flops": float(f"{self.flops:.3g}"),
             "states_bytes": self.states_bytes,
             "peak_bytes": self.peak_bytes,
-            "expected_minutes": round(self.seconds / 60, 2),
-            "minutes_of_reading": round(self.read_seconds / 60, 2),
-            "minutes_of_computing": round(self.compute_seconds / 60, 2),
+            **{name: float(f"{value:.3g}") for name, value in {"flops": self.flops, **minutes}.items()},
         }
 
 
