@@ -43,22 +43,19 @@ def estimated(model: "LayeredModel", contrasts: "Sequence[Contrast]", finding: F
     from burnish.model.cost import together
     from burnish.model.estimating import estimate, measure
 
-    machine = measure(model)
-    return together(
-        estimate(
+    wanted = [
+        states_wanted(
             model,
-            states_wanted(
-                model,
-                enhance=contrast.enhance,
-                normal=contrast.normal,
-                options=finding,
-                held_out=contrast.held_out,
-                protect=contrast.protect,
-            ),
-            machine,
+            enhance=contrast.enhance,
+            normal=contrast.normal,
+            options=finding,
+            held_out=contrast.held_out,
+            protect=contrast.protect,
         )
         for contrast in contrasts
-    )
+    ]
+    machine = measure(model, wanted[0])
+    return together(estimate(model, each, machine) for each in wanted)
 
 
 def in_words(cost: "Cost") -> str:

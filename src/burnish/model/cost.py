@@ -24,6 +24,10 @@ class BlockSize:
     attention: int = 0  # inputs of the attention output projections: heads times their width
     widest: int = 0  # outputs of the widest product
 
+    def operations(self, tokens: int, width: float) -> float:
+        """2 for each active parameter and token, 4 for each attention input and pair of tokens (Kaplan et al. 2020, table 1)."""
+        return tokens * (2.0 * self.active + 4.0 * self.attention * width)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -37,7 +41,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates of a machine: operations a second in matrix products of a block's shapes, bytes a second read from the weights' files."""
+    """Rates of a machine: operations a second of a block that runs, bytes a second read from the weights' files."""
 
     flops: float
     read: float
@@ -98,12 +102,9 @@ def predict(
     running: int = 2,
     batch: int = 512,
 ) -> Cost:
-    """The cost of one pass. hidden: width of the model; stored, running: bytes of a number on disk and in memory; batch: tokens at once.
-
-    Operations: 2 for each active parameter and token, and 4 for each attention input and pair of tokens (Kaplan et al. 2020, table 1).
-    """
+    """The cost of one pass. hidden: width of the model; stored, running: bytes of a number on disk and in memory; batch: tokens at once."""
     reads = [b.parameters * stored / machine.read for b in blocks]
-    flops = [work.tokens * (2.0 * b.active + 4.0 * b.attention * work.width) for b in blocks]
+    flops = [b.operations(work.tokens, work.width) for b in blocks]
     computes = [f / machine.flops for f in flops]
     largest = max(b.parameters for b in blocks)
     joined = max(b.joined for b in blocks)

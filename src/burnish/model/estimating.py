@@ -1,22 +1,21 @@
-"""What a pass layer by layer costs on this machine: its two rates are measured in less than a second, on the files themselves."""
+"""What a pass layer by layer costs on this machine: its two rates are measured on a block and on the files themselves."""
 
 import time
 from collections.abc import Sequence
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from torch import nn
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.model.cost import Cost, Machine, Work, block_sizes, predict
-from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass
-from burnish.model.loading import text_config
+from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass, timed_block
 
-SECONDS = 0.3  # for each of the two rates
+SECONDS = 0.3  # of reading
+OPERATIONS = (2e11, 2e13)  # of computing, at most, on a CPU and on a GPU
 
 
-def estimate(model: LayeredModel, wanted: Sequence[Wanted], machine: Machine | None = None) -> Cost:
-    """The cost of reading the wanted states. machine: measured here where none is given."""
+def estimate(model: LayeredModel, wanted: Sequence[Wanted], machine: Machine) -> Cost:
+    """The cost of reading the wanted states on a machine (see `measure`)."""
     planned = plan_pass(model, wanted)
     width = sum(len(s.tokens) for s in planned.sequences) / max(1, len(planned.sequences))
     blocks = block_sizes(model.network, model.network.config, model.anatomy)
@@ -26,38 +25,23 @@ def estimate(model: LayeredModel, wanted: Sequence[Wanted], machine: Machine | N
         blocks,
         model.anatomy.hidden_size,
         Work(len(planned.sequences), planned.tokens, width, len(planned.sites)),
-        machine or measure(model),
+        machine,
         stored=max(1, round(stored)),
         running=model.network.dtype.itemsize,
         batch=batch_tokens(model.device),
     )
 
 
-def measure(model: LayeredModel) -> Machine:
-    """The machine's rates for this model: products of a block's largest matrix with a batch, and reads of the weights' files."""
-    return Machine(_matmul_rate(model), _read_rate(model))
-
-
-@torch.inference_mode()
-def _matmul_rate(model: LayeredModel) -> float:
-    block = model.network.get_submodule(f"{model.anatomy.stack}.{model.anatomy.layers - 1}")
-    largest = max((p for p in block.parameters() if p.ndim > 1), key=lambda p: p.numel())
-    tokens = batch_tokens(model.device)
-    if largest.ndim == 3:  # of fused experts each gets its share of the tokens
-        chosen = getattr(text_config(model.network.config), "num_experts_per_tok", 1)
-        tokens = max(1, tokens * chosen // largest.shape[0])
-    inputs, outputs = largest.shape[-1], largest.shape[-2]
-    dtype, device = model.network.dtype, model.device
-    left = torch.randn(tokens, inputs, device=device).to(dtype)
-    weight = torch.randn(outputs, inputs, device=device).to(dtype)
-    nn.functional.linear(left, weight)  # the first product compiles its kernel
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < SECONDS:
-        nn.functional.linear(left, weight)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        done += 1
-    return float(2 * tokens * inputs * outputs * done / (time.perf_counter() - started))
+def measure(model: LayeredModel, wanted: Sequence[Wanted]) -> Machine:
+    """The machine's rates for this model: the first block with a batch of the wanted sequences, and reads all over the weights' files."""
+    planned = plan_pass(model, wanted)
+    size = block_sizes(model.network, model.network.config, model.anatomy)[0]
+    most = min(batch_tokens(model.device), int(OPERATIONS[model.device.type == "cuda"] / (2 * size.active)) + 1)
+    middle = planned.sequences[len(planned.sequences) // 2 :]
+    rows = middle[: max(1, most // len(middle[0].tokens))]
+    width = len(rows[-1].tokens)
+    seconds = timed_block(model, rows)
+    return Machine(size.operations(len(rows) * width, width) / seconds, _read_rate(model))
 
 
 def _read_rate(model: LayeredModel) -> float:
