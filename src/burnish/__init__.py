@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from burnish.explaining.page import render_page
     from burnish.finding import find_direction
     from burnish.mix import Mix
+    from burnish.model.layerwise import load_layered
     from burnish.model.model import Model, load
     from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TuneOptions
     from burnish.pipeline import export
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "load_domain",
     "load_general",
+    "load_layered",
     "load_protect",
     "read_lora",
     "read_prompts",
@@ -72,6 +74,7 @@ _HOMES = {
     "load": "model.model",
     "load_domain": "prompts.domains",
     "load_general": "prompts.domains",
+    "load_layered": "model.layerwise",
     "load_protect": "prompts.domains",
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,19 @@ def test_a_direction_equals_the_loaded_models(options: FindOptions, tiny_folder:
     assert ("running layers", 3, 3) in steps
 
 
-def test_answers_are_refused_before_anything_is_read(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_direction_from_answers_equals_the_loaded_models(tiny_folder: Folders) -> None:
+    folder = tiny_folder("llama")
+    sets = {
+        name: PromptSet(name, tuple(replace(p, answer=f"{name} {i}") for i, p in enumerate(letters(name, "?").prompts)))
+        for name in ("enhance", "normal")
+    }
+    options = FindOptions(instructions=16, position="answer")
+    expected = find_direction(load(folder, EXACT), options=options, **sets)
+    found = find_direction(load_layered(folder, EXACT), options=options, **sets)
+    torch.testing.assert_close(found.vectors, expected.vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_own_answers_are_refused_before_anything_is_read(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DiskWeights, "fill", lambda *_: pytest.fail("weights were read"))
     model = load_layered(tiny_folder("llama"), EXACT)
     with pytest.raises(ModelError, match="cannot write answers"):
