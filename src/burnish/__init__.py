@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from burnish.hybrid.training import train
     from burnish.inspecting import verify_folders as verify
     from burnish.mix import Mix
+    from burnish.model.layerwise import load_layered
     from burnish.model.model import Model, load
     from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TrainOptions, TuneOptions
     from burnish.pipeline import export
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "load_domain",
     "load_general",
+    "load_layered",
     "load_protect",
     "read_lora",
     "read_prompts",
@@ -76,6 +78,7 @@ _HOMES = {
     "load": "model.model",
     "load_domain": "prompts.domains",
     "load_general": "prompts.domains",
+    "load_layered": "model.layerwise",
     "load_protect": "prompts.domains",
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -13,6 +14,7 @@ from burnish.errors import InputError
 from burnish.maths.direction import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
+from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
 from burnish.model.model import Model
 from burnish.options import SHUFFLES, FindOptions, layer_index
 from burnish.prompts import PromptSet, PromptSource, as_prompts
@@ -82,20 +84,24 @@ def find_direction(
     """
     options = options or FindOptions()
     layer = layer_index(options.layer_idx, model.anatomy.layers)
-    enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
-    check_sets(enhance, normal)
-    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
-    tune, held = [part.tune for part in parts], [part.held_out for part in parts]
-    sequences = [sequences_of(model, prompts, options, progress) for prompts in (*tune, *held)]
+    material = _material(model, enhance, normal, options, held_out, protect, progress)
+    tune, held, sequences, spared = material.tune, material.held_out, material.sequences, material.spared
+    read = _reader(model, material.wanted(options), progress)
     report = _reporter(progress, "reading prompts", sum(map(len, sequences)))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
-    measured = torch.tensor(parts[0].measured + parts[1].measured)
+    measured = torch.tensor(material.measured)
     sums = _Sums.over(_weights(labels, measured, options.seed), model.anatomy.layers, model.anatomy.hidden_size)
-    capture(model, sequences[0] + sequences[1], sums.add, site=options.site, progress=report)
+    read(sequences[0] + sequences[1], sums.add, site=options.site, progress=report)
     whole, fitted, first_half, second_half, *shuffled = sums.totals  # differences of means, [layers, hidden] each
     if options.protect:
-        kept = leading_components(_writes(model, _spared(protect, tune[1], options), progress), PROTECTED_COMPONENTS)
+        writes = torch.zeros(len(spared), model.anatomy.layers, model.anatomy.hidden_size)
+
+        def keep(rows: list[int], states: Tensor) -> None:
+            writes[rows] = states
+
+        read(spared, keep, site="attention", progress=_reporter(progress, "reading protected", len(spared)))
+        kept = leading_components(writes.transpose(0, 1), PROTECTED_COMPONENTS)
         whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
     vectors = unit(whole)
 
@@ -105,7 +111,7 @@ def find_direction(
     def project(rows: list[int], states: Tensor) -> None:
         projected[rows] = torch.einsum("blh,glh->bgl", states.double(), rulers)
 
-    capture(model, sequences[2] + sequences[3], project, site=options.site, progress=report)
+    read(sequences[2] + sequences[3], project, site=options.site, progress=report)
     positive, negative = projected[: len(held[0]), 0].T, projected[len(held[0]) :, 0].T  # [layers, prompts]
     return Direction(
         vectors=vectors.float(),
@@ -124,6 +130,52 @@ def find_direction(
         ),
         anatomy=model.anatomy,
     )
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What is read: (enhance, normal) sets, the sequences of the two tuning and the two held-out sets, and protected ones."""
+
+    tune: list[PromptSet]
+    held_out: list[PromptSet]
+    measured: tuple[bool, ...]
+    sequences: list[list[Tokens]]
+    spared: list[Tokens]
+
+    def wanted(self, options: FindOptions) -> list[Wanted]:
+        return [Wanted([s for own in self.sequences for s in own], options.site), Wanted(self.spared, "attention")]
+
+
+def _material(
+    model: Model,
+    enhance: PromptSource,
+    normal: PromptSource,
+    options: FindOptions,
+    held_out: tuple[PromptSet | None, PromptSet | None],
+    protect: PromptSet | None,
+    progress: Progress | None,
+) -> _Material:
+    enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
+    check_sets(enhance, normal)
+    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
+    tune, held = [part.tune for part in parts], [part.held_out for part in parts]
+    sequences = [sequences_of(model, prompts, options, progress) for prompts in (*tune, *held)]
+    spared = prompt_sequences(model, _spared(protect, tune[1], options).prompts) if options.protect else []
+    return _Material(tune, held, parts[0].measured + parts[1].measured, sequences, spared)
+
+
+def states_wanted(
+    model: Model,
+    *,
+    enhance: PromptSource,
+    normal: PromptSource,
+    options: FindOptions | None = None,
+    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
+    protect: PromptSet | None = None,
+) -> list[Wanted]:
+    """The states that `find_direction` would read with these arguments, for what they cost (`burnish.model.estimating`)."""
+    options = options or FindOptions()
+    return _material(model, enhance, normal, options, held_out, protect, None).wanted(options)
 
 
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
@@ -174,16 +226,11 @@ def _spared(protect: PromptSet | None, normal: PromptSet, options: FindOptions) 
     return protect
 
 
-def _writes(model: Model, prompts: PromptSet, progress: Progress | None) -> Tensor:
-    """What attention writes at the last token of each prompt, [layers, prompts, hidden]."""
-    states = torch.zeros(len(prompts), model.anatomy.layers, model.anatomy.hidden_size)
-
-    def keep(rows: list[int], batch: Tensor) -> None:
-        states[rows] = batch
-
-    report = _reporter(progress, "reading protected", len(prompts))
-    capture(model, prompt_sequences(model, prompts.prompts), keep, site="attention", progress=report)
-    return states.transpose(0, 1)
+def _reader(model: Model, wanted: list[Wanted], progress: Progress | None) -> Callable[..., None]:
+    """`capture` for the model. One that is run layer by layer is run here, once, for all that is wanted."""
+    if isinstance(model, LayeredModel):
+        return layered_capture(model, wanted, progress=_reporter(progress, "running layers", model.anatomy.layers))
+    return partial(capture, model)
 
 
 def _weights(labels: Tensor, measured: Tensor, seed: int) -> Tensor:

@@ -36,6 +36,23 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class LayerOptions:
+    """How a model larger than memory is run."""
+
+    layer_by_layer: Annotated[
+        bool | None,
+        "run the model one layer at a time from disk; by default where its weights exceed the free memory",
+    ] = None
+    states_memory: Annotated[float, "GB of hidden states kept in memory; more go to a file in the temporary folder"] = (
+        1.0
+    )
+
+    def __post_init__(self) -> None:
+        if not self.states_memory >= 0:
+            raise InputError(f"--states-memory {self.states_memory} is not a size. Pass 0 or more GB.")
+
+
+@dataclass(frozen=True)
 class FindOptions:
     """How a direction is found."""
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from burnish.errors import ModelError, QuantisedModelError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+INTEGERS = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}  # buffers that are stored with the weights
 SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
 
 
@@ -82,17 +83,29 @@ class Checkpoint:
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> Tensor:
-        """One floating point tensor, in its own dtype. Takes no more memory than the tensor: the file is not mapped.
+        """One tensor, in its own dtype. Takes no more memory than the tensor: the file is not mapped.
 
         Raises ModelError for a file that is cut short.
         """
         stored = self.tensors[name]
+        dtype = (DTYPES | INTEGERS)[stored.dtype]
         with (self.folder / stored.file).open("rb") as file:
             file.seek(stored.start)
             values = read_bytes(file, stored.end - stored.start)
         if not values:  # nothing to make a tensor from
-            return torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
-        return torch.frombuffer(values, dtype=DTYPES[stored.dtype]).view(stored.shape)
+            return torch.empty(stored.shape, dtype=dtype)
+        return torch.frombuffer(values, dtype=dtype).view(stored.shape)
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> Tensor:
+        """Some rows of a floating point matrix, [rows, columns]; nothing else is read. Raises ModelError as `read`."""
+        stored = self.tensors[name]
+        size = (stored.end - stored.start) // stored.shape[0]
+        values = bytearray()
+        with (self.folder / stored.file).open("rb") as file:
+            for row in rows:
+                file.seek(stored.start + row * size)
+                values += read_bytes(file, size)
+        return torch.frombuffer(values, dtype=DTYPES[stored.dtype]).view(len(rows), *stored.shape[1:])
 
     def match(self, path: str, suffix: str, shape: tuple[int, ...]) -> str:
         """The name under which module `path` stores `suffix` ("weight", "bias").

@@ -11,9 +11,18 @@ from burnish.cli.explain import own_specialities, read_numbers
 from burnish.cli.find import check_layer, run_find, show_direction, show_plan, summary
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, general_prompts, read_contrasts
+from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.tune import AimOptions, read_specialities, require_gains, run_tune, show_tuned, write_numbers
 from burnish.errors import InputError
-from burnish.options import FindOptions, GainOptions, ModelOptions, OutputOptions, TuneOptions, checked_factor
+from burnish.options import (
+    FindOptions,
+    GainOptions,
+    LayerOptions,
+    ModelOptions,
+    OutputOptions,
+    TuneOptions,
+    checked_factor,
+)
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
@@ -40,6 +49,7 @@ def enhance(
     aim: AimOptions | None = None,
     finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check; 0 leaves it out")
     ] = CHECK_PROMPTS,
@@ -58,7 +68,7 @@ def enhance(
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     auto = gains.enhancement_factor == "auto"
-    _check(gains, finding, aim)
+    _check(gains, finding, aim, size, page=page)
     if page and output.form not in FOLDERS:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
@@ -75,11 +85,16 @@ def enhance(
     planned = write_plan(plan, output, list(window) if auto or gains.factor else [], rank=rank)
     strength = f"gains chosen within {budget:g} nats per token" if auto else f"factor {gains.factor:g}"
     console.say(f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {strength}.")
+    layered = open_layered(model, loading, size) if not (auto or page) and by_layer(plan, loading, size) else None
+    cost = estimated(layered, [contrast for _, contrast in contrasts], finding) if layered else None
     if dry_run:
-        show_plan(vars(planned), json=json)
+        show_plan(vars(planned), cost, json=json)
         return
+    if cost is not None:
+        console.say(f"Layer by layer: {in_words(cost)}. The closing check needs the whole model and is left out.")
+        check_prompts = 0
     with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+        loaded = layered or load(model, loading)
     tuned: Tuned | None = None
     directions: list[Direction] = []
     if auto:
@@ -126,8 +141,13 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
     console.say(f"Written: {publish(facts, folder)}, and figures in the model card")
 
 
-def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions) -> None:
+def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool) -> None:
     """Wrong calls, before anything is read. Raises InputError."""
+    if size.layer_by_layer and (page or gains.enhancement_factor == "auto"):
+        raise InputError(
+            "--enhancement-factor auto and --page run the whole model many times, which layer by layer would read all weights "
+            "each time. Pass a factor such as 0.5 and no --page with --layer-by-layer."
+        )
     if gains.enhancement_factor != "auto":
         _ = gains.factor
         if aim != AimOptions():

@@ -9,10 +9,12 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
-from burnish.options import FindOptions, ModelOptions
+from burnish.cli.layers import by_layer, estimated, in_words, open_layered
+from burnish.options import FindOptions, LayerOptions, ModelOptions
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction
+    from burnish.model.cost import Cost
     from burnish.model.model import Model
 
 
@@ -23,6 +25,7 @@ def find(
     prompts: PromptOptions | None = None,
     finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
     overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -37,12 +40,16 @@ def find(
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
+    layered = open_layered(model, loading, size) if by_layer(plan, loading, size) else None
+    cost = estimated(layered, [contrast], finding) if layered else None
     if dry_run:
-        size = 4 * plan.anatomy.layers * plan.anatomy.hidden_size
-        show_plan({"out": str(out), "form": "direction", "bytes": size, "coverage": plan.anatomy.coverage()}, json=json)
+        planned = {"out": str(out), "form": "direction", "bytes": 4 * plan.anatomy.layers * plan.anatomy.hidden_size}
+        show_plan({**planned, "coverage": plan.anatomy.coverage()}, cost, json=json)
         return
+    if cost is not None:
+        console.say(f"Layer by layer: {in_words(cost)}.")
     with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+        loaded = layered or load(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
     direction.save(out, overwrite=overwrite)
@@ -114,10 +121,13 @@ def show_direction(direction: "Direction") -> None:
     )
 
 
-def show_plan(plan: dict[str, Any], *, json: bool) -> None:
-    """The answer of --dry-run."""
+def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -> None:
+    """The answer of --dry-run. cost: of finding, where the model is run layer by layer."""
     if json:
-        console.as_json({"dry_run": True, **plan})
+        costs = {} if cost is None else {"layer_by_layer": cost.as_dict()}
+        console.as_json({"dry_run": True, **plan, **costs})
         return
+    if cost is not None:
+        plan = {**plan, "layer by layer": in_words(cost)}
     for key, value in plan.items():
         console.data(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")

@@ -16,6 +16,7 @@ def flags(options: type[Any], group: str) -> Any:
             kind, text = typing.get_args(hint)[:2]
             if isinstance(text, str):
                 alias = "-o" if item.name == "out" else None
-                parameter = Parameter(help=text, group=group, negative=(), alias=alias)
+                negative = None if kind == bool | None else ()  # where a flag can be left open, both answers are flags
+                parameter = Parameter(help=text, group=group, negative=negative, alias=alias)
                 options.__annotations__[item.name] = Annotated[kind, parameter]
     return Annotated[options, Parameter(name="*", group=group)]

@@ -131,19 +131,24 @@ def shared_prefix(sequences: Sequence[list[int]]) -> int:
     return next((i for i in range(limit) if first[i] != last[i]), limit)
 
 
-@torch.inference_mode()
-def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | None:
-    """The key-value cache of a prefix, run in `rows` rows, or None where the model's cache cannot be shared by a batch.
+def shareable_cache(model: Model) -> Any | None:
+    """An empty key-value cache that takes in a prefix, or None where the model's cache cannot be shared by a batch.
 
-    Batches then attend to it and leave nothing in it; `pick(which)` says which of its rows each row of a batch attends to.
+    After `share(tokens)` batches attend to the prefix and leave nothing in it; `pick(which)` says which of its rows each row
+    of a batch attends to.
     """
     import transformers
     from transformers.cache_utils import DynamicLayer
 
     class SharedLayer(DynamicLayer):  # type: ignore[misc]
-        """Hands every row of a batch its prefix, and keeps nothing of the batch."""
+        """Keeps the prefix until it is shared; then hands it to every row of a batch, and keeps nothing of the batch."""
+
+        def get_seq_length(self) -> int:
+            return self.tokens or super().get_seq_length()  # type: ignore[no-any-return]
 
         def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            if not self.tokens:
+                return super().update(keys, values)  # type: ignore[no-any-return]
             which: Tensor | None = self.which
             if which is None:
                 own = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
@@ -152,6 +157,10 @@ def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | Non
             return torch.cat([own[0], keys], dim=-2), torch.cat([own[1], values], dim=-2)
 
     class SharedCache(transformers.DynamicCache):  # type: ignore[misc]
+        def share(self, tokens: int) -> None:
+            for layer in self.layers:
+                layer.tokens = tokens
+
         def pick(self, which: Tensor) -> None:
             for layer in self.layers:
                 layer.which = which
@@ -161,10 +170,20 @@ def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | Non
     mixers = {projection.kind for projection in model.anatomy.projections}
     if not plain or mixers != {"attention"} or model.anatomy.skipped:
         return None
+    for layer in cache.layers:
+        layer.__class__, layer.tokens, layer.which = SharedLayer, 0, None
+    return cache
+
+
+@torch.inference_mode()
+def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | None:
+    """A shared cache (see `shareable_cache`) that holds a prefix, run in `rows` rows; None where there is none."""
+    cache = shareable_cache(model)
+    if cache is None:
+        return None
     ids = torch.tensor([tokens], device=model.device).expand(rows, -1)
     cache = decoder_of(model)(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
-    for layer in cache.layers:
-        layer.__class__, layer.which = SharedLayer, None
+    cache.share(len(tokens))
     return cache
 
 
@@ -174,15 +193,18 @@ def decoder_of(model: Model) -> nn.Module:
     return base if isinstance(base, nn.Module) else model.network
 
 
-@torch.inference_mode()
-def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Read, layers: int) -> Tensor:
-    width = max(len(s.tokens) for s in batch) - prefix
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
+def padded(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(token ids behind the prefix, padded on the right [rows, width]; first and last kept position of each row [rows])."""
+    ids = torch.zeros(len(batch), max(len(s.tokens) for s in batch) - prefix, dtype=torch.long)
     for row, sequence in enumerate(batch):
         tail = sequence.tokens[prefix:]
         ids[row, : len(tail)] = torch.tensor(tail)
-    first = torch.tensor([s.first - prefix for s in batch])
-    last = torch.tensor([s.last - prefix for s in batch])
+    return ids, torch.tensor([s.first - prefix for s in batch]), torch.tensor([s.last - prefix for s in batch])
+
+
+@torch.inference_mode()
+def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Read, layers: int) -> Tensor:
+    ids, first, last = padded(batch, prefix)
     arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
     if cache is not None:
         arguments["past_key_values"] = cache
@@ -202,7 +224,7 @@ def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read
             block = stack[index]
             stop = index == layers - 1 and layers < model.anatomy.layers
             if site == "embedding":
-                keep = _keep(states, index, first, last, stop=True, stream=stream)
+                keep = keeping(states, index, first, last, stop=True, stream=stream)
                 handles.append(
                     block.register_forward_pre_hook(
                         lambda module, arguments, keywords, keep=keep: keep(
@@ -213,13 +235,13 @@ def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read
                 )
                 continue
             if site == "residual":
-                hook = _keep(states, index, first, last, stop=stop, stream=stream)
+                hook = keeping(states, index, first, last, stop=stop, stream=stream)
                 handles.append(block.register_forward_hook(hook))
                 continue
             if stop:
                 handles.append(block.register_forward_hook(_stop))
             for module in attention_writes(model, index):
-                handles.append(module.register_forward_hook(_keep(states, index, first, last, stop=False)))
+                handles.append(module.register_forward_hook(keeping(states, index, first, last, stop=False)))
         yield
     finally:
         for handle in handles:
@@ -242,7 +264,8 @@ def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
     raise ReachedError
 
 
-def _keep(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
+def keeping(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
+    """A forward hook that adds the mean of a module's output over the kept positions to `states` [rows, layers, hidden]."""
     single = bool((first == last).all())
     rows = torch.arange(len(first))
 

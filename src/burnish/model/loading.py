@@ -87,14 +87,14 @@ def text_config(config: Any) -> Any:
     return config.get_text_config(decoder=True)
 
 
-def skeleton(folder: Path, options: ModelOptions) -> tuple[nn.Module, Any]:
-    """The model on the meta device (no weights) and its config."""
+def skeleton(folder: Path, options: ModelOptions, **how: Any) -> tuple[nn.Module, Any]:
+    """The model on the meta device (no weights) and its config. how: further arguments of the library's `from_config`."""
     config = load_config(folder, options)
     if getattr(config, "quantization_config", None) is not None:
         del config.quantization_config
     try:
         with torch.device("meta"):
-            return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code), config
+            return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code, **how), config
     except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(
             f"The architecture of {folder} ('{config.model_type}') cannot be built: {str(error).strip()} "

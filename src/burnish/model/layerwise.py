@@ -1,0 +1,324 @@
+"""Hidden states of a model larger than memory: all prompts go through one block, then through the next.
+
+Two blocks are in memory at a time, the one that runs and the one that is read; what every prompt's states need is the
+width of the model. The result is that of `capture`, to rounding.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.errors import ModelError, QuantisedModelError
+from burnish.model.blocks import DiskWeights
+from burnish.model.capture import (
+    CPU_TOKENS,
+    GPU_TOKENS,
+    SHORTEST_PREFIX,
+    Progress,
+    Tokens,
+    attention_writes,
+    batches,
+    decoder_of,
+    keeping,
+    padded,
+    shareable_cache,
+    shared_prefix,
+    stream_of,
+)
+from burnish.model.loading import anatomy_of, load_config, quiet, skeleton
+from burnish.model.model import Model
+from burnish.model.replay import Call, Recording, answer_length, record
+from burnish.model.source import resolve
+from burnish.options import ModelOptions, Site
+
+STATES_BYTES = 1 << 30  # states kept in memory; more go to a file
+HANDED_ROWS = 64  # sequences handed over at once
+
+
+@dataclass
+class LayeredModel(Model):
+    """A model whose weights stay on disk. It reads prompts' states and does nothing that needs all blocks at once."""
+
+    weights: DiskWeights
+    states_bytes: int = STATES_BYTES
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights.device
+
+    def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
+        raise ModelError(
+            "A model that is run layer by layer cannot write answers: each token would read all weights again. "
+            "Pass prompts with answers on both sides, or --position prompt."
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """States that will be asked for."""
+
+    sequences: Sequence[Tokens]
+    site: Site
+
+
+def load_layered(
+    model: str | Path, options: ModelOptions | None = None, *, states_bytes: int = STATES_BYTES
+) -> LayeredModel:
+    """Opens a model without its weights. states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+
+    Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
+    """
+    import transformers
+
+    options = options or ModelOptions()
+    folder = resolve(model, revision=options.revision)
+    config = load_config(folder, options)
+    if getattr(config, "quantization_config", None) is not None:
+        raise QuantisedModelError(
+            f"{folder} holds quantised weights, which cannot be run layer by layer: their modules are made by the quantisation's own "
+            "loader. Pass the original (unquantised) weights, or load the model as a whole."
+        )
+    if options.device == "auto":
+        raise ModelError("Layer by layer runs on one device. Pass --device cpu, or for example cuda:0.")
+    checkpoint = Checkpoint(folder)
+    how: dict[str, Any] = {"dtype": _dtype(config, checkpoint, options)}
+    if options.attn_implementation:
+        how["attn_implementation"] = options.attn_implementation
+    with quiet():
+        network, _ = skeleton(folder, options, **how)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    network.requires_grad_(False).eval()
+    anatomy = anatomy_of(network, network.config)
+    weights = DiskWeights(network, checkpoint, anatomy.stack, torch.device(options.device))
+    return LayeredModel(str(model), folder, network, tokenizer, anatomy, weights, states_bytes)
+
+
+def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
+    """What the library takes for "auto": the config's, or that of the first floating point tensor."""
+    if options.dtype != "auto":
+        found: torch.dtype = getattr(torch, options.dtype)
+        return found
+    stated = getattr(config, "dtype", None)
+    if isinstance(stated, torch.dtype):
+        return stated
+    return next((DTYPES[t.dtype] for t in checkpoint.tensors.values() if t.dtype in DTYPES), torch.float32)
+
+
+def layered_capture(
+    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Progress | None = None
+) -> Callable[..., None]:
+    """Runs all wanted sequences through the model once, and returns what `capture` would be for them.
+
+    The result is called with (sequences, consume, site=, progress=) and hands over the states that were kept. progress is told of
+    each block that is done.
+    """
+    planned = plan_pass(model, wanted)
+    rows = {_key(s): row for row, s in enumerate(planned.sequences)}
+    states = _run(model, planned, progress) if planned.sequences else {}
+
+    def kept(
+        sequences: Sequence[Tokens],
+        consume: Callable[[list[int], Tensor], None],
+        *,
+        site: Site = "residual",
+        progress: Progress | None = None,
+    ) -> None:
+        for start in range(0, len(sequences), HANDED_ROWS):
+            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            if progress is not None:
+                progress(len(which))
+
+    return kept
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass through all blocks. sequences: each once, shortest first; sizes: of the batches; prefix: tokens that all share and that
+    are run once; cache: that holds them."""
+
+    sequences: list[Tokens]
+    sites: list[Site]
+    sizes: list[int]
+    prefix: int
+    cache: Any
+
+    @property
+    def tokens(self) -> int:
+        """Positions that are run, padding included."""
+        found, end = self.prefix, 0
+        for size in self.sizes:
+            end += size
+            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return found
+
+
+def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
+    """How the wanted sequences go through the model."""
+    sites = sorted({w.site for w in wanted if w.sequences})
+    unique = {_key(s): s for w in wanted for s in w.sequences}.values()
+    sequences = sorted(unique, key=lambda s: (len(s.tokens), s.tokens, s.first))
+    prefix = min([shared_prefix([s.tokens for s in sequences]), *(s.first for s in sequences)]) if sequences else 0
+    cache = shareable_cache(model) if prefix >= SHORTEST_PREFIX else None
+    prefix = prefix if cache is not None else 0
+    sizes = batches([len(s.tokens) - prefix for s in sequences], batch_tokens(model.device))
+    return Pass(sequences, sites, sizes, prefix, cache)
+
+
+def _key(sequence: Tokens) -> tuple[tuple[int, ...], int, int]:
+    return tuple(sequence.tokens), sequence.first, sequence.last
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some sequences between two blocks. states: views of what is kept of them, [rows, layers, hidden] by site."""
+
+    hidden: Tensor  # on the CPU or in a file
+    calls: tuple[Call, ...]
+    first: Tensor
+    last: Tensor
+    states: dict[Site, Tensor]
+
+
+@torch.inference_mode()
+def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[Site, Tensor]:
+    """States [sequences, layers, hidden] by site."""
+    weights, anatomy, cache = model.weights, model.anatomy, planned.cache
+    blocks = list(model.network.get_submodule(anatomy.stack))
+    shape = (len(planned.sequences), anatomy.layers, anatomy.hidden_size)
+    with _space(model.states_bytes) as space, ThreadPoolExecutor(1) as reader:
+        states = {site: space(shape, torch.float32) for site in planned.sites}
+        paths = [f"{anatomy.stack}.{index}" for index in range(anatomy.layers)]
+        weights.fill(paths[0], weights.read(paths[0]))
+        with weights.around_the_blocks():
+            around = _around(model, blocks, planned.sequences[0])
+            shared = _prefix_recording(around, planned, model.device)
+            work = list(_recorded(model, around, planned, states, space))
+        for index, path in enumerate(paths):
+            ahead = reader.submit(weights.read, paths[index + 1]) if index + 1 < len(paths) else None
+            if shared is not None:
+                shared = _run_prefix(blocks[index], index, shared, cache.layers[index])
+            for batch in work:
+                _run_block(model, blocks[index], index, batch)
+            if cache is not None:
+                cache.layers[index].keys = cache.layers[index].values = None
+            weights.free(path)
+            if ahead is not None:
+                weights.fill(paths[index + 1], ahead.result())
+            if progress is not None:
+                progress(1)
+        return states
+
+
+@torch.inference_mode()
+def timed_block(model: LayeredModel, sequences: Sequence[Tokens]) -> float:
+    """Seconds that the first block takes with these sequences as one batch; it is read for that, and freed."""
+    weights, path = model.weights, f"{model.anatomy.stack}.0"
+    blocks = list(model.network.get_submodule(model.anatomy.stack))
+    one = Pass(list(sequences), [], [len(sequences)], 0, None)
+    weights.fill(path, weights.read(path))
+    with _space(model.states_bytes) as space:
+        with weights.around_the_blocks():
+            (batch,) = _recorded(model, _around(model, blocks, sequences[0]), one, {}, space)
+        _run_block(model, blocks[0], 0, batch)  # compiles what is compiled for these shapes
+        started = time.perf_counter()
+        _run_block(model, blocks[0], 0, batch)
+        seconds = time.perf_counter() - started
+    weights.free(path)
+    return seconds
+
+
+def _around(model: LayeredModel, blocks: Sequence[torch.nn.Module], example: Tokens) -> Callable[..., Recording]:
+    """Records what the model's own forward gives to its blocks."""
+    decoder = decoder_of(model)
+    ids = torch.tensor([example.tokens], device=model.device)
+    length = answer_length(decoder, blocks[0], {"input_ids": ids, "use_cache": False})
+    return lambda **arguments: record(decoder, blocks, arguments, length)
+
+
+def _recorded(
+    model: LayeredModel,
+    around: Callable[..., Recording],
+    planned: Pass,
+    states: dict[Site, Tensor],
+    space: Callable[..., Tensor],
+) -> Iterator[_Batch]:
+    """The batches in front of the first block."""
+    start, cache = 0, planned.cache
+    for size in planned.sizes:
+        rows = slice(start, start + size)
+        ids, first, last = padded(planned.sequences[rows], planned.prefix)
+        arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        recording = around(**arguments)
+        hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
+        kept = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, kept)
+        start += size
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Tokens a batch holds, padding included."""
+    return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+
+
+def _run_block(model: LayeredModel, block: torch.nn.Module, index: int, batch: _Batch) -> None:
+    handles = []
+    if "attention" in batch.states:
+        keep = keeping(batch.states["attention"], index, batch.first, batch.last, stop=False)
+        handles = [module.register_forward_hook(keep) for module in attention_writes(model, index)]
+    try:
+        output = batch.calls[index](block, batch.hidden.to(model.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if "residual" in batch.states:
+        stream = stream_of(model)
+        keeping(batch.states["residual"], index, batch.first, batch.last, stop=False, stream=stream)(block, (), output)
+    batch.hidden.copy_(output)
+
+
+def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: torch.device) -> Recording | None:
+    """The shared prefix in front of the first block; from then on the cache counts it as there."""
+    if planned.cache is None:
+        return None
+    ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
+    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    planned.cache.share(planned.prefix)
+    return found
+
+
+def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:
+    """Runs the prefix through a block, whose layer of the cache then holds it."""
+    tokens, layer.tokens = layer.tokens, 0
+    hidden = shared.calls[index](block, shared.hidden)
+    layer.tokens = tokens
+    return Recording(hidden, shared.calls)
+
+
+@contextmanager
+def _space(limit: int) -> Iterator[Callable[..., Tensor]]:
+    """Hands out zeroed tensors: in memory up to `limit` bytes together, then memory-mapped files that end with the block."""
+    used = 0
+    with tempfile.TemporaryDirectory(prefix="burnish-states-", ignore_cleanup_errors=True) as folder:
+
+        def space(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+            nonlocal used
+            size = int(torch.Size(shape).numel())
+            used += size * dtype.itemsize
+            if used <= limit or not size:
+                return torch.zeros(shape, dtype=dtype)
+            file = Path(folder) / str(used)
+            return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+
+        yield space
