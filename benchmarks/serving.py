@@ -36,6 +36,7 @@ import torch
 CLIENTS = 8
 CROWD = 16  # clients of the mixed requests
 SHORT = 8  # tokens of a mixed request
+HTTP = httpx.Client(timeout=600, limits=httpx.Limits(max_connections=None))  # as an application has: one, kept open
 MALFORMED = [b"{", b"[]", b'{"model": 5}', b'{"model": "base+unknown", "messages": [{"role": "user", "content": "x"}]}']
 
 
@@ -90,10 +91,7 @@ def streamed(
     """(text, seconds to its first piece) of one request; leave_after: pieces that are read before the reader goes; begun: called
     with the first piece."""
     started, first, text = time.perf_counter(), float("nan"), ""
-    with (
-        httpx.Client(base_url=url, timeout=600) as http,
-        http.stream("POST", "/v1/chat/completions", json=body) as answer,
-    ):
+    with HTTP.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
         answer.raise_for_status()
         for number, event in enumerate(line for line in answer.iter_lines() if line.startswith("data: {")):
             if number == 1:
@@ -134,9 +132,7 @@ def crowd(url: str, questions: list[Question], count: int) -> tuple[Counter[str]
         kind = chance.choices(["answered", "left early", "malformed"], [70, 15, 15])[0]
         if kind == "malformed":
             headers = {"Content-Type": "application/json"}
-            reply = httpx.post(
-                f"{url}/v1/chat/completions", content=chance.choice(MALFORMED), headers=headers, timeout=600
-            )
+            reply = HTTP.post(f"{url}/v1/chat/completions", content=chance.choice(MALFORMED), headers=headers)
             found[f"malformed: {reply.status_code}"] += 1
             return
         text, first = streamed(
@@ -155,7 +151,7 @@ def crowd(url: str, questions: list[Question], count: int) -> tuple[Counter[str]
 def left_behind(url: str) -> tuple[int, int]:
     """(running, waiting) once the last reader is gone."""
     time.sleep(1)
-    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[:1] != "#")
+    lines = dict(line.rsplit(" ", 1) for line in HTTP.get(f"{url}/metrics").text.splitlines() if line[:1] != "#")
     return int(float(lines["burnish_running"])), int(float(lines["burnish_waiting"]))
 
 

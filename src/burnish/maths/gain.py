@@ -67,7 +67,7 @@ def edit_rows(output: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Live form with an edit of its own for each row: outputs [rows, tokens, hidden], left [rows, hidden, k], right
     [rows, k, hidden]."""
     exact = output.float()
-    return (exact + (exact @ right.transpose(1, 2)) @ left.transpose(1, 2)).to(output.dtype)
+    return torch.baddbmm(exact, exact @ right.mT, left.mT).to(output.dtype)
 
 
 def edit_weight(weight: Tensor, edit: LowRankEdit) -> Tensor:

@@ -6,7 +6,8 @@ mask and explicit positions. Every row has its own edit (`row_edits`) and its ow
 on who shares the batch, up to the rounding of matrix products whose shape changes with the number of rows.
 
 A prefill beside running rows runs at most CPU_CHUNK or GPU_CHUNK tokens a step, about what four steps cost: a longer prompt is
-run in pieces, so that it slows the others down and never stops them. Requests that wait are taken strictly in order.
+run in pieces, so that it slows the others down and never stops them. Requests that wait are taken strictly in order. What the
+template begins every chat with is run once for each edit (`openings`).
 
 The library's own continuous batching (`transformers.generation.continuous_batching`) is not used: it packs the tokens of all
 requests into one row, where an edit by row does not reach, and runs in a thread that the caller's steps cannot steer.
@@ -28,9 +29,10 @@ from burnish.errors import InputError, ModelError
 from burnish.model.capture import CPU_TOKENS, GPU_TOKENS, prefix_cache
 from burnish.model.loading import text_config
 from burnish.model.model import Model
+from burnish.model.openings import Openings
 from burnish.model.row_cache import LoneCache, RowCache
 from burnish.model.row_edits import Candidate as Candidate
-from burnish.model.row_edits import RowEdits, check_candidate
+from burnish.model.row_edits import RowEdits, RowHooks, check_candidate, registered
 from burnish.model.sampling import Sampling as Sampling
 from burnish.model.sampling import choose
 from burnish.model.scoring import only_at
@@ -81,10 +83,13 @@ class _Edits:
             kinds.setdefault(_kind(row.request.candidate), row.request.candidate)
         self._edits = RowEdits(model, list(kinds.values()))
         self._which = torch.tensor([list(kinds).index(_kind(row.request.candidate)) for row in rows])
+        self._hooks: dict[int, RowHooks] = {}  # by width: all steps of the running rows have the same
 
     def hooks(self, width: int) -> AbstractContextManager[None]:
         """Applied to a batch of these rows, `width` tokens each."""
-        return self._edits.rows(self._which, width)
+        if width not in self._hooks:
+            self._hooks[width] = self._edits.hooks(self._which, width)
+        return registered(self._hooks[width])
 
 
 @dataclass
@@ -119,6 +124,7 @@ class Decoder:
         self._running: list[_Row] = []  # in the order of the cache's rows
         self._cache = RowCache() if self.batched else LoneCache()
         self._edits = _Edits(model, [])  # of the running rows
+        self._openings = Openings(model) if self.batched else None
         self._positions = "position_ids" in inspect.signature(model.network.forward).parameters
         self._on_cpu = model.device.type == "cpu"
 
@@ -259,6 +265,9 @@ class Decoder:
         if stop < width:
             return []
         self._prefilling = None
+        if self._openings is not None:
+            for row, prompt in enumerate(prompts):
+                self._openings.keep(group.cache, row, prompt, group.rows[row].request.candidate)
         found = self._chosen(group.rows, output.logits[0])
         joining = {row: len(prompts[row]) for row, token in enumerate(found) if not token.finished}
         if joining:
@@ -285,7 +294,11 @@ class Decoder:
             return None
         own = transformers.DynamicCache(config=text_config(self.model.network.config))
         own = own if self.model.network._supports_default_dynamic_cache() else None
-        return _Prefill(rows, _Edits(self.model, rows), own)
+        done = 0
+        if own is not None and self._openings is not None:
+            requests = [row.request for row in rows]
+            done = self._openings.begin(own, [r.prompt for r in requests], [r.candidate for r in requests])
+        return _Prefill(rows, _Edits(self.model, rows), own, done)
 
     def _run(self, edits: _Edits, ids: Tensor, arguments: dict[str, Any]) -> Any:
         """One pass over ids [rows, tokens], each row under its own edit."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from burnish.model.live import layer_edits, norm_weight
 from burnish.model.model import Model
 
 Hook = Callable[[nn.Module, Any, Any], Any]
+RowHooks = list[tuple[nn.Module, Hook]]
 
 
 @dataclass(frozen=True)
@@ -135,28 +136,38 @@ class RowEdits:
             blocks += self._steering.abs().amax((0, 2)).nonzero().flatten().tolist()
         return min(blocks, default=self.model.anatomy.layers - 1)
 
-    @contextmanager
-    def rows(self, which: Tensor, width: int) -> Iterator[None]:
-        """Registers the hooks for a batch whose rows have these candidates and `width` tokens each."""
-        handles = []
+    def hooks(self, which: Tensor, width: int) -> RowHooks:
+        """The hooks for a batch whose rows have these candidates and `width` tokens each."""
         network = self.model.network
-        try:
-            # Adapters before enhancements: hooks of one module run in the order in which they were registered.
-            for path, products in self._products.items():
-                hook = _adapter_hook(path, products, which, width)
-                handles.append(network.get_submodule(path).register_forward_hook(hook))
-            for projection, (left, right) in self._factors.items():
-                hook = _row_hook(left[which], right[which])
-                handles.append(network.get_submodule(projection.path).register_forward_hook(hook))
-            if self._steering is not None:
-                for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
-                    vectors = self._steering[which, layer]
-                    if bool(vectors.any()):
-                        handles.append(block.register_forward_hook(_steering_hook(vectors.to(self.model.device))))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        found: RowHooks = []
+        # Adapters before enhancements: hooks of one module run in the order in which they were registered.
+        for path, products in self._products.items():
+            found.append((network.get_submodule(path), _adapter_hook(path, products, which, width)))
+        for projection, (left, right) in self._factors.items():
+            found.append((network.get_submodule(projection.path), _row_hook(left[which], right[which])))
+        if self._steering is not None:
+            for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
+                vectors = self._steering[which, layer]
+                if bool(vectors.any()):
+                    found.append((block, _steering_hook(vectors.to(self.model.device))))
+        return found
+
+    def rows(self, which: Tensor, width: int) -> AbstractContextManager[None]:
+        """Edits a batch whose rows have these candidates and `width` tokens each."""
+        return registered(self.hooks(which, width))
+
+
+@contextmanager
+def registered(hooks: RowHooks) -> Iterator[None]:
+    """The hooks are on their modules while this is open."""
+    handles = []
+    try:
+        for module, hook in hooks:
+            handles.append(module.register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _adapter_hook(path: str, products: list[_Product], which: Tensor, width: int) -> Hook:
