@@ -181,11 +181,21 @@ class Enhancement:
             )
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite)
+
+    def _tensors(self) -> dict[str, Tensor]:
         same = bool((self.vectors == self.vectors[:1]).all())
-        vectors = self.vectors[:1] if same else self.vectors
-        return _save(
-            Path(path), "enhancement", {"vectors": vectors, "gains": self.gains}, self.directions, overwrite=overwrite
-        )
+        return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}
+
+    def renamed(self, model: str) -> "Enhancement":
+        """The same enhancement, of a model that is called otherwise."""
+        directions = (replace(d, provenance=replace(d.provenance, model=model)) for d in self.directions)
+        return replace(self, directions=tuple(directions))
+
+    def as_bytes(self) -> bytes:
+        """What `save` writes."""
+        tensors = {k: v.float().contiguous() for k, v in self._tensors().items()}
+        return save(tensors, metadata=_metadata("enhancement", self.directions))
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
