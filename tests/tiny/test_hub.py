@@ -1,5 +1,6 @@
 """Publishing on the hub and fetching from it, with the real client and a stand-in of the hub's HTTP interface."""
 
+import html
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from burnish.cli.app import run
 from burnish.errors import BurnishError, HubError, InputError, ModelNotFoundError, OutputExistsError
 from burnish.model.model import Model, load
 from burnish.model.source import resolve
-from burnish.options import Form, ModelOptions, OutputOptions
+from burnish.options import Form, ModelOptions, OutputOptions, TrainOptions
 from burnish.pipeline import apply, open_plan, read_enhancement
 from burnish.pushing import plan_push, pull_file
 from conftest import Folders, fake_direction, random_enhancement
@@ -59,7 +60,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]
 def made(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same enhancement in each form, of a base model with a hub id (and of one in a local folder: local-FORM)."""
     place = tmp_path_factory.mktemp("made")
-    folder = place / "base"
+    folder = place / "base é & co"
     shutil.copytree(tiny_folder("llama"), folder)
     (folder / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n# Base\n")
     model = load(folder, ModelOptions(dtype="float32"))
@@ -71,6 +72,9 @@ def made(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> dict
         for form in forms:
             out = place / f"{prefix}{form}{'.safetensors' * (form == 'enhancement')}"
             apply(open_plan(folder, ModelOptions()), plan, OutputOptions(out=out, form=form), name=name)
+            if out.is_dir():  # as `burnish explain --publish` leaves it
+                (out / "burnish" / "page.html").write_text(f"<p>{html.escape(name)}</p>", encoding="utf-8")
+                (out / "burnish" / "gains.png").write_bytes(b"\x89PNG")
             found[f"{prefix}{form}"] = out
     fake_direction(model, enhancement.vectors[:, 0]).save(place / "direction.safetensors")
     return {**found, "direction": place / "direction.safetensors"}
@@ -145,6 +149,7 @@ def test_no_path_of_this_machine_is_published(form: str, hub: HubStandIn, made: 
     burnish.push(made[f"local-{form}"], REPO, base=BASE)
     files = hub.repositories[REPO].files()
     place = str(made["base"].parent).encode()
+    assert files.get("burnish/page.html", b"<p>tiny/base</p>") == b"<p>tiny/base</p>"
     assert [name for name, data in files.items() if place in data] == []
     assert files["README.md"].startswith(b"---\nbase_model: tiny/base\nlicense: mit\n")
     published = files[PLAN_FILE]
@@ -195,6 +200,40 @@ def test_what_cannot_be_published_is_refused_before_anybody_is_asked(
         assert "OWNER/NAME" in refusal(lambda name=name: burnish.push(made["adapter"], name), InputError)
     assert "not from other/base" in refusal(lambda: burnish.push(made["adapter"], REPO, base="other/base"), InputError)
     assert hub.asked == []
+
+
+def test_the_folder_of_a_tuning_is_published_with_its_figures(
+    hub: HubStandIn, made: dict[str, Path], tmp_path: Path
+) -> None:
+    Enhancement.load(made["enhancement"]).save(tmp_path / PLAN_FILE)
+    for name in ("tuning.json", "tuning.md", "diary.txt"):
+        (tmp_path / name).write_text("{}")
+    burnish.push(tmp_path, REPO)
+    there = {".gitattributes", "README.md", PLAN_FILE, "burnish/tuning.json", "burnish/tuning.md"}
+    assert set(hub.repositories[REPO].files()) == there
+
+
+def test_a_training_is_pushed_whole_and_made_again_at_another_strength_from_the_hub(
+    hub: HubStandIn, made: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("trl")
+    base = load(made["base"], ModelOptions(dtype="float32"))
+    rows = [{"prompt": f"What is {w}?", "completion": f"{w * 3} it is."} for w in "abcdefgh"]
+    options = TrainOptions(steps=1, batch=2, rank=2, barrier_prompts=2, barrier_tokens=2, held_out=0.0)
+    enhancement = Enhancement.load(made["enhancement"])
+    trained = burnish.train(base, rows, enhancement=enhancement, combine="keep", options=options, check_prompts=0)
+    trained.export(tmp_path / "trained", form="adapter", model=made["base"])
+    burnish.push(tmp_path / "trained", REPO, base=BASE)
+    files = hub.repositories[REPO].files()
+    assert set(contents(tmp_path / "trained")) == set(files) - {".gitattributes"}
+    assert [name for name, data in files.items() if str(made["base"].parent).encode() in data] == []
+    outs = tmp_path / "from-here", tmp_path / "from-the-hub"
+    for source, out in zip((tmp_path / "trained", REPO), outs, strict=True):
+        arguments = ["apply", made["base"], source, "--enhancement-factor", 2, "--form", "adapter", "-o", out]
+        assert run([str(a) for a in arguments]) == 0
+    weights = [(out / "adapter_model.safetensors").read_bytes() for out in outs]
+    assert weights[0] == weights[1]
+    assert "trained LoRA" in refusal(lambda: read_enhancement(Path(REPO), None, "all"), InputError)
 
 
 # Visibility

@@ -118,7 +118,7 @@ def _translated(error: BaseException, what: str, after: str) -> BurnishError:
         return DiskFullError(
             f"{what}: the disk is full.{after} Free some space, or set HF_HOME to a folder on another disk."
         )
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) and error.filename:
         return InputError(
             f"{what}: {error.filename} may not be read or written.{after} Change that, or set HF_HOME to a folder of yours."
         )
@@ -129,9 +129,9 @@ def _translated(error: BaseException, what: str, after: str) -> BurnishError:
             f"{what}: the client is offline (HF_HUB_OFFLINE is set), and its cache does not have all of it.{after} Unset it, or pass a "
             "path of this machine."
         )
-    if isinstance(error, GatedRepoError) or status == 403:
+    if isinstance(error, (GatedRepoError, PermissionError)) or status == 403:  # a PermissionError of its storage
         return HubError(
-            f"{what}: the hub does not allow it (403{_words(error)}).{after} Ask for access on the repository's page, or use a token "
+            f"{what}: the hub does not allow it{_words(error)}.{after} Ask for access on the repository's page, or use a token "
             "that may do this (write permission to push)."
         )
     if isinstance(error, RevisionNotFoundError):

@@ -4,7 +4,7 @@ import html
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from burnish.errors import InputError
 
 Kind = Literal["model", "adapter", "enhancement"]
 CARD = "README.md"
+TUNING_FILES = ("tuning.json", "tuning.md")
 TEXT_ENDINGS = (".md", ".json", ".html")  # of what Burnish writes
 
 
@@ -57,8 +58,16 @@ def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[
     """
     if base is not None and not is_repo_id(base):
         raise InputError(f"--base '{base}' is no hub id. Pass owner/name of the base model.")
-    if path.is_dir():
+    if path.is_dir() and (path / MARK).exists():
         return _folder(path, base)
+    if path.is_dir() and (path / PLAN_FILE).is_file():  # a tuning's: the enhancement and its figures
+        figures = tuple(PublishedFile(f"burnish/{n}", path / n) for n in TUNING_FILES if (path / n).is_file())
+        found = _file(path / PLAN_FILE, base, card_of)
+        return replace(found, files=(*found.files, *figures))
+    if path.is_dir():
+        raise InputError(
+            f"{path} was not written by Burnish ({MARK} is missing). Pass an output folder; other folders go up with `hf upload`."
+        )
     if not path.is_file():
         raise InputError(f"{path} does not exist. Pass an output folder or an enhancement file.")
     return _file(path, base, card_of)
@@ -95,10 +104,6 @@ def _file(path: Path, base: str | None, card_of: Callable[[str], str | None]) ->
 
 def _folder(folder: Path, base: str | None) -> Publication:
     mark = read_mark(folder)
-    if "burnish" not in mark:
-        raise InputError(
-            f"{folder} was not written by Burnish ({MARK} is missing). Pass an output folder; other folders go up with `hf upload`."
-        )
     if not (folder / CARD).is_file():
         raise InputError(
             f"{folder} has no card ({CARD}), and nothing is published without its recipe and licence. Write the folder again."

@@ -51,7 +51,9 @@ def evaluate(
     adapter: Annotated[
         tuple[Path, ...],
         Parameter(
-            help="PEFT LoRA folder as a further row of the comparison; may be repeated", negative=(), show_default=False
+            help="PEFT LoRA folder or hub id as a further row of the comparison; may be repeated",
+            negative=(),
+            show_default=False,
         ),
     ] = (),
     extras: Extras | None = None,
