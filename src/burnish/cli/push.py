@@ -34,6 +34,7 @@ def push(
 
     The token comes from HF_TOKEN or from `hf auth login`; it is never an argument.
     """
+    from burnish.artifacts.files import is_trained
     from burnish.pushing import MAIN, check_target, plan_push, send
 
     check_target(repo_id)
@@ -53,7 +54,10 @@ def push(
         console.as_json({**plan, **asdict(pushed)})
     else:
         console.data(pushed.url)
-    console.hint(_next(publication, repo_id))
+    if publication.kind == "model":
+        console.hint(f"burnish chat {repo_id}")
+    elif not is_trained(path):  # a training is more than its enhancement
+        console.hint(f"burnish chat {publication.base} --with {repo_id}")
 
 
 def _plan(publication: "Publication") -> dict[str, Any]:
@@ -79,8 +83,3 @@ def _lines(publication: "Publication", plan: dict[str, Any]) -> list[str]:
         f"To: {plan['repo']}, branch {plan['revision']}, {seen}",
     ]
 
-
-def _next(publication: "Publication", repo_id: str) -> str:
-    if publication.kind == "model":
-        return f"burnish chat {repo_id}"
-    return f"burnish chat {publication.base} --with {repo_id}"
