@@ -82,4 +82,3 @@ def _lines(publication: "Publication", plan: dict[str, Any]) -> list[str]:
         f"Licence: {licence}",
         f"To: {plan['repo']}, branch {plan['revision']}, {seen}",
     ]
-
