@@ -33,8 +33,9 @@ BATCH, TOKENS = 64, 128
 def by_transformers(model: str, adapters: dict[str, Path], rows: list[list[int]]) -> dict[str, list[list[float]]]:
     """Log probabilities of each row's own tokens, for the base model and each enhancement."""
     from burnish import load
+    from burnish.artifacts.files import PLAN_FILE
     from burnish.options import ModelOptions
-    from burnish.pipeline import PLAN_FILE, read_enhancement
+    from burnish.pipeline import read_enhancement
 
     loaded = load(model, ModelOptions(dtype="bfloat16", device="cuda"))
 

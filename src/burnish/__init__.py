@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from burnish.pipeline import export
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
+    from burnish.pushing import pull, push
     from burnish.tuning.tuning import tune
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "load_general",
     "load_layered",
     "load_protect",
+    "pull",
+    "push",
     "read_lora",
     "read_prompts",
     "render_page",
@@ -80,6 +83,8 @@ _HOMES = {
     "load_general": "prompts.domains",
     "load_layered": "model.layerwise",
     "load_protect": "prompts.domains",
+    "pull": "pushing",
+    "push": "pushing",
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
     "render_page": "explaining.page",

@@ -15,6 +15,7 @@ BurnishError                      exit  HTTP
 │   └── DiskFullError               5    507
 ├── VerificationError               6    409   two checkpoints differ in a way that was not asked for
 ├── DownloadError                   7    502   a packaged model could not be fetched or is not the one pinned
+├── HubError                        9    502   the hub cannot be reached, or refuses
 ├── JudgeError                      8    502   the judge model cannot be reached or does not answer as asked
 └── RefusedError                    1    own   the server does not do what a request asks
 """
@@ -95,6 +96,11 @@ class DownloadError(BurnishError):
 
 class JudgeError(BurnishError):
     exit_code = 8
+    http_status = 502
+
+
+class HubError(BurnishError):
+    exit_code = 9
     http_status = 502
 
 

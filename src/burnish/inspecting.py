@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.artifacts.audit import Audit, audit
+from burnish.artifacts.files import PLAN_FILE
 from burnish.artifacts.matching import Matches, match
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import ModelError, WrongModelError
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
-from burnish.pipeline import PLAN_FILE, Progress, read_enhancement
+from burnish.pipeline import Progress, read_enhancement
 
 if TYPE_CHECKING:
     from torch import Tensor

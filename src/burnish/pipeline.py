@@ -11,7 +11,8 @@ from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_ad
 from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import MARK, check_output, is_trained, overlapping
+from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping
+from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
@@ -40,7 +41,6 @@ CONTROL_NOTE = (
     "a control vector is an approximation: it pushes every token by the same amount towards the speciality, and does not multiply "
     "what is there. Use --form gguf or gguf-lora for the enhancement itself."
 )
-PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
 
 
 @dataclass(frozen=True)
@@ -319,10 +319,12 @@ def about_enhancement(enhancement: Enhancement, name: str, check: Check | None) 
 
 
 def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhancement:
-    """A direction file with a factor, or an enhancement file (its gains times `factor`), or an output folder that holds one.
+    """A direction file with a factor, or an enhancement file (its gains times `factor`), or an output folder that holds one, or the
+    hub's `owner/name[@revision]` that does.
 
-    Raises InputError, also for the output of a training, which is more than its enhancement.
+    Raises InputError, also for the output of a training, which is more than its enhancement; HubError, ModelNotFoundError.
     """
+    path = enhancement_folder(path)
     if is_trained(path):
         raise InputError(
             f"{path} holds a trained LoRA beside its direction, and only the direction would be used here. Pass {path / PLAN_FILE} for "

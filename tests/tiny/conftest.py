@@ -1,4 +1,4 @@
-"""Servers of a tiny model, and one that never stops."""
+"""Servers of a tiny model, and one that never stops; a stand-in of the hub, and outputs to publish."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from burnish.model.model import Model
+from hub_example import led_to_a_stand_in, outputs
+from hub_stand_in import HubStandIn
 from serving_example import Running, running, small_measurements
 
 
@@ -32,3 +34,16 @@ def llama(tiny_model: Callable[..., Model]) -> Model:
     model = tiny_model("llama")
     model.stop_tokens = frozenset()
     return model
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """A stand-in of the hub, to which the client is led."""
+    with led_to_a_stand_in(tmp_path, monkeypatch) as state:
+        yield state
+
+
+@pytest.fixture(scope="session")
+def made(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same enhancement in each form, to be published."""
+    return outputs(tiny_folder("llama"), tmp_path_factory.mktemp("made"))

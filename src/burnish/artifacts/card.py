@@ -1,4 +1,4 @@
-"""The model card written into every enhanced model and adapter."""
+"""The model card written into every enhanced model and adapter, and published with an enhancement."""
 
 from typing import Any
 
@@ -19,7 +19,8 @@ def model_card(
     """Markdown with the hub's YAML front matter.
 
     base: `name`, `licence`, `language` of the base model as its own card states them; check: the numbers of the short check;
-    realised: (layer, asked, realised) per edited projection.
+    form: "model", "adapter" or "enhancement", whose gains are realised only when it is applied; realised: (layer, asked, realised)
+    per edited projection.
     """
     asked = [gain for _, gain, _ in realised]
     return _rendered(
@@ -64,17 +65,28 @@ def _rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(version=__version__, **values)
 
 
+def front_matter(card: str) -> dict[str, Any]:
+    """The YAML table at the start of a card; empty where there is none that can be read."""
+    import yaml
+
+    parts = card.split("---", 2)
+    if not card.startswith("---") or len(parts) < 3:
+        return {}
+    try:
+        found = yaml.safe_load(parts[1])
+    except yaml.YAMLError:  # a stranger's card: what cannot be read is unknown
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def base_facts(name: str, card: str | None) -> dict[str, Any]:
     """The base model's licence and language from the front matter of its card, unknown where it has none."""
-    facts: dict[str, Any] = {"name": name, "licence": None, "licence_name": None, "language": []}
-    if card and card.startswith("---"):
-        import yaml
-
-        front = yaml.safe_load(card.split("---", 2)[1]) or {}
-        facts["licence"] = front.get("license")
-        facts["licence_name"] = front.get("license_name")
-        language = front.get("language", [])
-        facts["language"] = [language] if isinstance(language, str) else list(language or [])
-        base = front.get("base_model")
-        facts["name"] = base if isinstance(base, str) and "/" not in name else name
-    return facts
+    front = front_matter(card or "")
+    language = front.get("language") or []
+    base = front.get("base_model")
+    return {
+        "name": base if isinstance(base, str) and "/" not in name else name,
+        "licence": front.get("license"),
+        "licence_name": front.get("license_name"),
+        "language": [language] if isinstance(language, str) else list(language),
+    }

@@ -1,6 +1,8 @@
 """Directions and enhancements: small safetensors files that say where they come from."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,9 +107,12 @@ class Direction:
 
     @staticmethod
     def load(path: Path | str) -> "Direction":
-        """Raises InputError for a file that is not a direction."""
-        tensors, headers = _load(Path(path), "direction")
-        return _direction(headers[0], tensors["vectors"])
+        """Raises InputError for a file that is not a direction, or a damaged one."""
+        with _damage(str(path)):
+            tensors, headers = _load(Path(path), "direction")
+            found = _direction(headers[0], tensors["vectors"])
+            _require_shapes((found,))
+            return found
 
     def as_bytes(self) -> bytes:
         """What `save` writes, for a store that is no folder."""
@@ -181,25 +186,40 @@ class Enhancement:
             )
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite)
+
+    def _tensors(self) -> dict[str, Tensor]:
         same = bool((self.vectors == self.vectors[:1]).all())
-        vectors = self.vectors[:1] if same else self.vectors
-        return _save(
-            Path(path), "enhancement", {"vectors": vectors, "gains": self.gains}, self.directions, overwrite=overwrite
-        )
+        return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}
+
+    def renamed(self, model: str) -> "Enhancement":
+        """The same enhancement, of a model that is called otherwise."""
+        directions = (replace(d, provenance=replace(d.provenance, model=model)) for d in self.directions)
+        return replace(self, directions=tuple(directions))
+
+    def as_bytes(self) -> bytes:
+        """What `save` writes."""
+        tensors = {k: v.float().contiguous() for k, v in self._tensors().items()}
+        return save(tensors, metadata=_metadata("enhancement", self.directions))
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
-        """Raises InputError for a file that is not an enhancement."""
-        tensors, headers = _load(Path(path), "enhancement")
-        layers = tensors["gains"].shape[0]
-        vectors = tensors["vectors"].expand(layers, -1, -1).contiguous()
-        directions = tuple(_direction(header, vectors[:, i]) for i, header in enumerate(headers))
-        return Enhancement(vectors, tensors["gains"], directions)
+        """Raises InputError for a file that is not an enhancement, or a damaged one."""
+        with _damage(str(path)):
+            tensors, headers = _load(Path(path), "enhancement")
+            gains = tensors["gains"]
+            vectors = tensors["vectors"].expand(len(gains), len(headers), -1).contiguous()
+            directions = tuple(_direction(header, vectors[:, i]) for i, header in enumerate(headers))
+            if tuple(gains.shape) != tuple(vectors.shape[:2]) or not gains.isfinite().all():
+                raise ValueError("its gains do not fit its directions")
+            _require_shapes(directions)
+            return Enhancement(vectors, gains, directions)
 
 
 def kind_of(path: Path) -> str:
     """'direction' or 'enhancement'. Raises InputError for any other file."""
-    return str(_header(path)["kind"])
+    with _damage(str(path)):
+        return str(_header(path)["kind"])
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -259,6 +279,29 @@ def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, Any]
     with safe_open(str(path), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return tensors, header["directions"]
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """Turns what a damaged or made-up file leads to into an InputError: files come from strangers, too."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{where} is damaged or was not written by Burnish ({type(error).__name__}: {error}). Fetch or make it again."
+        ) from error
+
+
+def _require_shapes(directions: tuple[Direction, ...]) -> None:
+    """Raises ValueError unless every direction has finite vectors [layers, hidden] of the one model that all name."""
+    if not directions:
+        raise ValueError("it holds no direction")
+    for direction in directions:
+        p, vectors = direction.provenance, direction.vectors
+        if tuple(vectors.shape) != (p.layers, p.hidden_size) or not vectors.isfinite().all():
+            raise ValueError("its vectors do not fit the model that it names")
+        if not 0 <= direction.layer < p.layers:
+            raise ValueError(f"it names layer {direction.layer} of {p.layers}")
 
 
 def _direction(header: dict[str, Any], vectors: Tensor) -> Direction:

@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from burnish.errors import DiskFullError, OutputError, OutputExistsError
+from burnish.errors import DiskFullError, InputError, OutputError, OutputExistsError
 
 MARK = "burnish.json"  # in an output folder: what was done
+PLAN_FILE = "burnish/enhancement.safetensors"  # in a folder: servers take every .safetensors at the top for weights
+LORA_FOLDER = "burnish/lora"  # the LoRA alone, beside a sum that cannot be taken apart
 TRAINED = "trained"  # what its key `burnish` says where a LoRA was trained
 MARGIN = 64 * 1024 * 1024  # bytes kept free beyond what is written
 
@@ -34,10 +37,23 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
         )
 
 
+def read_mark(folder: Path) -> dict[str, Any]:
+    """What an output folder says of itself; empty for any other folder. Raises InputError for a damaged record."""
+    path = folder / MARK
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: it is not JSON ({error}). Write or fetch the folder again.") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: it is not a table. Write or fetch the folder again.")
+    return found
+
+
 def is_trained(folder: Path) -> bool:
-    """Whether a folder is what a training wrote."""
-    mark = folder / MARK
-    return mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("burnish") == TRAINED
+    """Whether a folder is what a training wrote. Raises InputError for a damaged record."""
+    return read_mark(folder).get("burnish") == TRAINED
 
 
 def overlapping(source: Path, out: Path) -> bool:

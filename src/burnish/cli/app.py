@@ -15,6 +15,8 @@ from burnish.cli import (
     find,
     models,
     profile,
+    pull,
+    push,
     serve,
     train,
     tune,
@@ -44,6 +46,8 @@ app.command(evaluate.evaluate)
 app.command(explain.explain)
 app.command(chat.chat)
 app.command(serve.serve)
+app.command(push.push)
+app.command(pull.pull)
 app.command(recipes.run_recipe, name="run")
 app.command(profile.app)
 app.command(domains.app)

@@ -71,8 +71,8 @@ def apply(
     plan_file: Annotated[
         Path,
         Parameter(
-            help="a direction or enhancement file, an output folder that holds one, or another tool's vectors (repeng's .gguf, "
-            "steering-vectors' .safetensors or .pt)"
+            help="a direction or enhancement file, an output folder or a hub id (owner/name, owner/name@revision) that holds one, or "
+            "another tool's vectors (repeng's .gguf, steering-vectors' .safetensors or .pt)"
         ),
     ],
     *,
@@ -92,9 +92,12 @@ def apply(
     Of the output of `burnish train`, the direction's strength is changed beside the same LoRA.
     """
     from burnish.artifacts.files import is_trained
+    from burnish.artifacts.hub import adapter_folder, enhancement_folder
 
     output = output.of_model(model)
+    named, plan_file = plan_file, enhancement_folder(plan_file)
     if is_trained(plan_file):
+        plan_file = adapter_folder(named)
         if layers != GainOptions.layers or dry_run:
             raise InputError(
                 "A training's output takes only --enhancement-factor here. Leave out --layers and --dry-run."

@@ -61,10 +61,11 @@ def enhance(
     json: Json = False,
 ) -> None:
     """Find a direction, strengthen the attention output projections along it, write the result and check it."""
+    from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
     from burnish.model.model import load
     from burnish.options import layer_window
-    from burnish.pipeline import PLAN_FILE, apply, open_plan, write_plan
+    from burnish.pipeline import apply, open_plan, write_plan
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     auto = gains.enhancement_factor == "auto"
@@ -214,7 +215,7 @@ def show_applied(applied: "Applied") -> None:
 
 
 def _next(model: str, applied: "Applied") -> None:
-    from burnish.pipeline import PLAN_FILE
+    from burnish.artifacts.files import PLAN_FILE
 
     hint_use(model, applied)
     if applied.form in FOLDERS:

@@ -51,7 +51,9 @@ def evaluate(
     adapter: Annotated[
         tuple[Path, ...],
         Parameter(
-            help="PEFT LoRA folder as a further row of the comparison; may be repeated", negative=(), show_default=False
+            help="PEFT LoRA folder or hub id as a further row of the comparison; may be repeated",
+            negative=(),
+            show_default=False,
         ),
     ] = (),
     extras: Extras | None = None,
@@ -128,10 +130,14 @@ def _show(result: dict[str, Any], tables: dict[str, str]) -> None:
 
 
 def _adapters(folders: tuple[Path, ...]) -> list["LoraAdapter"]:
-    """Adapters named after their folders, or after the paths given where two folders have the same name."""
+    """Adapters named after their folders, or after the paths given where two folders have the same name, or by their hub id."""
+    from burnish.artifacts.hub import adapter_folder, hub_id
     from burnish.artifacts.lora import read_lora
 
-    found = [read_lora(folder) for folder in folders]
+    found = [
+        read_lora(folder) if hub_id(folder) is None else replace(read_lora(adapter_folder(folder)), name=str(folder))
+        for folder in folders
+    ]
     names = [lora.name for lora in found]
     return [
         replace(lora, name=str(folder)) if names.count(lora.name) > 1 else lora

@@ -152,8 +152,8 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
     file that holds neither an evaluation nor a tuning.
     """
     from burnish.artifacts.bake import MARK
+    from burnish.artifacts.files import PLAN_FILE
     from burnish.evaluation.evaluating import Evaluation
-    from burnish.pipeline import PLAN_FILE
     from burnish.tuning.tuning import Tuned
 
     found: dict[str, Any] = {}

@@ -22,7 +22,12 @@ ModelName = Annotated[
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
-With = Annotated[Path | None, Parameter(name="--with", help="direction or enhancement file, or a folder with one")]
+With = Annotated[
+    Path | None,
+    Parameter(
+        name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+    ),
+]
 WithFactor = Annotated[float | None, Parameter(help="factor (direction) or multiplier (enhancement)")]
 
 

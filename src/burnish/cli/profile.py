@@ -87,10 +87,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
-    from burnish.artifacts.files import check_output
+    from burnish.artifacts.files import PLAN_FILE, check_output
     from burnish.cli.enhance import applied_summary, show_applied
     from burnish.personal.enhancing import editing_directions, fitted, plan_of
-    from burnish.pipeline import PLAN_FILE
     from burnish.pipeline import export as write
 
     store, person = local()

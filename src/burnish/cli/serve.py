@@ -21,7 +21,7 @@ def serve(
     *,
     enhancement: Annotated[
         tuple[str, ...],
-        Parameter(name="--with", help="enhancement file or folder, also as NAME=PATH; repeatable", negative=()),
+        Parameter(name="--with", help="enhancement file, folder or hub id, also as NAME=PATH; repeatable", negative=()),
     ] = (),
     host: Annotated[str, Parameter(help="address to listen on; any but this computer's own needs keys")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="port to listen on; 0 takes a free one")] = 8711,

@@ -143,8 +143,7 @@ def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
 
 def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:
     """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
-    from burnish.artifacts.files import written
-    from burnish.pipeline import PLAN_FILE
+    from burnish.artifacts.files import PLAN_FILE, written
 
     with written(out, overwrite=overwrite) as folder:
         folder.mkdir()

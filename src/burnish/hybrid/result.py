@@ -14,7 +14,7 @@ from burnish.artifacts.adapter import AdapterLayer, write_adapter
 from burnish.artifacts.bake import LayerGain, TensorEdit, bake, tensor_edits
 from burnish.artifacts.card import base_facts, trained_card
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import MARK, TRAINED, check_output, is_trained, overlapping
+from burnish.artifacts.files import LORA_FOLDER, MARK, PLAN_FILE, TRAINED, check_output, is_trained, overlapping
 from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, OutputError, WrongModelError
 from burnish.hybrid.combining import total_layers
@@ -23,9 +23,8 @@ from burnish.model.live import live_layers
 from burnish.model.model import Model
 from burnish.model.planning import FolderPlan
 from burnish.options import Combine, Form, ModelOptions
-from burnish.pipeline import PLAN_FILE, Applied, adapter_layers, open_plan
+from burnish.pipeline import Applied, adapter_layers, open_plan
 
-LORA_FOLDER = "burnish/lora"  # the LoRA alone, beside a sum that cannot be taken apart
 SAID: dict[Combine, str] = {
     "plain": "a LoRA alone",
     "start": "the LoRA started from it and moved on",

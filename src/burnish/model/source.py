@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from burnish.artifacts.hub import NEVER, hub_errors
 from burnish.errors import ModelNotFoundError
 from burnish.model import packaged
 
@@ -9,7 +10,7 @@ from burnish.model import packaged
 def resolve(model: str | Path, *, revision: str | None = None) -> Path:
     """A hub id, a local folder, a `.gguf` file or a packaged name -> a local Hugging Face folder.
 
-    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError.
+    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError, HubError.
     """
     name = str(model)
     path = Path(name).expanduser()
@@ -35,13 +36,6 @@ def resolve(model: str | Path, *, revision: str | None = None) -> Path:
 
 def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        patterns = ["*.bin", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf"]
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelNotFoundError(
-            f"'{name}' could not be fetched from the hub: {reason} Check the name, your network and HF_TOKEN, or pass a local folder."
-        ) from error
+    with hub_errors(f"'{name}' is no folder here and could not be fetched from the hub"):
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=list(NEVER)))

@@ -98,11 +98,15 @@ def interference_rows(table: dict[str, dict[str, float]]) -> list[str]:
 
 def tuned_summary(found: Tuned) -> dict[str, Any]:
     """Everything but the tensors of the directions, for JSON."""
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     kept = {name: value for name, value in vars(found).items() if name != "enhancement"}
     summary = {name: _plain(value) for name, value in kept.items()}
-    summary["options"] = {**asdict(replace(found.options)), "journal": str(found.options.journal or "") or None}
+    journal = found.options.journal
+    summary["options"] = {
+        **asdict(found.options),
+        "journal": journal.name if journal else None,
+    }  # a path says where somebody works
     summary["gains"] = [[round(g, 9) for g in row] for row in found.enhancement.gains.tolist()]
     summary["ship_range"] = found.ship_range
     return summary

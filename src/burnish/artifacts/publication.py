@@ -1,0 +1,189 @@
+"""What is published of an output: every file with its bytes, the base model, and the licence."""
+
+import html
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+from burnish.artifacts.card import base_facts, front_matter, model_card
+from burnish.artifacts.copying import model_files
+from burnish.artifacts.direction import Enhancement, kind_of
+from burnish.artifacts.files import MARK, PLAN_FILE, read_mark
+from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
+from burnish.errors import InputError
+
+Kind = Literal["model", "adapter", "enhancement"]
+CARD = "README.md"
+TUNING_FILES = ("tuning.json", "tuning.md")
+TEXT_ENDINGS = (".md", ".json", ".html")  # of what Burnish writes
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file: as it lies on the disk, or with content made for publishing."""
+
+    name: str  # in the repository
+    content: Path | bytes
+
+    @property
+    def bytes(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What would go to the hub."""
+
+    kind: Kind
+    base: str  # hub id of the base model
+    licence: str | None  # as its card states it; None: unknown
+    files: tuple[PublishedFile, ...]
+    left_out: tuple[str, ...] = ()  # files that are not published
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[str], str | None]) -> Publication:
+    """What of an output folder, or of an enhancement file, is published; nothing is written and nobody is asked.
+
+    base: the base model's hub id, where the output was made from a local model: it takes the place of paths of this machine in cards
+    and records. card_of: the card of a base model by its name, for an enhancement file. Raises InputError for anything that Burnish
+    did not write, without a card, without a base model that others can find, or with links in it.
+    """
+    if base is not None and not is_repo_id(base):
+        raise InputError(f"--base '{base}' is no hub id. Pass owner/name of the base model.")
+    if path.is_dir() and (path / MARK).exists():
+        return _folder(path, base)
+    if path.is_dir() and (path / PLAN_FILE).is_file():  # a tuning's: the enhancement and its figures
+        figures = tuple(PublishedFile(f"burnish/{n}", path / n) for n in TUNING_FILES if (path / n).is_file())
+        found = _file(path / PLAN_FILE, base, card_of)
+        return replace(found, files=(*found.files, *figures))
+    if path.is_dir():
+        raise InputError(
+            f"{path} was not written by Burnish ({MARK} is missing). Pass an output folder; other folders go up with `hf upload`."
+        )
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Pass an output folder or an enhancement file.")
+    return _file(path, base, card_of)
+
+
+def _file(path: Path, base: str | None, card_of: Callable[[str], str | None]) -> Publication:
+    if path.suffix != ".safetensors":
+        raise InputError(
+            f"{path} is no enhancement file (.safetensors). Pass one, or an output folder; other files go up with `hf upload`."
+        )
+    if kind_of(path) == "direction":
+        raise InputError(
+            f"{path} holds a direction, which says nothing about how strongly. Make an enhancement of it with "
+            f"`burnish apply MODEL {path} --form enhancement -o FILE` and push that."
+        )
+    enhancement = Enhancement.load(path)
+    name = enhancement.provenance.model
+    facts = base_facts(name, card_of(name) or (card_of(base) if base else None))
+    found = _base(path, facts["name"], base)
+    card = model_card(
+        enhancement,
+        form="enhancement",
+        base={**facts, "name": found},
+        check=None,
+        realised=[
+            (layer, gain, gain) for layer in enhancement.edited_layers() for gain in enhancement.gains[layer].tolist()
+        ],
+    )
+    local = {d.provenance.model for d in enhancement.directions if _is_local_path(d.provenance.model)}
+    content = enhancement.renamed(found).as_bytes() if local else path
+    files = (PublishedFile(CARD, card.encode()), PublishedFile(PLAN_FILE, content))
+    return Publication("enhancement", found, facts["licence"], files)
+
+
+def _folder(folder: Path, base: str | None) -> Publication:
+    mark = read_mark(folder)
+    if not (folder / CARD).is_file():
+        raise InputError(
+            f"{folder} has no card ({CARD}), and nothing is published without its recipe and licence. Write the folder again."
+        )
+    kind: Kind = "adapter" if (folder / LORA_FILES[0]).is_file() else "model"
+    if kind == "model" and not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is neither a model nor an adapter: it has no config.json. Write the folder again.")
+    links = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_symlink()]
+    if links:
+        raise InputError(
+            f"{folder} holds links ({', '.join(links[:3])}), which may lead to files that are not meant. Replace them by the files."
+        )
+    front = front_matter((folder / CARD).read_text(encoding="utf-8"))
+    stated = front.get("base_model")
+    found = _base(folder, stated if isinstance(stated, str) else "", base)
+    names = [p.relative_to(folder).as_posix() for p in model_files(folder)]
+    left_out = [n for n in names if any(fnmatch(n, pattern) for pattern in NEVER) or _hidden(n)]
+    local = {name for name in _names(folder, mark) if _is_local_path(name)}
+    rewrite = _Rewriting(frozenset(local), stated if isinstance(stated, str) and stated != found else None, found)
+    files = tuple(PublishedFile(n, rewrite(folder / n, n)) for n in names if n not in left_out)
+    return Publication(kind, found, front.get("license"), files, tuple(left_out))
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _base(path: Path, stated: str, base: str | None) -> str:
+    """The base model's hub id. Raises InputError where there is none."""
+    known = is_repo_id(stated) and not Path(stated).exists()
+    if known and base not in (None, stated):
+        raise InputError(f"{path} was made from {stated}, not from {base}. Leave out --base.")
+    found = stated if known else base
+    if found is None:
+        raise InputError(
+            f"{path} names its base model as '{stated}', which others cannot find. Pass --base OWNER/NAME, the base model's hub id."
+        )
+    return found
+
+
+def _is_local_path(name: str) -> bool:
+    return os.sep in name and (not is_repo_id(name) or Path(name).exists())
+
+
+def _names(folder: Path, mark: dict[str, Any]) -> Iterator[str]:
+    """What an output folder calls its base model, everywhere it does."""
+    yield str(mark.get("base", ""))
+    yield from (str(d.get("model", "")) for d in mark.get("directions") or [])
+    for settings in sorted(folder.rglob(LORA_FILES[0])):
+        yield str(json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path") or "")
+    if (folder / PLAN_FILE).is_file():
+        yield from (d.provenance.model for d in Enhancement.load(folder / PLAN_FILE).directions)
+
+
+@dataclass(frozen=True)
+class _Rewriting:
+    """Puts the base model's hub id in the place of paths of this machine; files without any are published as they lie."""
+
+    local: frozenset[str]
+    stated: str | None  # the card's name of the base model where that is no hub id
+    base: str
+
+    def __call__(self, path: Path, name: str) -> Path | bytes:
+        if name == PLAN_FILE and self.local:
+            enhancement = Enhancement.load(path)
+            known = all(d.provenance.model not in self.local for d in enhancement.directions)
+            return path if known else enhancement.renamed(self.base).as_bytes()
+        if not name.endswith(TEXT_ENDINGS) or (name != CARD and not _ours(name)):
+            return path
+        text = path.read_text(encoding="utf-8")
+        new = text
+        for local in sorted(self.local, key=len, reverse=True):  # a path may begin another
+            for form in {local, json.dumps(local)[1:-1], html.escape(local)}:
+                new = new.replace(form, self.base)
+        if name == CARD and self.stated is not None:
+            for before, after in (("base_model: ", "\n"), ("# ", ", "), ("`", "`")):
+                new = new.replace(f"{before}{self.stated}{after}", f"{before}{self.base}{after}")
+        return path if new == text else new.encode()
+
+
+def _ours(name: str) -> bool:
+    """Whether Burnish wrote a file, and not the base model's authors."""
+    return name == MARK or name.startswith("burnish/") or name == LORA_FILES[0]
