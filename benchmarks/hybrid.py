@@ -1,6 +1,6 @@
 """Direction, LoRA, both, or just a system prompt? One table and a data-size curve: SmolLM2, invented facts, two specialities.
 
-python benchmarks/hybrid.py [--model smollm2-135m] [--domains creative-writing technical-documentation] [--steps 40] [--small]
+python benchmarks/hybrid.py [--model smollm2-135m] [--domains creative-writing technical-documentation] [--steps 60] [--small]
 
 Every training sees the same rows in the same order: three in four seen are invented facts, the others good answers of the speciality
 (the packaged references, then the model's own under an expert system prompt). Every row of the table is measured on the same
@@ -27,7 +27,7 @@ from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import affinity, pair_changes
 from burnish.evaluation.material import Answered, base_answers, halves
 from burnish.evaluation.recall import recall
-from burnish.hybrid.barrier import everyday_items
+from burnish.hybrid.barrier import everyday_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.scoring import Item, Scores, score, score_prompts
 
@@ -125,7 +125,7 @@ def one(bench: Bench, make: Callable[[], Variant]) -> dict[str, Any]:
 def prepare_shared(bench: Bench, wanted: list[str]) -> None:
     """What several rows share is made before any of them is timed: pairs, answers, probe, and where needed the directions."""
     _ = bench.pairs, bench.everyday, bench.probe
-    everyday_items(bench.model, bench.options)
+    everyday_answers(bench.model, bench.options)
     if any(word in name for name in wanted for word in ("tuned", "start", "keep", "protect", "prevent")):
         _ = bench.tuned
     if any(word in name for name in wanted for word in ("heal", "steering", "published")):
@@ -136,9 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--domains", nargs="*", default=["creative-writing", "technical-documentation"])
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--small", action="store_true", help="a run of minutes that shows only that all of it works")
     arguments = parser.parse_args()
     sizes = Sizes(arguments.steps, 4, arguments.rows, arguments.learning_rate, 12, 12, 24, 4, 8)

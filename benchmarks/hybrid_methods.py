@@ -33,7 +33,7 @@ from burnish.evaluation.material import (
     reference_pairs,
 )
 from burnish.evaluation.methods import Method, at_equal_damage
-from burnish.hybrid.barrier import everyday_items
+from burnish.hybrid.barrier import everyday_answers
 from burnish.hybrid.training import prepare
 from burnish.model.live import live_edit, live_layers
 from burnish.model.planning import FolderPlan
@@ -158,7 +158,7 @@ class Bench:
             learning_rate=s.learning_rate,
             knowledge_share=FACT_SHARE,
             held_out=0.0,
-            barrier_prompts=s.prompts,
+            barrier_prompts=4 * s.prompts,
             barrier_tokens=s.tokens,
         )
 
@@ -192,7 +192,9 @@ class Bench:
             return found.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
-        scale = at_equal_damage(self.model, everyday_items(self.model, self.options), [method], TUNE_BUDGET)[0].scale
+        scale = at_equal_damage(self.model, everyday_answers(self.model, self.options).measured, [method], TUNE_BUDGET)[
+            0
+        ].scale
         return base.scaled(scale)
 
 
@@ -223,9 +225,9 @@ def steered(bench: Bench) -> Variant:
     vectors = torch.zeros_like(direction.vectors)
     vectors[direction.layer] = direction.vectors[direction.layer]
     method = Method("steering", lambda scale: Candidate("steering", steering=vectors * scale), 5.0)
-    candidate = at_equal_damage(bench.model, everyday_items(bench.model, bench.options), [method], TUNE_BUDGET)[
-        0
-    ].candidate
+    candidate = at_equal_damage(
+        bench.model, everyday_answers(bench.model, bench.options).measured, [method], TUNE_BUDGET
+    )[0].candidate
     one = torch.zeros(1, dtype=torch.long)
     return Variant(candidate, lambda: RowEdits(bench.model, [candidate]).rows(one, 1), bytes=4 * vectors.shape[1])
 

@@ -223,7 +223,9 @@ class TrainOptions:
         "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
         "for the others)",
     ] = None
-    barrier_prompts: Annotated[int, "everyday prompts that the barrier is measured on"] = 24
+    barrier_prompts: Annotated[
+        int, "everyday prompts that the barrier holds, and at most as many others that the result is measured on"
+    ] = 48
     barrier_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
     held_out: Annotated[float, "share of the rows kept out to measure the loss on"] = 0.1
     check_every: Annotated[int, "steps between checkpoints, at which the held-out loss is measured"] = 20

@@ -13,6 +13,7 @@ from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import BurnishError, InputError, ModelError, OutputExistsError
 from burnish.hybrid import trainers
+from burnish.hybrid.barrier import everyday_answers
 from burnish.hybrid.combining import Protection, start_from, trained_factors
 from burnish.hybrid.result import Trained, read_trained
 from burnish.hybrid.training import prepare, train
@@ -134,6 +135,13 @@ def test_protect_stays_within_its_budget(tiny_model: Models) -> None:
     free = quick(model, "keep", gains=0.05, learning_rate=3e-2)
     assert free.record["everyday_kl"] is None
     assert free.record["scale"] == 1
+
+
+def test_the_budget_is_measured_on_prompts_that_the_barrier_does_not_hold(tiny_model: Models) -> None:
+    everyday = everyday_answers(tiny_model("llama"), TrainOptions(barrier_tokens=2))
+    barred, measured = ({tuple(i.prompt) for i in items} for items in (everyday.barred, everyday.measured))
+    assert len(barred) > len(measured) > 0
+    assert not barred & measured
 
 
 def test_an_enhancement_above_the_budget_is_refused_before_training(tiny_model: Models) -> None:

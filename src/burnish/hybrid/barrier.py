@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.material import answered_items, greedy_answers, halves
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, score_prompts
 from burnish.options import EvaluateOptions, TrainOptions
-from burnish.prompts.domains import load_general
+from burnish.prompts.domains import load_general, load_protect
 
 AT_ONCE = 4  # everyday answers a step
 FREE = 0.5  # share of the budget that costs nothing
@@ -21,13 +21,28 @@ ROUNDS = 6
 CLOSE = 0.9  # share of the budget at which a smaller scale is good enough
 
 
-def everyday_items(model: Model, options: TrainOptions, progress: Progress | None = None) -> list[Item]:
-    """General and protect prompts (the tuning half) with the base model's own greedy answers, cached."""
+@dataclass(frozen=True)
+class Everyday:
+    """The base model's own greedy answers to everyday prompts, in two kinds that share no prompt: a training learns by heart what its
+    barrier shows it, so that only others say what it did."""
+
+    barred: list[Item]  # whose change costs something while training
+    measured: list[Item]  # by which the result is scaled and reported
+
+
+def everyday_answers(model: Model, options: TrainOptions, progress: Progress | None = None) -> Everyday:
+    """Prompts of the tuning half, general and protect ones, every other one measured; the barrier has packaged everyday prompts as well.
+
+    Of each kind `options.barrier_prompts` at most; the answers are cached.
+    """
     sizes = EvaluateOptions(
         prompts=max(2, options.barrier_prompts), tokens=max(2, options.barrier_tokens), seed=options.seed
     )
-    prompts = damage_prompts(load_general(), sizes)[0]
-    return answered_items(model, greedy_answers(model, prompts, sizes, progress))
+    general = load_general()
+    barred, measured = halves(halves(general.held_out.joined(load_protect()))[0])
+    sets = (barred.joined(general.prompts).spread(sizes.prompts), measured.spread(sizes.prompts))
+    answered = (greedy_answers(model, prompts, sizes, progress) for prompts in sets)
+    return Everyday(*(answered_items(model, rows) for rows in answered))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def estimate(
     kept = model.anatomy.layers * (HIDDEN_KEPT * hidden + FEED_FORWARD_KEPT * wide)
     if options.gradient_checkpointing:
         kept = model.anatomy.layers * hidden + kept // model.anatomy.layers
-    barrier = AT_ONCE * BARRIER_TOKENS * LOGITS_KEPT * text.vocab_size if barred else 0
+    barrier = 4 * AT_ONCE * BARRIER_TOKENS * LOGITS_KEPT * text.vocab_size if barred else 0
+    barrier += 2 * options.barrier_prompts * options.barrier_tokens * text.vocab_size if barred else 0  # references
     # Forward 2, backward 2 (only through the weights, not to them), and once more where activations are computed again.
     products = count * tokens * (6 if options.gradient_checkpointing else 4)
     return Estimate(
@@ -67,7 +68,7 @@ def estimate(
         trained=trained,
         tokens=tokens,
         steps=steps,
-        bytes=RUNTIME + weights + OPTIMISER * trained + at_once * kept * parameters[0].element_size() + 4 * barrier,
+        bytes=RUNTIME + weights + OPTIMISER * trained + at_once * kept * parameters[0].element_size() + barrier,
         seconds=products / (EFFICIENCY * speed(device)),
     )
 

@@ -21,7 +21,7 @@ from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
 from burnish.hybrid import require_trl
-from burnish.hybrid.barrier import Barrier, damage, everyday_items, within
+from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
 from burnish.hybrid.estimate import Estimate, estimate
 from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_in, training_items
@@ -191,9 +191,11 @@ def train_prepared(
     started = time.perf_counter()
     with _folder(checkpoints, prepared.identity) as folder:
         own = _enhancement_layers(model, prepared)
-        everyday = everyday_items(model, prepared.options, progress) if prepared.budget is not None else []
-        _require_room(model, prepared, everyday)
-        barrier = None if prepared.budget is None else Barrier.of(model, everyday, prepared.budget)
+        everyday, barrier = Everyday([], []), None
+        if prepared.budget is not None:
+            everyday = everyday_answers(model, prepared.options, progress)
+            _require_room(model, prepared, everyday.measured)
+            barrier = Barrier.of(model, everyday.barred, prepared.budget)
         items = _with_own_answers(model, prepared, progress)
         lora, done = _trained(model, prepared, items, own, folder, barrier, progress)
     kept = own if prepared.way.kept else []
@@ -204,9 +206,9 @@ def train_prepared(
 
     scale, moved = 1.0, None
     if prepared.budget is not None and prepared.way.own_answers:
-        moved = damage(model, everyday, lambda: changed(1.0))
+        moved = damage(model, everyday.measured, lambda: changed(1.0))
     elif prepared.budget is not None:
-        scale, moved = within(lambda s: damage(model, everyday, lambda: changed(s)), prepared.budget)
+        scale, moved = within(lambda s: damage(model, everyday.measured, lambda: changed(s)), prepared.budget)
     lora = lora if scale == 1.0 else scaled(lora, scale)
     general = load_general().held_out.spread(check_prompts) if check_prompts else None
     checked = None if general is None else check_changed(model, lambda: changed(scale), general, progress=progress)
