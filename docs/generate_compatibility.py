@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from burnish.anatomy import Anatomy
-from burnish.model.loading import anatomy_of, auto_class, relax_head_check
+from burnish.model.loading import anatomy_of, auto_class, quiet, relax_head_check
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -22,9 +22,10 @@ HEAD = "| class | in the tests | writes through | beside that | GGUF | vLLM's lo
 
 def built(family: str) -> tuple[nn.Module, Anatomy]:
     """A family's model without weights, and where it writes."""
-    config = build_config(FAMILIES[family])
-    with torch.device("meta"):
-        network = auto_class(config).from_config(config)
+    with quiet():
+        config = build_config(FAMILIES[family])
+        with torch.device("meta"):
+            network = auto_class(config).from_config(config)
     return network, anatomy_of(network, config)
 
 
@@ -42,7 +43,7 @@ def remarks(anatomy: Anatomy) -> Iterator[str]:
     if len({p.inputs for p in edited}) > 1:
         yield "of several shapes"
     yield from sorted({f"{p.kind.replace('_', '-')} left alone" for p in anatomy.projections if p not in edited})
-    yield from sorted({f"left alone: {s.reason}" for s in anatomy.skipped})
+    yield from sorted({f"layers left alone: {s.reason}" for s in anatomy.skipped})
 
 
 def row(family: str) -> str:
