@@ -16,8 +16,9 @@ from burnish.anatomy import find_anatomy
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.inspecting import verify_folders
-from burnish.model.heads import HeadEdit
+from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model, load
+from burnish.model.scoring import Item
 from burnish.model.weights import applied_weight, stored_weight
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan, write_plan
@@ -28,6 +29,9 @@ Folders = Callable[[str], Path]
 Models = Callable[..., Model]
 EDITABLE = ("mxfp4",)  # schemes that leave attention as it is
 LINEAR = [name for name in SCHEMES if name not in ("compressed-static", *EDITABLE)]
+WEIGHTS_ONLY = [
+    name for name, scheme in SCHEMES.items() if scheme.tolerance == 1e-4 and name != "compressed-static"
+]  # of which inputs are not rounded
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
 
@@ -112,6 +116,21 @@ def test_inputs_rounded_to_fixed_steps_have_no_adapter(quantised: Folders, tmp_p
     with pytest.raises(QuantisedModelError, match="not a linear map"):
         apply(plan, random_enhancement(model, 1.5), OutputOptions(out=tmp_path / "a", form="adapter"), name="tiny")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", WEIGHTS_ONLY)
+def test_derivatives_go_through_the_quantised_maps(name: str, quantised: Folders) -> None:
+    model = load(quantised(name), FLOAT)
+    items = [Item([1, 40, 41, 42], [50, 51, 52]), Item([1, 60, 61], [70, 71])]
+    edit = HeadEdit(model, random_enhancement(model, 0.5))
+    shares, step = edit.shares(0.3), 0.03
+    _, slope = likelihood(model, items, edit, shares, gradient=True)
+    assert slope is not None
+    for layer in range(3):
+        one = torch.zeros_like(shares)
+        one[layer] = step
+        there, back = (likelihood(model, items, edit, shares + sign * one)[0] for sign in (1, -1))
+        assert float(slope[layer].sum()) == pytest.approx((there - back) / (2 * step), rel=0.02, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gptq", "awq", "compressed-int4"])

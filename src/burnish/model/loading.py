@@ -161,7 +161,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     return model.eval(), load_tokenizer(folder, options)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _load_quantised(folder: Path, config: Any, quantisation: Any, arguments: dict[str, Any]) -> Any:
     """Loads, and runs one token: some schemes unpack their weights in the model's first pass, others find no kernel there."""
     try:

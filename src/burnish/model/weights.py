@@ -22,7 +22,7 @@ LINEAR = 0.01  # of the largest output: half the input must give half of it
 FULL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def network_layers(network: Any, edits: Iterator[tuple[Projection, LowRankEdit]]) -> list[AdapterLayer]:
     """The adapter's factors from a loaded model, for weights that are quantised or packed. Raises QuantisedModelError."""
     layers = []
@@ -43,7 +43,7 @@ def stored_weight(module: nn.Module) -> Tensor | None:
     return None
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
     """The weight [outputs, inputs] that the map at `path` applies, float32 on the CPU, without its bias.
 
