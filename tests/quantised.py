@@ -171,6 +171,18 @@ def int4_groups(weight: Tensor) -> dict[str, Tensor]:
     }
 
 
+def gemma_rows(weight: Tensor, *, step: float = 0.0) -> dict[str, Tensor]:
+    """step: that inputs are rounded to; 0 leaves them alone."""
+    scales = weight.abs().amax(1, keepdim=True) / 7
+    low, high = (weight / scales).round().add(8).to(torch.uint8).unflatten(1, (-1, 2)).unbind(-1)
+    return {
+        "weight": low | high << 4,
+        "weight_scale": scales,
+        "input_activation_scale": torch.tensor(step),
+        "output_activation_scale": torch.tensor(0.0),
+    }
+
+
 def rounded_later(weight: Tensor) -> dict[str, Tensor]:
     scales = weight.abs().amax(1, keepdim=True) / 7
     return {"weight": weight, "weight_scale": scales, "weight_zero_point": torch.zeros_like(scales, dtype=torch.int8)}
@@ -265,6 +277,8 @@ SCHEMES = {
         ),
         ("compressed_tensors",),
     ),
+    "gemma": Scheme(by_hand(gemma_rows, {"quant_method": "gemma", "num_bits": 4})),
+    "gemma-static": Scheme(by_hand(lambda w: gemma_rows(w, step=0.004), {"quant_method": "gemma", "num_bits": 4})),
     "bitnet": Scheme(write_bitnet, tolerance=0.01),
     "mxfp4": Scheme(write_mxfp4),
     "fp8": Scheme(

@@ -27,10 +27,11 @@ from quantised import GROUP, LLAMA, SCHEMES, Packed, by_hand, fp8_blocks, groupe
 
 Folders = Callable[[str], Path]
 Models = Callable[..., Model]
+STATIC = ("compressed-static", "gemma-static")  # inputs are rounded to fixed steps
 EDITABLE = ("mxfp4",)  # schemes that leave attention as it is
-LINEAR = [name for name in SCHEMES if name not in ("compressed-static", *EDITABLE)]
+LINEAR = [name for name in SCHEMES if name not in STATIC + EDITABLE]
 WEIGHTS_ONLY = [
-    name for name, scheme in SCHEMES.items() if scheme.tolerance == 1e-4 and name != "compressed-static"
+    name for name, scheme in SCHEMES.items() if scheme.tolerance == 1e-4 and name not in STATIC
 ]  # of which inputs are not rounded
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
@@ -102,15 +103,16 @@ def test_the_adapter_does_what_the_live_form_does(name: str, quantised: Folders,
     assert (live - base).abs().max() > 0.1 * live.abs().max()
 
 
-@pytest.mark.parametrize("name", [*LINEAR, "compressed-static"])
+@pytest.mark.parametrize("name", [*LINEAR, *STATIC])
 def test_form_model_is_refused_with_both_ways_out(name: str, quantised: Folders, tmp_path: Path) -> None:
     plan = open_plan(quantised(name), FLOAT)
     with pytest.raises(QuantisedModelError, match=r"o_proj.*--form adapter.*original"):
         write_plan(plan, OutputOptions(out=tmp_path / "out"), [0, 1, 2])
 
 
-def test_inputs_rounded_to_fixed_steps_have_no_adapter(quantised: Folders, tmp_path: Path) -> None:
-    folder = quantised("compressed-static")
+@pytest.mark.parametrize("name", STATIC)
+def test_inputs_rounded_to_fixed_steps_have_no_adapter(name: str, quantised: Folders, tmp_path: Path) -> None:
+    folder = quantised(name)
     model = load(folder, FLOAT)
     plan = open_plan(folder, FLOAT)
     with pytest.raises(QuantisedModelError, match="not a linear map"):

@@ -26,7 +26,7 @@ from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 
 Progress = Callable[[str, int, int], None]
-ROUNDED_IN_USE = ("bitnet",)  # schemes that store full weights and round them whenever they are used
+ROUNDED_IN_USE = ("bitnet", "fouroversix", "fp_quant")  # may store full weights and round them whenever they are used
 
 
 @dataclass(frozen=True)
