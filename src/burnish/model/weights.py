@@ -18,7 +18,8 @@ from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit
 
 IDENTITY_ROWS = 256
-LINEAR = 0.01  # of the largest output: half the input must give half of it
+LINEAR = 0.01  # of the largest output: a share of the input must give that share of it
+SHARE = 0.37  # not a half: steps that one falls on, its half often falls on too
 FULL = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -60,7 +61,7 @@ def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
             rows = identity[start : start + IDENTITY_ROWS].to(device)
             found = module(rows).float() - origin
             columns.append(found.cpu())
-            if start == 0 and _apart(module(rows / 2).float() - origin, found / 2) > LINEAR:
+            if start == 0 and _apart(module(rows * SHARE).float() - origin, found * SHARE) > LINEAR:
                 raise QuantisedModelError(
                     f"'{path}' is not a linear map: it rounds its inputs to steps fixed in advance, or norms them, so that no adapter does "
                     "exactly what the enhancement does. Use the enhancement live (--form enhancement, then --with), or pass the "

@@ -44,6 +44,13 @@ class FixedSteps(nn.Linear):
         return super().forward((x / 0.003).round().clamp(-127, 127) * 0.003)
 
 
+class CoarseSteps(nn.Linear):
+    """The same with a range that holds the identity, whose rows and their halves fall on the same multiples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x / 0.097).round().clamp(-127, 127) * 0.097)
+
+
 class Normed(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(nn.functional.rms_norm(x, x.shape[-1:], eps=1e-6))
@@ -95,7 +102,7 @@ def test_a_bias_that_the_map_keeps_elsewhere_is_no_part_of_the_weight() -> None:
     torch.testing.assert_close(applied_weight(Network(linear(weight, Hidden)), "map", 7), weight, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [FixedSteps, Normed])
+@pytest.mark.parametrize("kind", [FixedSteps, CoarseSteps, Normed])
 def test_a_map_that_is_not_linear_is_refused_with_both_ways_out(kind: type[nn.Linear]) -> None:
     with pytest.raises(QuantisedModelError, match=r"'map' is not a linear map.*--form enhancement.*original"):
         applied_weight(Network(linear(random(5, 7), kind)), "map", 7)
