@@ -173,7 +173,7 @@ def _load_quantised(folder: Path, config: Any, quantisation: Any, arguments: dic
         method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation.quant_method
         raise ModelError(
             f"The weights of {folder} are quantised ('{getattr(method, 'value', method)}') and do not run here: "
-            f"{(str(error).strip() or type(error).__name__).splitlines()[0]} Install what this names, leave --dtype at auto, pass "
+            f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}. Install what this names, leave --dtype at auto, pass "
             "another --device, or pass the original (unquantised) weights."
         ) from error
     return model
