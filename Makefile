@@ -31,11 +31,13 @@ check: $(STAMP)  ## format, lint, types, import contracts, generated docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python docs/generate_compatibility.py --check
 
 fix: $(STAMP)  ## format, mend lint, regenerate docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_compatibility.py
 
 bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/finding.py

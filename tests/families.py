@@ -357,6 +357,45 @@ LLAMA_CPP = {  # families and the architectures that llama.cpp knows them as
     "olmo2": "olmo2",
     "gpt2": "gpt2",
 }
+GGUF = {  # families and the architectures whose tensor names are tested on them
+    "llama": "llama",
+    "llama-biased": "llama",
+    "kanana": "llama",
+    "mixtral": "llama",
+    "qwen3-non-square": "qwen3",
+    "qwen3_next": "qwen3next",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "olmo2": "olmo2",
+    "glm4": "glm4",
+    "exaone4": "exaone4",
+    "gpt2": "gpt2",
+    "phi": "phi2",
+    "phi3": "phi3",
+    "gpt_neox": "gptneox",
+    "falcon": "falcon",
+    "bloom": "bloom",
+    "mpt": "mpt",
+    "starcoder2": "starcoder2",
+    "cohere": "command-r",
+    "granite": "granite",
+    "smollm3": "smollm3",
+    "deepseek_v3": "deepseek2",
+    "gpt_oss": "gpt-oss",
+    "jamba": "jamba",
+}
+VLLM = [  # families whose adapters go through vLLM's own loader
+    "llama",
+    "kanana",
+    "mistral",
+    "qwen2",
+    "qwen3-non-square",
+    "gemma2",
+    "mixtral",
+    "phi3",
+    "cohere",
+    "qwen3_next",
+]
 
 
 def save_gguf(path: Path, family: str = "llama") -> Path:

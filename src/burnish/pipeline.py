@@ -292,8 +292,8 @@ def adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLa
     try:
         return checkpoint_layers(plan.checkpoint, tensor_edits(plan.checkpoint, plan.edits(enhancement)))
     except QuantisedModelError:
-        from burnish.model.live import network_layers
         from burnish.model.loading import load_model
+        from burnish.model.weights import network_layers
 
         network, _ = load_model(plan.folder, plan.options)
         return network_layers(network, plan.edits(enhancement))

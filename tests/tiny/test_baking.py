@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import burnish.artifacts.bake as baking
 from burnish.artifacts.copying import JOURNAL
 from burnish.errors import DiskFullError, InputError, OutputError, QuantisedModelError, WrongModelError
-from burnish.model.live import network_layers, norm_weight
+from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
+from burnish.model.weights import network_layers
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import Applied, apply, export, open_plan
 from conftest import Folders, random_enhancement
+from quantised import Packed
 
 FLOAT = ModelOptions(dtype="float32")
 Models = Callable[..., Model]
@@ -162,20 +163,6 @@ def test_python_export_equals_the_pipeline(tiny_folder: Folders, tiny_model: Mod
     one = bake(tiny_folder("llama"), tmp_path / "one").out
     export(random_enhancement(tiny_model("llama"), 0.5), tmp_path / "two", options=FLOAT)
     assert contents(tmp_path / "two") == contents(one)
-
-
-class Packed(nn.Module):
-    """A linear map whose weight is stored as bytes, as quantised ones are."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.scale = float(linear.weight.abs().max() / 127)
-        self.qweight = nn.Parameter((linear.weight / self.scale).round().to(torch.int8), requires_grad=False)
-        self.bias = linear.bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self.qweight.float() * self.scale, self.bias)
 
 
 @pytest.mark.parametrize("family", ["kanana", "llama-biased", "gemma2"])

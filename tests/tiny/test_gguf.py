@@ -21,42 +21,16 @@ from burnish.model.model import Model
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, apply_gguf, open_plan
 from conftest import Folders, random_enhancement
+from families import GGUF
 from gguf_files import values
 
 Models = Callable[..., Model]
 FLOAT = ModelOptions(dtype="float32")
-ARCHITECTURES = {
-    "llama": "llama",
-    "llama-biased": "llama",
-    "kanana": "llama",
-    "mixtral": "llama",
-    "qwen3-non-square": "qwen3",
-    "qwen3_next": "qwen3next",
-    "gemma2": "gemma2",
-    "gemma3": "gemma3",
-    "olmo2": "olmo2",
-    "glm4": "glm4",
-    "exaone4": "exaone4",
-    "gpt2": "gpt2",
-    "phi": "phi2",
-    "phi3": "phi3",
-    "gpt_neox": "gptneox",
-    "falcon": "falcon",
-    "bloom": "bloom",
-    "mpt": "mpt",
-    "starcoder2": "starcoder2",
-    "cohere": "command-r",
-    "granite": "granite",
-    "smollm3": "smollm3",
-    "deepseek_v3": "deepseek2",
-    "gpt_oss": "gpt-oss",
-    "jamba": "jamba",
-}
 
 
 def attention_file(model: Model, family: str, path: Path) -> Path:
     """The tensors that an edit of the model concerns, named and turned as llama.cpp's converter does."""
-    architecture = ARCHITECTURES[family]
+    architecture = GGUF[family]
     number = next(n for n, name in MODEL_ARCH_NAMES.items() if name == architecture)
     names = get_tensor_name_map(number, model.anatomy.layers)
     writer = GGUFWriter(path, architecture)
@@ -78,7 +52,7 @@ def attention_file(model: Model, family: str, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("family", ARCHITECTURES)
+@pytest.mark.parametrize("family", GGUF)
 def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model(family)
     enhancement = random_enhancement(model, 0.8, rank=2)

@@ -13,10 +13,12 @@ import torch
 import urllib3  # noqa: F401  looks for IPv6 with a socket when it is first imported, and tests may not open one
 import yaml
 
+from burnish import export
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import DownloadError, InputError
 from burnish.evaluation.standard import StandardScore, run_standard
 from burnish.model.model import Model
+from burnish.options import Form, ModelOptions
 from conftest import random_enhancement
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -55,21 +57,30 @@ def tasks(tmp_path: Path) -> Path:
 
 
 @torch.inference_mode()
-def hits(model: Model, enhancement: Enhancement | None = None, *, chat: bool = False) -> list[float]:
-    """1 for each document whose answer has the largest summed log probability, one plain pass a choice."""
-    found = []
+def sums(
+    model: Model, enhancement: Enhancement | None = None, *, chat: bool = False, vocabulary: int | None = None
+) -> list[list[float]]:
+    """The summed log probability of each document's choices, one plain pass a choice. vocabulary: tokens that count, all by default."""
+    found: list[list[float]] = []
     with nullcontext() if enhancement is None else model.enhanced(enhancement):
         for document in DOCUMENTS:
             question = str(document["question"])
             context = model.tokens(question) if chat else model.tokenizer(question)["input_ids"]
-            sums = []
+            found.append([])
             for choice in document["choices"]:
                 text = choice if chat else f" {choice}"
                 answer = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-                logits = model.network(input_ids=torch.tensor([context + answer])).logits[0, len(context) - 1 : -1]
-                sums.append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
-            found.append(float(max(range(3), key=sums.__getitem__) == document["answer"]))
+                logits = model.network(input_ids=torch.tensor([context + answer])).logits[
+                    0, len(context) - 1 : -1, :vocabulary
+                ]
+                found[-1].append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
     return found
+
+
+def hits(model: Model, enhancement: Enhancement | None = None, *, chat: bool = False) -> list[float]:
+    """1 for each document whose answer has the largest sum."""
+    found = sums(model, enhancement, chat=chat)
+    return [float(max(range(3), key=row.__getitem__) == d["answer"]) for row, d in zip(found, DOCUMENTS, strict=True)]
 
 
 def one(scores: tuple[StandardScore, ...]) -> StandardScore:
@@ -94,6 +105,35 @@ def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, t
     assert score.difference_stderr == pytest.approx(stdev(differences) / n**0.5)
     assert report.task_versions == {"harbour": "3.0"}
     assert set(report.versions) == {"lm_eval", "datasets", "transformers", "torch"}
+
+
+@pytest.mark.parametrize("form", ["model", "adapter"])
+def test_the_harness_alone_reads_what_the_live_form_says(
+    tiny_model: Models, tasks: Path, tmp_path: Path, form: Form
+) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    model = tiny_model("llama")
+    enhancement = random_enhancement(model, 1.5)
+    out = export(enhancement, tmp_path / "out", form=form, options=ModelOptions(dtype="float32")).out
+    folder = f"pretrained={out}" if form == "model" else f"pretrained={model.folder},peft={out}"
+    local = TaskManager(include_path=str(tasks), include_defaults=False)
+    results = simple_evaluate(
+        "hf",
+        model_args=f"{folder},dtype=float32",
+        tasks=["harbour"],
+        task_manager=local,
+        device="cpu",
+        log_samples=True,
+    )
+    samples = sorted(results["samples"]["harbour"], key=lambda sample: sample["doc_id"])
+    found = torch.tensor([[answer[0] for answer in sample["filtered_resps"]] for sample in samples])
+    # With an adapter the harness cuts the model's table of tokens down to the tokenizer's.
+    vocabulary = None if form == "model" else len(model.tokenizer)
+    live = torch.tensor(sums(model, enhancement, vocabulary=vocabulary))
+    torch.testing.assert_close(found, live, rtol=1e-3, atol=1e-3)
+    assert (live - torch.tensor(sums(model, vocabulary=vocabulary))).abs().max() > 0.1
 
 
 def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:

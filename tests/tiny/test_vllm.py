@@ -16,22 +16,11 @@ from burnish.model.model import Model
 from burnish.options import ModelOptions
 from burnish.pipeline import Applied, export
 from conftest import Folders, random_enhancement
+from families import VLLM
 
 Models = Callable[..., Model]
 RANK = 2
 FLOAT = ModelOptions(dtype="float32")
-FAMILIES = [
-    "llama",
-    "kanana",
-    "mistral",
-    "qwen2",
-    "qwen3-non-square",
-    "gemma2",
-    "mixtral",
-    "phi3",
-    "cohere",
-    "qwen3_next",
-]
 OFF = {  # settings that vLLM refuses when they are anything else
     "bias": "none",
     "modules_to_save": None,
@@ -54,7 +43,7 @@ def adapter(family: str, tiny_folder: Folders, tiny_model: Models, out: Path) ->
     return json.loads((out / "adapter_config.json").read_text(encoding="utf-8")), applied
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", VLLM)
 def test_the_config_has_what_is_required_and_nothing_that_is_refused(
     family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:
@@ -66,7 +55,7 @@ def test_the_config_has_what_is_required_and_nothing_that_is_refused(
     assert {key: config.get(key, off) for key, off in OFF.items()} == OFF
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", VLLM)
 def test_every_tensor_is_a_factor_of_a_module_that_the_model_has(
     family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:

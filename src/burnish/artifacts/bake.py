@@ -21,10 +21,12 @@ from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
 from burnish.artifacts.copying import FolderCopy, model_files
 from burnish.artifacts.files import MARK as MARK
 from burnish.artifacts.files import check_output, disk_errors, publish
+from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 
 Progress = Callable[[str, int, int], None]
+ROUNDED_IN_USE = ("bitnet", "fouroversix", "fp_quant")  # may store full weights and round them whenever they are used
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ def _stored_names(checkpoint: Checkpoint, projection: Projection) -> list[str]:
     rows, columns = projection.outputs, projection.inputs
     shape = (rows, columns) if projection.layout == "out_in" else (columns, rows)
     names = [checkpoint.match(projection.path, "weight", shape)]
+    beside = checkpoint.beside(names[0].removesuffix(".weight"))
+    if beside or checkpoint.quantisation.get("quant_method") in ROUNDED_IN_USE:
+        raise QuantisedModelError(
+            f"'{names[0]}' is rounded again whenever the model runs ({', '.join(beside) or checkpoint.quantisation['quant_method']}), which "
+            "would undo an edit of it. Write --form adapter instead, or pass the original (unquantised) weights."
+        )
     return [*names, checkpoint.match(projection.path, "bias", (rows,))] if projection.bias else names
 
 

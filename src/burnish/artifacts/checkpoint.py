@@ -128,15 +128,34 @@ class Checkpoint:
                 f"point {list(shape)}: these weights are quantised or packed and cannot be edited in place. "
                 "Write --form adapter instead, or pass the original (unquantised) weights."
             )
-        packed = [n for n in self.tensors if n.startswith(path.rsplit(".layers", 1)[0]) and "qweight" in n]
+        packed = self.beside(path)
         if packed:
             raise QuantisedModelError(
-                f"The weights are quantised (for example '{packed[0]}') and cannot be edited in place. "
+                f"'{path}' is stored as {', '.join(packed)}: these weights are quantised or packed and cannot be edited in place. "
                 "Write --form adapter instead, or pass the original (unquantised) weights."
             )
         raise ModelError(
             f"The checkpoint has no tensor for '{wanted}' of shape {list(shape)}. The folder's config and weights do not belong together."
         )
+
+    def beside(self, path: str) -> list[str]:
+        """What module `path` stores beside its weight and bias (scales, zeros, packed numbers), by suffix.
+
+        Where nothing is stored under its own path: under a path that is the same from the layer's number on, as wrappers have other prefixes.
+        """
+        parts = path.split(".")
+        layer = max((i for i, part in enumerate(parts) if part.isdigit()), default=0)
+        ending = ".".join(parts[layer:]) + "."
+        own = [n.removeprefix(f"{path}.") for n in self.tensors if n.startswith(f"{path}.")]
+        found = own or [n.rpartition(f".{ending}")[2] for n in self.tensors if f".{ending}" in n]
+        return sorted({*found} - {"weight", "bias"})
+
+    @cached_property
+    def quantisation(self) -> dict[str, Any]:
+        """What the folder's config says of quantised weights, {} where nothing."""
+        config = self.folder / "config.json"
+        stored = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+        return stored.get("quantization_config") or {}
 
     def _endings(self, wanted: str) -> list[str]:
         """The tensors that share the longest ending with `wanted`, down to the layer's number."""

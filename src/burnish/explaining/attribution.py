@@ -92,4 +92,4 @@ def _why_whole(layers: list[int]) -> str:
     if not layers:
         return ""
     listed = ", ".join(map(str, layers))
-    return f"In layers {listed} the projection's inputs cannot be told apart by head (packed or quantised weights, or no softmax attention)."
+    return f"In layers {listed} the projection's inputs cannot be told apart by head (a map that is not linear, or no softmax attention)."

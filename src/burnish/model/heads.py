@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from burnish.anatomy import layout_of
+from burnish.anatomy import Projection
 from burnish.artifacts.direction import Enhancement
+from burnish.errors import QuantisedModelError
 from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
 from burnish.model.live import layer_edits, norm_weight
 from burnish.model.loading import text_config
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, only_at
+from burnish.model.weights import applied_weight, stored_weight
 
 TOKENS = 768  # a batch, padding included
 
@@ -50,10 +52,9 @@ class HeadEdit:
         self.splits = []
         for projection, edit in layer_edits(model.anatomy, enhancement, scale_of):
             left, right = (t.to(model.device, torch.float32) for t in (edit.left, edit.right))
-            module = model.network.get_submodule(projection.path)
             factors = None
             if projection.kind == "attention" and self.heads and projection.inputs % self.heads == 0:
-                factors = _head_factors(module, right, self.heads)
+                factors = _head_factors(model.network, projection, right, self.heads)
             self.splits.append(_Split(projection.path, projection.layer, left, right, factors))
 
     @property
@@ -77,14 +78,16 @@ class HeadEdit:
                 handle.remove()
 
 
-def _head_factors(module: nn.Module, right: Tensor, heads: int) -> Tensor | None:
-    """`R W` [k, heads, head size], None for weights that are packed or quantised."""
-    weight, shape = getattr(module, "weight", None), layout_of(module)
-    if weight is None or shape is None or not weight.is_floating_point() or weight.ndim != 2:
-        return None
-    table = weight.float() if shape[0] == "out_in" else weight.float().T
-    if tuple(table.shape) != shape[1:]:
-        return None
+def _head_factors(network: Any, projection: Projection, right: Tensor, heads: int) -> Tensor | None:
+    """`R W` [k, heads, head size], None for a map that is not linear in its inputs."""
+    weight = stored_weight(network.get_submodule(projection.path))
+    if weight is None:
+        try:
+            table = applied_weight(network, projection.path, projection.inputs).to(right.device)
+        except QuantisedModelError:
+            return None
+    else:
+        table = weight.float() if projection.layout == "out_in" else weight.float().T
     factors: Tensor = (right @ table).view(len(right), heads, -1).detach()
     return factors
 

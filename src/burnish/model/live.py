@@ -1,4 +1,4 @@
-"""The live form of an enhancement (forward hooks on the projections' outputs), and factors read from a live model."""
+"""The live form of an enhancement: forward hooks on the projections' outputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from burnish.anatomy import Anatomy, Projection
-from burnish.artifacts.adapter import AdapterLayer, adapter_layer
+from burnish.artifacts.adapter import AdapterLayer
 from burnish.artifacts.direction import Enhancement
 from burnish.maths.gain import LowRankEdit, edit_output, low_rank_edit
 
-IDENTITY_ROWS = 256
 Hook = Callable[[nn.Module, Any, Any], Any]
 
 
@@ -97,28 +96,6 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     dtype = torch.float32 if parameter is None else parameter.dtype
     found: Tensor = norm(vector[None].to(device, dtype))
     return found[0].double().cpu().clone()
-
-
-@torch.inference_mode()
-def network_layers(network: nn.Module, edits: Iterator[tuple[Projection, LowRankEdit]]) -> list[AdapterLayer]:
-    """The adapter's factors from a loaded model, for weights that are quantised or packed.
-
-    A projection maps the rows of the identity to its weight's columns (plus its bias), whatever its storage.
-    """
-    layers = []
-    for projection, edit in edits:
-        module = network.get_submodule(projection.path)
-        bias = getattr(module, "bias", None) if projection.bias else None
-        device = next(module.parameters()).device
-        dtype = getattr(network, "dtype", torch.float32)
-        columns = [
-            module(torch.eye(projection.inputs, dtype=dtype)[start : start + IDENTITY_ROWS].to(device)).float().cpu()
-            for start in range(0, projection.inputs, IDENTITY_ROWS)
-        ]
-        weight = torch.cat(columns).T
-        known = None if bias is None else bias.float().cpu()
-        layers.append(adapter_layer(projection, edit, weight if known is None else weight - known[:, None], known))
-    return layers
 
 
 def _hook(edit: LowRankEdit) -> Hook:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def auto_class(config: Any) -> Any:
 
 
 def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer)."""
+    """(model in eval mode, tokenizer). Raises ModelError for quantised weights that do not run here."""
     config = load_config(folder, options)
     arguments: dict[str, Any] = {
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
@@ -149,10 +150,33 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         arguments["device_map"] = options.device
     if options.attn_implementation:
         arguments["attn_implementation"] = options.attn_implementation
+    quantisation = getattr(config, "quantization_config", None)
     with quiet():
-        model = auto_class(config).from_pretrained(folder, **arguments)
+        model = (
+            auto_class(config).from_pretrained(folder, **arguments)
+            if quantisation is None
+            else _load_quantised(folder, config, quantisation, arguments)
+        )
     model.requires_grad_(False)
     return model.eval(), load_tokenizer(folder, options)
+
+
+@torch.no_grad()
+def _load_quantised(folder: Path, config: Any, quantisation: Any, arguments: dict[str, Any]) -> Any:
+    """Loads, and runs one token: some schemes unpack their weights in the model's first pass, others find no kernel there."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # gptqmodel logs to standard output, which is for data
+            model = auto_class(config).from_pretrained(folder, **arguments)
+            device = model.get_input_embeddings().weight.device
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
+        method = quantisation.get("quant_method") if isinstance(quantisation, dict) else quantisation.quant_method
+        raise ModelError(
+            f"The weights of {folder} are quantised ('{getattr(method, 'value', method)}') and do not run here: "
+            f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}. Install what this names, leave --dtype at auto, pass "
+            "another --device, or pass the original (unquantised) weights."
+        ) from error
+    return model
 
 
 def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
