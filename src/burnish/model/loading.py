@@ -17,6 +17,7 @@ from torch import nn
 
 from burnish.anatomy import Anatomy, find_anatomy
 from burnish.errors import ModelError
+from burnish.model.processes import launched
 from burnish.options import ModelOptions
 
 # On CPUs, bfloat16 products keep a compiled kernel with its scratch memory for every shape seen, 1,024 of them by default:
@@ -145,14 +146,43 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         "trust_remote_code": options.trust_remote_code,
         "config": config,
     }
-    if options.device != "cpu":
-        arguments["device_map"] = options.device
+    arguments |= _placement(folder, options)
     if options.attn_implementation:
         arguments["attn_implementation"] = options.attn_implementation
     with quiet():
         model = auto_class(config).from_pretrained(folder, **arguments)
     model.requires_grad_(False)
     return model.eval(), load_tokenizer(folder, options)
+
+
+def _placement(folder: Path, options: ModelOptions) -> dict[str, Any]:
+    """Where the weights go, as arguments of the library. Raises ModelError for what does not go together."""
+    several = launched().count > 1
+    if options.tensor_parallel:
+        if not several:
+            raise ModelError(
+                "Tensor parallelism splits a model over processes, and this one is alone. Start it with "
+                "`torchrun --nproc-per-node 2 -m burnish ...`, or use --device auto for several devices in one process."
+            )
+        if options.device == "auto":
+            raise ModelError(
+                "--device auto spreads whole layers in one process and --tensor-parallel parts of them over several. Pass one of them."
+            )
+        network, config = skeleton(folder, options)
+        if not network.supports_tp_plan:
+            raise ModelError(
+                f"The library has no plan for splitting the layers of '{config.model_type}' over processes: each would hold all of it. "
+                "Leave out --tensor-parallel, so that each process reads a share of the prompts."
+            )
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    if options.device == "auto" and several:
+        raise ModelError(
+            "With --device auto every process would spread the model over all devices. Start one process, or pass --device cuda, "
+            "which gives each process a device of its own."
+        )
+    return {} if options.device == "cpu" else {"device_map": options.device}
 
 
 def load_tokenizer(folder: Path, options: ModelOptions) -> Any:

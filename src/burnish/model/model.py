@@ -42,6 +42,11 @@ class Model:
         return self.network.get_input_embeddings().weight.device  # type: ignore[no-any-return]
 
     @property
+    def tensor_parallel(self) -> bool:
+        """Whether several processes hold a part of every layer each: all of them then run every prompt."""
+        return (getattr(self.network, "tp_size", None) or 1) > 1
+
+    @property
     def chat_template(self) -> bool:
         """Whether prompts go through a template; base models take them raw."""
         return bool(getattr(self.tokenizer, "chat_template", None))
