@@ -18,7 +18,7 @@ from burnish.anatomy import layout_of
 from burnish.artifacts.direction import Enhancement
 from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
-from burnish.model.live import layer_edits, norm_weight
+from burnish.model.live import device_of, layer_edits, norm_weight
 from burnish.model.loading import text_config
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, only_at
@@ -49,8 +49,8 @@ class HeadEdit:
 
         self.splits = []
         for projection, edit in layer_edits(model.anatomy, enhancement, scale_of):
-            left, right = (t.to(model.device, torch.float32) for t in (edit.left, edit.right))
             module = model.network.get_submodule(projection.path)
+            left, right = (t.to(device_of(module), torch.float32) for t in (edit.left, edit.right))
             factors = None
             if projection.kind == "attention" and self.heads and projection.inputs % self.heads == 0:
                 factors = _head_factors(module, right, self.heads)
@@ -78,9 +78,9 @@ class HeadEdit:
 
 
 def _head_factors(module: nn.Module, right: Tensor, heads: int) -> Tensor | None:
-    """`R W` [k, heads, head size], None for weights that are packed or quantised."""
+    """`R W` [k, heads, head size], None for weights that are packed, quantised or offloaded."""
     weight, shape = getattr(module, "weight", None), layout_of(module)
-    if weight is None or shape is None or not weight.is_floating_point() or weight.ndim != 2:
+    if weight is None or weight.is_meta or shape is None or not weight.is_floating_point() or weight.ndim != 2:
         return None
     table = weight.float() if shape[0] == "out_in" else weight.float().T
     if tuple(table.shape) != shape[1:]:
@@ -92,7 +92,7 @@ def _head_factors(module: nn.Module, right: Tensor, heads: int) -> Tensor | None
 def _hook(split: _Split, shares: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        own = shares[split.layer]
+        own = shares[split.layer].to(first.device)
         rest = first.float() @ split.right.T  # [..., k]
         if split.factors is None:
             coordinates = rest * own[-1]

@@ -89,13 +89,21 @@ def centres(norm: nn.Module, hidden_size: int) -> bool:
     return bool(change.abs().max() < 1e-3 * norm_weight(norm, hidden_size).abs().max())
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes. While its weights wait elsewhere (a device map that offloads), accelerate's hook knows."""
+    parameter = next(module.parameters(), None)
+    if parameter is not None and parameter.device.type != "meta":
+        return parameter.device
+    placed = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return torch.device("cpu" if placed is None else placed)
+
+
 @torch.inference_mode()
 def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     """What a norm makes of a vector [hidden], float64 on the CPU."""
     parameter = next(norm.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
     dtype = torch.float32 if parameter is None else parameter.dtype
-    found: Tensor = norm(vector[None].to(device, dtype))
+    found: Tensor = norm(vector[None].to(device_of(norm), dtype))
     return found[0].double().cpu().clone()
 
 
@@ -108,15 +116,17 @@ def network_layers(network: nn.Module, edits: Iterator[tuple[Projection, LowRank
     layers = []
     for projection, edit in edits:
         module = network.get_submodule(projection.path)
-        bias = getattr(module, "bias", None) if projection.bias else None
-        device = next(module.parameters()).device
+        device = device_of(module)
         dtype = getattr(network, "dtype", torch.float32)
         columns = [
             module(torch.eye(projection.inputs, dtype=dtype)[start : start + IDENTITY_ROWS].to(device)).float().cpu()
             for start in range(0, projection.inputs, IDENTITY_ROWS)
         ]
         weight = torch.cat(columns).T
-        known = None if bias is None else bias.float().cpu()
+        nothing = torch.zeros(1, projection.inputs, dtype=dtype, device=device)
+        known = (
+            module(nothing)[0].float().cpu() if projection.bias else None
+        )  # an offloaded bias cannot be read from the module
         layers.append(adapter_layer(projection, edit, weight if known is None else weight - known[:, None], known))
     return layers
 

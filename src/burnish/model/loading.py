@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from burnish.anatomy import Anatomy, find_anatomy
-from burnish.errors import ModelError
+from burnish.errors import BurnishWarning, ModelError
 from burnish.model.processes import launched
 from burnish.options import ModelOptions
 
@@ -149,10 +150,31 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     arguments |= _placement(folder, options)
     if options.attn_implementation:
         arguments["attn_implementation"] = options.attn_implementation
-    with quiet():
-        model = auto_class(config).from_pretrained(folder, **arguments)
+    try:
+        with quiet():
+            model = auto_class(config).from_pretrained(folder, **arguments)
+    except ValueError as error:
+        if "offload_folder" not in str(error):
+            raise
+        raise ModelError(
+            f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the library "
+            "joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
+        ) from error
+    _tell_offloaded(model)
     model.requires_grad_(False)
     return model.eval(), load_tokenizer(folder, options)
+
+
+def _tell_offloaded(model: Any) -> None:
+    """A model that does not fit runs all the same, slowly: that is said."""
+    places = list(getattr(model, "hf_device_map", {}).values())
+    if "disk" in places:
+        warnings.warn(
+            f"{places.count('disk')} of the model's {len(places)} parts do not fit into memory: every pass reads them from the disk again. "
+            "Close other programs, or use --layer-by-layer, which reads each layer once for all prompts.",
+            BurnishWarning,
+            stacklevel=4,
+        )
 
 
 def _placement(folder: Path, options: ModelOptions) -> dict[str, Any]:
