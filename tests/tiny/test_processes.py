@@ -168,5 +168,8 @@ def test_placements_that_exclude_each_other_are_refused(
             load(tiny_folder("llama"), options)
     with pytest.raises(ModelError, match="no plan for splitting the layers of 'gpt2'"):
         load(tiny_folder("gpt2"), SPLIT)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ModelError, match="4 and 2 attention heads cannot be dealt out to 4"):
+        load(tiny_folder("llama"), SPLIT)
     with pytest.raises(ModelError, match="nothing to split"):
         load_layered(tiny_folder("llama"), SPLIT)

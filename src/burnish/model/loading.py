@@ -179,32 +179,45 @@ def _tell_offloaded(model: Any) -> None:
 
 def _placement(folder: Path, options: ModelOptions) -> dict[str, Any]:
     """Where the weights go, as arguments of the library. Raises ModelError for what does not go together."""
-    several = launched().count > 1
     if options.tensor_parallel:
-        if not several:
-            raise ModelError(
-                "Tensor parallelism splits a model over processes, and this one is alone. Start it with "
-                "`torchrun --nproc-per-node 2 -m burnish ...`, or use --device auto for several devices in one process."
-            )
-        if options.device == "auto":
-            raise ModelError(
-                "--device auto spreads whole layers in one process and --tensor-parallel parts of them over several. Pass one of them."
-            )
-        network, config = skeleton(folder, options)
-        if not network.supports_tp_plan:
-            raise ModelError(
-                f"The library has no plan for splitting the layers of '{config.model_type}' over processes: each would hold all of it. "
-                "Leave out --tensor-parallel, so that each process reads a share of the prompts."
-            )
-        from transformers.distributed import DistributedConfig
-
-        return {"distributed_config": DistributedConfig(tp_plan="auto")}
-    if options.device == "auto" and several:
+        return _split_over(launched().count, folder, options)
+    if options.device == "auto" and launched().count > 1:
         raise ModelError(
             "With --device auto every process would spread the model over all devices. Start one process, or pass --device cuda, "
             "which gives each process a device of its own."
         )
     return {} if options.device == "cpu" else {"device_map": options.device}
+
+
+def _split_over(processes: int, folder: Path, options: ModelOptions) -> dict[str, Any]:
+    """The same for a model of which every process holds a part; the library takes the machine's accelerators, or its CPUs."""
+    if processes == 1:
+        raise ModelError(
+            "Tensor parallelism splits a model over processes, and this one is alone. Start it with "
+            "`torchrun --nproc-per-node 2 -m burnish ...`, or use --device auto for several devices in one process."
+        )
+    if options.device not in ("cpu", "cuda"):
+        raise ModelError(
+            f"--device {options.device} says where whole layers go, and --tensor-parallel gives every process a part of them on a device of its "
+            "own. Pass one of them."
+        )
+    network: Any
+    network, config = skeleton(folder, options)
+    if not network.supports_tp_plan:
+        raise ModelError(
+            f"The library has no plan for splitting the layers of '{config.model_type}' over processes: each would hold all of it. "
+            "Leave out --tensor-parallel, so that each process reads a share of the prompts."
+        )
+    text = text_config(config)
+    heads = [getattr(text, name, None) for name in ("num_attention_heads", "num_key_value_heads")]
+    if any(count and count % processes for count in heads):
+        raise ModelError(
+            f"{' and '.join(str(count) for count in heads if count)} attention heads cannot be dealt out to {processes} processes evenly. Start "
+            "as many processes as divide them, or leave out --tensor-parallel."
+        )
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 
 def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
