@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from burnish.artifacts.direction import Direction
+from burnish.errors import ModelError
 from burnish.finding import find_direction
 from burnish.model.layerwise import load_layered
 from burnish.model.model import Model, load
@@ -62,14 +63,18 @@ def computed(model: Model) -> list[Any]:
     return [direction.vectors, logits, answer, model.chat("Hello", tokens=6)]
 
 
-def main(folder: Path, out: Path) -> None:
-    """A process: notes what it found, from prompts that are shared and from a model that is."""
+def main(folder: Path, unsplit: Path, out: Path) -> None:
+    """A process: notes what it found, from prompts that are shared and from a model that is. unsplit: one whose plan fails."""
     rank = os.environ["RANK"]
     with joined():
         for name, find in findings(folder).items():
             find().save(out / f"{name}-{rank}")
         torch.save(computed(load(folder, SPLIT)), out / f"split-{rank}")
+        try:
+            load(unsplit, SPLIT)
+        except ModelError as error:
+            (out / f"refused-{rank}").write_text(str(error), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

@@ -55,7 +55,7 @@ def together(*command: object) -> subprocess.CompletedProcess[str]:
 def noted(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes noted."""
     folder = tmp_path_factory.mktemp("noted")
-    done = together(SCRIPT, tiny_folder("llama"), folder)
+    done = together(SCRIPT, tiny_folder("llama"), tiny_folder("lfm2"), folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -81,6 +81,12 @@ def test_a_model_split_over_two_processes_computes_what_a_whole_one_does(
     torch.testing.assert_close(found[0], alone[0], rtol=0, atol=1e-5)
     torch.testing.assert_close(found[1], alone[1], rtol=0, atol=1e-4)
     assert found[2:] == alone[2:]
+
+
+@pytest.mark.enable_socket
+def test_a_plan_of_the_library_that_fails_is_said_in_words(noted: Path) -> None:
+    for rank in (0, 1):
+        assert "plan for splitting 'lfm2' does not work" in (noted / f"refused-{rank}").read_text(encoding="utf-8")
 
 
 @pytest.mark.enable_socket

@@ -161,6 +161,8 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
             "joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
         ) from error
     _tell_offloaded(model)
+    if options.tensor_parallel:
+        _require_running(model)
     model.requires_grad_(False)
     return model.eval(), load_tokenizer(folder, options)
 
@@ -175,6 +177,18 @@ def _tell_offloaded(model: Any) -> None:
             BurnishWarning,
             stacklevel=4,
         )
+
+
+@torch.inference_mode()
+def _require_running(model: Any) -> None:
+    """Runs one token through a model that was split: plans of the library that do not work fail here, in words. Raises ModelError."""
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    except RuntimeError as error:
+        raise ModelError(
+            f"The library's plan for splitting '{model.config.model_type}' does not work: {str(error).splitlines()[0]} "
+            "Leave out --tensor-parallel, so that each process reads a share of the prompts."
+        ) from error
 
 
 def _placement(folder: Path, options: ModelOptions) -> dict[str, Any]:
