@@ -18,7 +18,7 @@ from torch import nn
 
 from burnish.anatomy import Anatomy, find_anatomy
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.processes import launched
+from burnish.model.processes import keep_in_step, launched
 from burnish.options import ModelOptions
 
 # On CPUs, bfloat16 products keep a compiled kernel with its scratch memory for every shape seen, 1,024 of them by default:
@@ -231,6 +231,7 @@ def _split_over(processes: int, folder: Path, options: ModelOptions) -> dict[str
         )
     from transformers.distributed import DistributedConfig
 
+    keep_in_step()
     return {"distributed_config": DistributedConfig(tp_plan="auto")}
 
 

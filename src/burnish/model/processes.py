@@ -97,11 +97,19 @@ class Processes:
 
 ALONE = Processes()
 _current = ALONE
+_in_step = False
 
 
 def current() -> Processes:
     """The processes that share the work inside `joined`; elsewhere this one alone."""
     return _current
+
+
+def keep_in_step() -> None:
+    """Says that all processes run every pass together from now on (a model is split over them): one that fails must end at once,
+    since the others wait for it inside a pass and come to no exchange."""
+    global _in_step
+    _in_step = True
 
 
 def launched() -> Processes:
@@ -118,7 +126,7 @@ def joined() -> Iterator[Processes]:
     Raises ProcessError where another one fails. The first process does not wait for the others with an error of its own: its end
     is theirs.
     """
-    global _current
+    global _current, _in_step
     found = launched()
     if found.count == 1:
         yield ALONE
@@ -136,7 +144,7 @@ def joined() -> Iterator[Processes]:
         yield found
         found.exchange()
     except Exception as error:
-        if not found.first:
+        if not found.first and not _in_step:
             if not isinstance(error, ProcessError):
                 with suppress(ProcessError):
                     found.exchange(str(error) or type(error).__name__)
@@ -146,7 +154,7 @@ def joined() -> Iterator[Processes]:
                 dist.barrier()
         raise
     finally:
-        _current = ALONE
+        _current, _in_step = ALONE, False
     dist.destroy_process_group()
 
 
