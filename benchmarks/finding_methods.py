@@ -6,7 +6,7 @@ python finding_methods.py METHOD MODEL_FOLDER PROMPTS_JSON -> one JSON line: sec
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,24 @@ def load_plain(folder: str) -> tuple[Any, Any]:
 
 def plain(folder: str, prompts: dict[str, Any]) -> Callable[[], Directions]:
     model, tokenizer = load_plain(folder)
+    return lambda: plain_loop(model, tokenizer, prompts["rendered"])
+
+
+def plain_loop(model: Any, tokenizer: Any, rendered: dict[str, list[str]]) -> Directions:
+    """What a script does with transformers alone. tokenizer: pads on the left."""
 
     def mean(texts: list[str]) -> torch.Tensor:
         total = torch.zeros(model.config.num_hidden_layers, model.config.hidden_size, dtype=torch.float64)
         for start in range(0, len(texts), BATCH):
             part = tokenizer(
                 texts[start : start + BATCH], return_tensors="pt", padding=True, return_token_type_ids=False
-            )
+            ).to(model.device)
             with torch.inference_mode():
                 states = model(**part, output_hidden_states=True).hidden_states
-            total += torch.stack([s[:, -1].double().sum(0) for s in states[1:]])
+            total += torch.stack([s[:, -1].double().sum(0) for s in states[1:]]).cpu()
         return total / len(texts)
 
-    return lambda: list(mean(prompts["rendered"]["enhance"]) - mean(prompts["rendered"]["normal"]))
+    return list(mean(rendered["enhance"]) - mean(rendered["normal"]))
 
 
 def repeng(folder: str, prompts: dict[str, Any]) -> Callable[[], Directions]:
@@ -80,7 +85,6 @@ def steering_vectors(folder: str, prompts: dict[str, Any]) -> Callable[[], Direc
 
 def burnish(folder: str, prompts: dict[str, Any], *, report: bool = False) -> Callable[[], Directions]:
     from burnish.finding import find_direction
-    from burnish.model.capture import capture, prompt_sequences
     from burnish.model.model import load
     from burnish.options import ModelOptions
     from burnish.prompts import as_prompts
@@ -93,18 +97,33 @@ def burnish(folder: str, prompts: dict[str, Any], *, report: bool = False) -> Ca
             find_direction(model, enhance=enhance, normal=normal, held_out=(held_out[0], held_out[1])).vectors
         )
 
-    def find() -> Directions:
-        count = len(enhance)
-        sums = torch.zeros(2, model.anatomy.layers, model.anatomy.hidden_size, dtype=torch.float64)
+    return lambda: directions_alone(model, enhance, normal)
 
-        def add(rows: list[int], states: torch.Tensor) -> None:
-            for row, state in zip(rows, states, strict=True):
-                sums[int(row >= count)] += state
 
-        capture(model, prompt_sequences(model, enhance.prompts + normal.prompts), add)
-        return list(sums[0] / count - sums[1] / len(normal))
+def directions_alone(model: Any, enhance: Any, normal: Any) -> Directions:
+    """Two means by our own pass, without report and null."""
+    from burnish.model.capture import capture, prompt_sequences
 
-    return find
+    count = len(enhance)
+    sums = torch.zeros(2, model.anatomy.layers, model.anatomy.hidden_size, dtype=torch.float64)
+
+    def add(rows: list[int], states: torch.Tensor) -> None:
+        for row, state in zip(rows, states, strict=True):
+            sums[int(row >= count)] += state
+
+    capture(model, prompt_sequences(model, enhance.prompts + normal.prompts), add)
+    return list(sums[0] / count - sums[1] / len(normal))
+
+
+def distinct_tokens(sequences: Iterable[Sequence[int]]) -> int:
+    """Tokens whose states differ: what several sequences share at their start counts once."""
+    return len({tuple(s[: i + 1]) for s in sequences for i in range(len(s))})
+
+
+def block_weights(model: Any) -> list[torch.Tensor]:
+    """The matrices of all blocks."""
+    layers = model.network.get_submodule(model.anatomy.stack)
+    return [m.weight for m in layers.modules() if isinstance(m, torch.nn.Linear)]
 
 
 def limit(folder: str, prompts: dict[str, Any]) -> dict[str, float]:
@@ -113,10 +132,8 @@ def limit(folder: str, prompts: dict[str, Any]) -> dict[str, float]:
     from burnish.options import ModelOptions
 
     model = load(folder, ModelOptions(dtype="float32"))
-    sequences = [tuple(model.tokens(t)) for texts in prompts["texts"].values() for t in texts]
-    distinct = len({s[: i + 1] for s in sequences for i in range(len(s))})
-    layers = model.network.get_submodule(model.anatomy.stack)
-    weights = [m.weight for m in layers.modules() if isinstance(m, torch.nn.Linear)]
+    distinct = distinct_tokens(model.tokens(t) for texts in prompts["texts"].values() for t in texts)
+    weights = block_weights(model)
     parameters = sum(w.numel() for w in weights)
     rows = 1024
     inputs = {w.shape[1]: torch.randn(rows, w.shape[1]) for w in weights}

@@ -29,7 +29,7 @@ def log_probabilities(model: Any, items: list[Any]) -> list[torch.Tensor]:
     ids = torch.zeros(len(items), width, dtype=torch.long)
     for row, item in enumerate(items):
         ids[row, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
-    logits = model.network(input_ids=ids, use_cache=False).logits
+    logits = model.network(input_ids=ids.to(model.device), use_cache=False).logits
     return [
         logits[row, len(i.prompt) - 1 : len(i.prompt) - 1 + len(i.answer)].log_softmax(-1)
         for row, i in enumerate(items)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burnish.mix import Mix
     from burnish.model.layerwise import load_layered
     from burnish.model.model import Model, load
+    from burnish.model.processes import joined
     from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TrainOptions, TuneOptions
     from burnish.pipeline import export
     from burnish.prompts import read_prompts
@@ -46,6 +47,7 @@ __all__ = [
     "explain",
     "export",
     "find_direction",
+    "joined",
     "load",
     "load_domain",
     "load_general",
@@ -78,6 +80,7 @@ _HOMES = {
     "explain": "explaining.explaining",
     "export": "pipeline",
     "find_direction": "finding",
+    "joined": "model.processes",
     "load": "model.model",
     "load_domain": "prompts.domains",
     "load_general": "prompts.domains",

@@ -8,7 +8,8 @@ BurnishError                      exit  HTTP
 ├── ModelError                      3    422   the model cannot be used this way
 │   ├── NoProjectionError           3    422   no attention output projection was found
 │   ├── QuantisedModelError         3    422   weights that cannot be edited in place
-│   └── WrongModelError             3    409   made for another model, or already enhanced
+│   ├── WrongModelError             3    409   made for another model, or already enhanced
+│   └── ProcessError                3    422   another process of the same job failed
 ├── NoDirectionError                4    422   the prompts do not differ inside this model
 ├── OutputError                     5    409   the output cannot be written
 │   ├── OutputExistsError           5    409
@@ -64,6 +65,10 @@ class QuantisedModelError(ModelError):
 
 class WrongModelError(ModelError):
     http_status = 409
+
+
+class ProcessError(ModelError):
+    pass
 
 
 class NoDirectionError(BurnishError):

@@ -1,7 +1,7 @@
 """From two sets of prompts to a direction, with the evidence that it is one."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
 from burnish.model.model import Model
+from burnish.model.processes import ALONE, Processes, current
 from burnish.options import SHUFFLES, FindOptions, layer_index
 from burnish.prompts import PromptSet, PromptSource, as_prompts
 
@@ -80,28 +81,35 @@ def find_direction(
     enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
     measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
     taken out, besides the normal ones' at the prompt position. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
-    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist.
+    Inside `burnish.joined` every process reads a share of the prompts and returns the same direction, up to rounding that of one.
+    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist,
+    ProcessError where another process fails.
     """
     options = options or FindOptions()
     layer = layer_index(options.layer_idx, model.anatomy.layers)
-    material = _material(model, enhance, normal, options, held_out, protect, progress)
-    tune, held, sequences, spared = material.tune, material.held_out, material.sequences, material.spared
-    read = _reader(model, material.wanted(options), progress)
-    report = _reporter(progress, "reading prompts", sum(map(len, sequences)))
+    crew = ALONE if model.tensor_parallel else current()  # processes that hold one model together all read every prompt
+    material = _material(model, enhance, normal, options, held_out, protect, crew, progress)
+    tune, held, wanted = material.tune, material.held_out, material.wanted(options)
+    provenance = _provenance(model, tune, options)
+    crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
+    read = _reader(model, wanted, crew, progress)
+    report = _reporter(progress, "reading prompts", sum(len(_own(crew, part)) for part in wanted[:2]))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
     measured = torch.tensor(material.measured)
     sums = _Sums.over(_weights(labels, measured, options.seed), model.anatomy.layers, model.anatomy.hidden_size)
-    read(sequences[0] + sequences[1], sums.add, site=options.site, progress=report)
-    whole, fitted, first_half, second_half, *shuffled = sums.totals  # differences of means, [layers, hidden] each
+    read(wanted[0], sums.add, progress=report)
+    # Differences of means, [layers, hidden] each.
+    whole, fitted, first_half, second_half, *shuffled = crew.summed(sums.totals)
     if options.protect:
-        writes = torch.zeros(len(spared), model.anatomy.layers, model.anatomy.hidden_size)
+        spared = wanted[2]
+        writes = torch.zeros(len(spared.sequences), model.anatomy.layers, model.anatomy.hidden_size)
 
         def keep(rows: list[int], states: Tensor) -> None:
             writes[rows] = states
 
-        read(spared, keep, site="attention", progress=_reporter(progress, "reading protected", len(spared)))
-        kept = leading_components(writes.transpose(0, 1), PROTECTED_COMPONENTS)
+        read(spared, keep, progress=_reporter(progress, "reading protected", len(_own(crew, spared))))
+        kept = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
         whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
     vectors = unit(whole)
 
@@ -111,14 +119,15 @@ def find_direction(
     def project(rows: list[int], states: Tensor) -> None:
         projected[rows] = torch.einsum("blh,glh->bgl", states.double(), rulers)
 
-    read(sequences[2] + sequences[3], project, site=options.site, progress=report)
+    read(wanted[1], project, progress=report)
+    crew.summed(projected)
     positive, negative = projected[: len(held[0]), 0].T, projected[len(held[0]) :, 0].T  # [layers, prompts]
     return Direction(
         vectors=vectors.float(),
         layer=layer,
         scope=options.scope,
         site=options.site,
-        provenance=_provenance(model, tune, options),
+        provenance=provenance,
         report=LayerReport(
             auroc=auroc(positive, negative).tolist(),
             d_prime=d_prime(positive, negative).tolist(),
@@ -143,7 +152,9 @@ class _Material:
     spared: list[Tokens]
 
     def wanted(self, options: FindOptions) -> list[Wanted]:
-        return [Wanted([s for own in self.sequences for s in own], options.site), Wanted(self.spared, "attention")]
+        """The states of the tuning, the held-out and the protected prompts."""
+        tune, held = self.sequences[0] + self.sequences[1], self.sequences[2] + self.sequences[3]
+        return [Wanted(tune, options.site), Wanted(held, options.site), Wanted(self.spared, "attention")]
 
 
 def _material(
@@ -153,13 +164,14 @@ def _material(
     options: FindOptions,
     held_out: tuple[PromptSet | None, PromptSet | None],
     protect: PromptSet | None,
+    crew: Processes,
     progress: Progress | None,
 ) -> _Material:
     enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
     check_sets(enhance, normal)
     parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
-    sequences = [sequences_of(model, prompts, options, progress) for prompts in (*tune, *held)]
+    sequences = [sequences_of(model, prompts, options, progress, crew=crew) for prompts in (*tune, *held)]
     spared = prompt_sequences(model, _spared(protect, tune[1], options).prompts) if options.protect else []
     return _Material(tune, held, parts[0].measured + parts[1].measured, sequences, spared)
 
@@ -175,7 +187,7 @@ def states_wanted(
 ) -> list[Wanted]:
     """The states that `find_direction` would read with these arguments, for what they cost (`burnish.model.estimating`)."""
     options = options or FindOptions()
-    return _material(model, enhance, normal, options, held_out, protect, None).wanted(options)
+    return _material(model, enhance, normal, options, held_out, protect, ALONE, None).wanted(options)
 
 
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
@@ -193,9 +205,17 @@ def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
 
 
 def sequences_of(
-    model: Model, prompts: PromptSet, options: FindOptions, progress: Progress | None = None
+    model: Model,
+    prompts: PromptSet,
+    options: FindOptions,
+    progress: Progress | None = None,
+    *,
+    crew: Processes = ALONE,
 ) -> list[Tokens]:
-    """Each prompt's tokens and the positions that are read; missing answers are the model's own greedy ones."""
+    """Each prompt's tokens and the positions that are read; missing answers are the model's own greedy ones.
+
+    crew: the processes that write those answers together.
+    """
     rows = prompts.prompts
     if options.position == "prompt":
         return prompt_sequences(model, rows)
@@ -204,14 +224,18 @@ def sequences_of(
         for p in rows
     ]
     missing = [i for i, answer in enumerate(answers) if answer is None]
-    report = _reporter(progress, f"answering {prompts.name}", len(missing))
-    for start in range(0, len(missing), OWN_ANSWERS_BATCH):
-        batch = missing[start : start + OWN_ANSWERS_BATCH]
-        own = model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS)
-        for i, answer in zip(batch, own, strict=True):
-            answers[i] = answer
+    batches = [missing[start : start + OWN_ANSWERS_BATCH] for start in range(0, len(missing), OWN_ANSWERS_BATCH)]
+    own_batches = [batches[i] for i in crew.share([len(batch) for batch in batches])]
+    report = _reporter(progress, f"answering {prompts.name}", sum(map(len, own_batches)))
+    written: dict[int, list[int]] = {}
+    for batch in own_batches:
+        written.update(
+            zip(batch, model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS), strict=True)
+        )
         if report is not None:
             report(len(batch))
+    for i, answer in crew.merged(written).items():
+        answers[i] = answer
     return answer_sequences(model, rows, [a or [] for a in answers])
 
 
@@ -226,11 +250,34 @@ def _spared(protect: PromptSet | None, normal: PromptSet, options: FindOptions) 
     return protect
 
 
-def _reader(model: Model, wanted: list[Wanted], progress: Progress | None) -> Callable[..., None]:
-    """`capture` for the model. One that is run layer by layer is run here, once, for all that is wanted."""
+def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: Progress | None) -> Callable[..., None]:
+    """`read(part, consume, progress=)` for the parts of `wanted`: hands over the states of this process's share, by row of the part.
+
+    A model that is run layer by layer is run here, once, for all that is wanted.
+    """
+    own = [Wanted([part.sequences[i] for i in _own(crew, part)], part.site) for part in wanted]
+    running: Callable[..., None]
     if isinstance(model, LayeredModel):
-        return layered_capture(model, wanted, progress=_reporter(progress, "running layers", model.anatomy.layers))
-    return partial(capture, model)
+        running = layered_capture(model, own, progress=_reporter(progress, "running layers", model.anatomy.layers))
+    else:
+        running = partial(capture, model)
+
+    def read(
+        part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Callable[[int], None] | None
+    ) -> None:
+        rows = _own(crew, part)
+
+        def place(which: list[int], states: Tensor) -> None:
+            consume([rows[i] for i in which], states)
+
+        running([part.sequences[i] for i in rows], place, site=part.site, progress=progress)
+
+    return read
+
+
+def _own(crew: Processes, part: Wanted) -> list[int]:
+    """The rows of a part that this process reads."""
+    return crew.share([len(sequence.tokens) for sequence in part.sequences])
 
 
 def _weights(labels: Tensor, measured: Tensor, seed: int) -> Tensor:

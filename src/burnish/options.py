@@ -30,6 +30,9 @@ class ModelOptions:
 
     dtype: Annotated[Dtype, "number type the model runs in; auto is the checkpoint's own"] = "auto"
     device: Annotated[str, "device map: cpu, cuda, auto"] = "cpu"
+    tensor_parallel: Annotated[
+        bool, "under torchrun: split every layer over the processes, for architectures that the library has a plan for"
+    ] = False
     revision: Annotated[str | None, "branch, tag or commit on the hub"] = None
     attn_implementation: Annotated[str | None, "attention kernel, for example sdpa or eager"] = None
     trust_remote_code: Annotated[bool, "run Python code that comes with the model (off: never)"] = False

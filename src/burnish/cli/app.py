@@ -1,6 +1,7 @@
 """The command table. Commands import what they need when they run, so that `--help` costs no torch."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import cyclopts
 
@@ -24,9 +25,12 @@ from burnish.cli import (
 )
 from burnish.cli import run as recipes
 from burnish.cli.console import say
-from burnish.errors import BurnishError
+from burnish.errors import BurnishError, InputError
+from burnish.model.processes import joined, launched
 
 INTERRUPTED = 130
+SHARED = ("find", "enhance")  # commands that several processes work on together
+OWN_WAY = ("train", "run")  # accelerate shares the rows of a training; a recipe's command is looked at in its turn
 
 app = cyclopts.App(
     name="burnish",
@@ -57,7 +61,8 @@ app.command(models.app)
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code."""
     try:
-        result = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+        with _together(arguments):
+            result = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     except cyclopts.CycloptsError:
         return 2
     except BurnishError as error:
@@ -67,3 +72,16 @@ def run(arguments: Sequence[str]) -> int:
         say("Interrupted. Nothing was put in place; run the same command again to go on where a copy stopped.")
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def _together(arguments: Sequence[str]) -> AbstractContextManager[object]:
+    """Where a launcher started several processes, they work on one command. Raises InputError for one that cannot be shared."""
+    command = next(iter(arguments), "")
+    if launched().count == 1 or command in OWN_WAY:
+        return nullcontext()
+    if command not in SHARED:
+        raise InputError(
+            f"`burnish {command}` runs in one process, and this is one of {launched().count}: they would do the same work side by side. "
+            f"Start it without torchrun; {' and '.join(SHARED)} share their prompts, and searches share a --journal."
+        )
+    return joined()

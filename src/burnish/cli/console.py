@@ -9,8 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+from burnish.model.processes import launched
+
+SILENT = not launched().first  # of several processes on one job the first one speaks
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, quiet=SILENT)
+stdout = Console(highlight=False, soft_wrap=True, quiet=SILENT)
 
 
 def say(text: str) -> None:
@@ -35,7 +38,8 @@ def drawn(renderable: Any) -> None:
 
 def as_json(value: Any) -> None:
     """The whole result as one JSON document."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    if not SILENT:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def hint(command: str) -> None:

@@ -14,6 +14,7 @@ from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions,
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.tune import AimOptions, read_specialities, require_gains, run_tune, show_tuned, write_numbers
 from burnish.errors import InputError
+from burnish.model.processes import launched
 from burnish.options import (
     FindOptions,
     GainOptions,
@@ -64,12 +65,18 @@ def enhance(
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
     from burnish.model.model import load
+    from burnish.model.processes import current
     from burnish.options import layer_window
     from burnish.pipeline import apply, open_plan, write_plan
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     auto = gains.enhancement_factor == "auto"
     _check(gains, finding, aim, size, page=page)
+    if loading.tensor_parallel and output.form == "gguf-control-vector":
+        raise InputError(
+            "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
+            "--tensor-parallel, or write --form enhancement and `burnish apply` it in one process."
+        )
     if page and output.form not in FOLDERS:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
@@ -78,7 +85,7 @@ def enhance(
     specialities = read_specialities(prompts, aim, finding.seed) if auto else []
     contrasts = [] if auto else read_contrasts(prompts, finding.position)
     general = general_prompts(specialities) if auto else contrasts[0][1].general
-    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
@@ -106,10 +113,15 @@ def enhance(
             require_gains(tuned)
     else:
         enhancement, directions = _found(loaded, contrasts, gains, finding)
+    first = current().first
+    if not (first or loaded.tensor_parallel):
+        return
     with console.progress() as progress:
         checked = (
             check(loaded, enhancement, general.spread(check_prompts), progress=progress) if check_prompts else None
         )
+        if not first:  # it held its part of the layers while they were checked
+            return
         applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
     if tuned is not None and applied.form in FOLDERS:
         write_numbers(applied.out / Path(PLAN_FILE).parent, tuned)
@@ -144,6 +156,12 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 
 def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool) -> None:
     """Wrong calls, before anything is read. Raises InputError."""
+    processes = launched().count
+    if processes > 1 and (page or gains.enhancement_factor == "auto"):
+        raise InputError(
+            f"--enhancement-factor auto and --page run in one process, and this is one of {processes}. Pass a factor such as 0.5 and no "
+            "--page, or start it without torchrun."
+        )
     if size.layer_by_layer and (page or gains.enhancement_factor == "auto"):
         raise InputError(
             "--enhancement-factor auto and --page run the whole model many times, which layer by layer would read all weights "

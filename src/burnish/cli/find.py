@@ -33,11 +33,12 @@ def find(
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
     from burnish.artifacts.files import check_output
     from burnish.model.model import load
+    from burnish.model.processes import current
     from burnish.pipeline import open_plan, require_direction
 
     contrast = read_contrast(prompts or PromptOptions(), finding.position)
     check_output(out, 0, overwrite=overwrite)
-    with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
+    with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     layered = open_layered(model, loading, size) if by_layer(plan, loading, size) else None
@@ -52,6 +53,8 @@ def find(
         loaded = layered or load(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
+    if not current().first:
+        return
     direction.save(out, overwrite=overwrite)
     if json:
         console.as_json({"out": str(out), **summary(direction)})

@@ -18,8 +18,8 @@ def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) ->
     """As asked for, else whether the weights exceed the free memory, which is then said."""
     from burnish.model.estimating import free_memory, loaded_bytes
 
-    if layers.layer_by_layer is not None:
-        return layers.layer_by_layer
+    if layers.layer_by_layer is not None or loading.tensor_parallel:
+        return bool(layers.layer_by_layer)
     size, free = loaded_bytes(plan.checkpoint, loading.dtype), free_memory(loading.device)
     if size > free:
         console.say(

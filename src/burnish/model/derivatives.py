@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from burnish.errors import ModelError
 from burnish.maths.gain import low_rank_edit
 from burnish.model.capture import batches
-from burnish.model.live import norm_weight
+from burnish.model.live import device_of, norm_weight
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, only_at
 
@@ -95,8 +95,9 @@ def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
             low_rank_edit(columns.T, torch.ones(len(columns)), scale)
             for columns in torch.split(vectors[projection.layer], groups)
         ]
-        left = torch.cat([p.left for p in parts], 1).to(model.device, torch.float32)
-        right = torch.cat([p.right for p in parts], 0).to(model.device, torch.float32)
+        device = device_of(model.network.get_submodule(projection.path))
+        left = torch.cat([p.left for p in parts], 1).to(device, torch.float32)
+        right = torch.cat([p.right for p in parts], 0).to(device, torch.float32)
         found.append(_Edit(projection.path, projection.layer, left, right))
     return found
 
@@ -190,7 +191,7 @@ def _gain_hook(edit: _Edit, gains: Tensor) -> Callable[[nn.Module, Any, Any], An
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
         rows = first.view(len(gains), -1, first.shape[-1]).float()
-        change = ((rows @ edit.right.T) * gains[:, edit.layer, None]) @ edit.left.T
+        change = ((rows @ edit.right.T) * gains[:, edit.layer, None].to(first.device)) @ edit.left.T
         changed = (rows + change).to(first.dtype).view(first.shape)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

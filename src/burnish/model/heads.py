@@ -19,7 +19,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.errors import QuantisedModelError
 from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
-from burnish.model.live import layer_edits, norm_weight
+from burnish.model.live import device_of, layer_edits, norm_weight
 from burnish.model.loading import text_config
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, only_at
@@ -51,7 +51,8 @@ class HeadEdit:
 
         self.splits = []
         for projection, edit in layer_edits(model.anatomy, enhancement, scale_of):
-            left, right = (t.to(model.device, torch.float32) for t in (edit.left, edit.right))
+            place = device_of(model.network.get_submodule(projection.path))
+            left, right = (t.to(place, torch.float32) for t in (edit.left, edit.right))
             factors = None
             if projection.kind == "attention" and self.heads and projection.inputs % self.heads == 0:
                 factors = _head_factors(model.network, projection, right, self.heads)
@@ -81,7 +82,7 @@ class HeadEdit:
 def _head_factors(network: Any, projection: Projection, right: Tensor, heads: int) -> Tensor | None:
     """`R W` [k, heads, head size], None for a map that is not linear in its inputs."""
     weight = stored_weight(network.get_submodule(projection.path))
-    if weight is None:
+    if weight is None or weight.is_meta:  # quantised, packed or offloaded
         try:
             table = applied_weight(network, projection.path, projection.inputs).to(right.device)
         except QuantisedModelError:
@@ -95,7 +96,7 @@ def _head_factors(network: Any, projection: Projection, right: Tensor, heads: in
 def _hook(split: _Split, shares: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        own = shares[split.layer]
+        own = shares[split.layer].to(first.device)
         rest = first.float() @ split.right.T  # [..., k]
         if split.factors is None:
             coordinates = rest * own[-1]

@@ -89,6 +89,11 @@ def load_layered(
         )
     if options.device == "auto":
         raise ModelError("Layer by layer runs on one device. Pass --device cpu, or for example cuda:0.")
+    if options.tensor_parallel:
+        raise ModelError(
+            "Layer by layer no process holds the model, so there is nothing to split. Leave out --tensor-parallel; several "
+            "processes share the prompts."
+        )
     checkpoint = Checkpoint(folder)
     how: dict[str, Any] = {"dtype": _dtype(config, checkpoint, options)}
     if options.attn_implementation:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -88,13 +89,21 @@ def centres(norm: nn.Module, hidden_size: int) -> bool:
     return bool(change.abs().max() < 1e-3 * norm_weight(norm, hidden_size).abs().max())
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes. While its weights wait elsewhere (a device map that offloads), accelerate's hook knows."""
+    held = next(chain(module.parameters(), module.buffers()), None)  # a quantised map may hold buffers alone
+    if held is not None and not held.is_meta:
+        return held.device
+    placed = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return torch.device("cpu" if placed is None else placed)
+
+
 @torch.inference_mode()
 def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     """What a norm makes of a vector [hidden], float64 on the CPU."""
     parameter = next(norm.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
     dtype = torch.float32 if parameter is None else parameter.dtype
-    found: Tensor = norm(vector[None].to(device, dtype))
+    found: Tensor = norm(vector[None].to(device_of(norm), dtype))
     return found[0].double().cpu().clone()
 
 

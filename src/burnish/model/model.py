@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
-from burnish.model.live import live_edit
+from burnish.model.live import device_of, live_edit
 from burnish.model.loading import anatomy_of, load_model, load_tokenizer, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
@@ -39,7 +39,13 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.network.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+        """Where token ids go and logits come from; other layers may lie elsewhere (see `device_of`)."""
+        return device_of(self.network.get_input_embeddings())
+
+    @property
+    def tensor_parallel(self) -> bool:
+        """Whether several processes hold a part of every layer each: all of them then run every prompt."""
+        return (getattr(self.network, "tp_size", None) or 1) > 1
 
     @property
     def chat_template(self) -> bool:

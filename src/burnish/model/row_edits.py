@@ -14,7 +14,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import ModelError, WrongModelError
 from burnish.maths.gain import LowRankEdit, edit_rows
-from burnish.model.live import layer_edits, norm_weight
+from burnish.model.live import device_of, layer_edits, norm_weight
 from burnish.model.model import Model
 
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -102,13 +102,13 @@ class RowEdits:
             if candidate.enhancement is not None:
                 for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):
                     edits.setdefault(projection, {})[kind] = edit
-        device = self.model.device
         for projection, by_kind in edits.items():
             rank = max(edit.rank for edit in by_kind.values())
             left = torch.zeros(self.kinds, projection.outputs, rank)
             right = torch.zeros(self.kinds, rank, projection.outputs)
             for kind, edit in by_kind.items():
                 left[kind, :, : edit.rank], right[kind, : edit.rank] = edit.left.float(), edit.right.float()
+            device = device_of(network.get_submodule(projection.path))
             self._factors[projection] = left.to(device), right.to(device)
         # Candidates that differ in scale only, as in a dose curve, share one copy of an adapter.
         adapters: dict[LoraAdapter, Tensor] = {}
@@ -117,6 +117,7 @@ class RowEdits:
                 adapters.setdefault(candidate.adapter, torch.zeros(self.kinds))[kind] = candidate.adapter_scale
         for adapter, scales in adapters.items():
             for path, (a, b) in adapter.factors.items():
+                device = device_of(network.get_submodule(path))
                 product = _Product(a.to(device, torch.float32), b.to(device, torch.float32), scales)
                 self._products.setdefault(path, []).append(product)
         if any(c.steering is not None for c in self.candidates):
@@ -149,7 +150,7 @@ class RowEdits:
             for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
                 vectors = self._steering[which, layer]
                 if bool(vectors.any()):
-                    found.append((block, _steering_hook(vectors.to(self.model.device))))
+                    found.append((block, _steering_hook(vectors.to(device_of(block)))))
         return found
 
     def rows(self, which: Tensor, width: int) -> AbstractContextManager[None]:

@@ -233,14 +233,18 @@ def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
         return ((hidden, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": hidden})
 
     handle = stack[first].register_forward_pre_hook(enter, with_kwargs=True)
-    for block in stack[:first]:
+    below = list(stack[:first])
+    own = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
+    for block in below:
         block.forward = pass_on
     try:
         yield
     finally:
         handle.remove()
-        for block in stack[:first]:
+        for block, forward in zip(below, own, strict=True):
             del block.forward
+            if forward is not None:
+                block.forward = forward
 
 
 @contextmanager
@@ -249,9 +253,12 @@ def only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
 
     def gather(module: nn.Module, arguments: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (output[0][rows, positions][None], *output[1:])
-        output["last_hidden_state"] = output["last_hidden_state"][rows, positions][None]
+            return (chosen(output[0]), *output[1:])
+        output["last_hidden_state"] = chosen(output["last_hidden_state"])
         return output
+
+    def chosen(hidden: Tensor) -> Tensor:
+        return hidden[rows.to(hidden.device), positions.to(hidden.device)][None]
 
     # The module that holds the blocks ends with the final norm; what it returns goes to the head, in every architecture.
     inner = model.network.get_submodule(model.anatomy.stack.rpartition(".")[0])

@@ -6,7 +6,6 @@ called, so that no storage format needs to be known: what comes out is the weigh
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from burnish.anatomy import Projection
 from burnish.artifacts.adapter import AdapterLayer, adapter_layer
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit
+from burnish.model.live import device_of
 
 IDENTITY_ROWS = 256
 LINEAR = 0.01  # of the largest output: a share of the input must give that share of it
@@ -28,10 +28,9 @@ def network_layers(network: Any, edits: Iterator[tuple[Projection, LowRankEdit]]
     """The adapter's factors from a loaded model, for weights that are quantised or packed. Raises QuantisedModelError."""
     layers = []
     for projection, edit in edits:
-        module = network.get_submodule(projection.path)
-        bias = getattr(module, "bias", None) if projection.bias else None
         weight = applied_weight(network, projection.path, projection.inputs)
-        layers.append(adapter_layer(projection, edit, weight, None if bias is None else bias.float().cpu()))
+        bias = _bias(network, projection) if projection.bias else None
+        layers.append(adapter_layer(projection, edit, weight, bias))
     return layers
 
 
@@ -52,7 +51,7 @@ def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
     one that rounds its inputs to fixed steps, or norms them.
     """
     module = network.get_submodule(path)
-    device = next(chain(module.parameters(), module.buffers())).device
+    device = device_of(module)
     identity = torch.eye(inputs, dtype=getattr(network, "dtype", torch.float32))
     with _without_bias(module):
         origin = module(torch.zeros_like(identity[:1]).to(device)).float()
@@ -70,6 +69,16 @@ def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
     return torch.cat(columns).T
 
 
+def _bias(network: Any, projection: Projection) -> Tensor:
+    """What a map that holds a bias gives for nothing, where the bias itself lies elsewhere (a device map that offloads)."""
+    module = network.get_submodule(projection.path)
+    bias: Tensor = module.bias
+    if bias.is_meta:
+        nothing = torch.zeros(1, projection.inputs, dtype=getattr(network, "dtype", torch.float32))
+        bias = module(nothing.to(device_of(module)))[0]
+    return bias.float().cpu()
+
+
 def _apart(found: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest number expected."""
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
@@ -77,9 +86,9 @@ def _apart(found: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _without_bias(module: Any) -> Iterator[None]:
-    """Takes the bias out: beside a large one, small weights would be lost to the rounding of their sum."""
+    """Takes the bias out: beside a large one, small weights would be lost to the rounding of their sum. A Conv1D needs its own."""
     bias = getattr(module, "bias", None)
-    if bias is None:
+    if bias is None or type(module).__name__ == "Conv1D":
         yield
         return
     module.bias = None

@@ -1,0 +1,80 @@
+"""What the processes of a job compute, and what one computes alone. Run as a script, this file is one of the processes."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from burnish.artifacts.direction import Direction
+from burnish.errors import ModelError
+from burnish.finding import find_direction
+from burnish.model.layerwise import load_layered
+from burnish.model.model import Model, load
+from burnish.model.processes import joined
+from burnish.options import FindOptions, ModelOptions
+from burnish.prompts import Prompt, PromptSet
+from conftest import random_enhancement
+
+FLOAT = ModelOptions(dtype="float32")
+SPLIT = ModelOptions(dtype="float32", tensor_parallel=True)
+PROTECTED = FindOptions(instructions=9, site="attention", protect=True)
+
+
+def texts(count: int, end: str) -> list[str]:
+    return ["".join(chr(97 + (7 * i + k) % 26) for k in range(2 + i % 5)) + end for i in range(count)]
+
+
+def sets(end: str, *, answers: bool = False) -> tuple[PromptSet, PromptSet]:
+    """Odd numbers of prompts. answers: on the enhance side; the model writes the other side's itself."""
+    enhance = PromptSet("enhance", tuple(Prompt.of(t, f"{t} and more" if answers else None) for t in texts(15, end)))
+    return enhance, PromptSet("normal", tuple(Prompt.of(t) for t in texts(13, " ...")))
+
+
+def findings(folder: Path) -> dict[str, Callable[[], Direction]]:
+    """Directions of every kind."""
+    model = load(folder, FLOAT)
+
+    def found(
+        model: Model, options: FindOptions, *, answers: bool = False, protect: PromptSet | None = None
+    ) -> Direction:
+        enhance, normal = sets("?!", answers=answers)
+        return find_direction(model, enhance=enhance, normal=normal, options=options, protect=protect)
+
+    return {
+        "odd": lambda: found(model, FindOptions(instructions=9)),
+        "all": lambda: found(model, FindOptions()),
+        "protected": lambda: found(model, PROTECTED, protect=PromptSet("spared", sets("#")[0].prompts[:5])),
+        "answers": lambda: found(model, FindOptions(instructions=9, position="answer"), answers=True),
+        "layer by layer": lambda: found(load_layered(folder, FLOAT), FindOptions(instructions=9)),
+    }
+
+
+@torch.inference_mode()
+def computed(model: Model) -> list[Any]:
+    """The direction, answers and the live form's logits of a model."""
+    enhance, normal = sets("?!")
+    direction = find_direction(model, enhance=enhance, normal=normal, options=FindOptions(instructions=9))
+    ids = torch.tensor([model.tokens("Hello")])
+    with model.enhanced(random_enhancement(model, 2.0)):
+        logits, answer = model.network(ids).logits, model.chat("Hello", tokens=6)
+    return [direction.vectors, logits, answer, model.chat("Hello", tokens=6)]
+
+
+def main(folder: Path, unsplit: Path, out: Path) -> None:
+    """A process: notes what it found, from prompts that are shared and from a model that is. unsplit: one whose plan fails."""
+    rank = os.environ["RANK"]
+    with joined():
+        for name, find in findings(folder).items():
+            find().save(out / f"{name}-{rank}")
+        torch.save(computed(load(folder, SPLIT)), out / f"split-{rank}")
+        try:
+            load(unsplit, SPLIT)
+        except ModelError as error:
+            (out / f"refused-{rank}").write_text(str(error), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""Several processes give what one gives, and end together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.cli.app import run
+from burnish.errors import InputError, ModelError
+from burnish.model.layerwise import load_layered
+from burnish.model.model import load
+from burnish.model.processes import Processes, joined
+from burnish.options import ModelOptions
+from conftest import Folders
+from processes_example import FLOAT, SPLIT, computed, findings, texts
+
+TESTS = Path(__file__).parents[1]
+SCRIPT = TESTS / "processes_example.py"
+LONGEST = 120  # seconds
+FAILING = """
+import os, torch
+from burnish.errors import InputError
+from burnish.model.processes import joined
+
+with joined() as processes:
+    try:
+        processes.require_same(processes.rank)
+    except InputError as error:
+        print(error)
+    if not processes.first:
+        {end}
+    processes.summed(torch.zeros(1))
+"""
+
+
+def together(*command: object) -> subprocess.CompletedProcess[str]:
+    """Two processes under torchrun, over the loopback."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    environment = {
+        **os.environ,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+    }
+    arguments = [*launcher, sys.executable, *map(str, command)]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=LONGEST, check=False)
+
+
+@pytest.fixture(scope="module")
+def noted(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes noted."""
+    folder = tmp_path_factory.mktemp("noted")
+    done = together(SCRIPT, tiny_folder("llama"), tiny_folder("lfm2"), folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("name", ["odd", "all", "protected", "answers", "layer by layer"])
+def test_two_processes_find_what_one_finds(name: str, noted: Path, tiny_folder: Folders) -> None:
+    alone = findings(tiny_folder("llama"))[name]()
+    both = [Direction.load(noted / f"{name}-{rank}") for rank in (0, 1)]
+    assert torch.equal(both[0].vectors, both[1].vectors)
+    torch.testing.assert_close(both[0].vectors, alone.vectors, rtol=0, atol=2e-6)
+    assert both[0].report == both[1].report
+    assert both[0].report.auroc == alone.report.auroc
+    assert both[0].provenance == alone.provenance
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_model_split_over_two_processes_computes_what_a_whole_one_does(
+    rank: int, noted: Path, tiny_folder: Folders
+) -> None:
+    alone, found = computed(load(tiny_folder("llama"), FLOAT)), torch.load(noted / f"split-{rank}")
+    torch.testing.assert_close(found[0], alone[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1], alone[1], rtol=0, atol=1e-4)
+    assert found[2:] == alone[2:]
+
+
+@pytest.mark.enable_socket
+def test_a_plan_of_the_library_that_fails_is_said_in_words(noted: Path) -> None:
+    for rank in (0, 1):
+        assert "plan for splitting 'lfm2' does not work" in (noted / f"refused-{rank}").read_text(encoding="utf-8")
+
+
+@pytest.mark.enable_socket
+def test_torchrun_enhances_as_one_process_does_and_speaks_once(tiny_folder: Folders, tmp_path: Path) -> None:
+    for name, end in (("enhance", "?!"), ("normal", " ...")):
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts(13, end)), encoding="utf-8")
+    command = [
+        "enhance",
+        tiny_folder("llama"),
+        "--enhance",
+        tmp_path / "enhance.txt",
+        "--normal",
+        tmp_path / "normal.txt",
+    ]
+    command += ["--enhancement-factor", "0.5", "--form", "enhancement", "--check-prompts", "4", "--force", "--json"]
+    done = together("-m", "burnish", *command, "-o", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    assert done.stderr.count("Plan:") == 1
+    assert run([str(part) for part in [*command, "-o", tmp_path / "one"]]) == 0
+    one, both = Enhancement.load(tmp_path / "one"), Enhancement.load(tmp_path / "two")
+    torch.testing.assert_close(both.vectors, one.vectors, rtol=0, atol=2e-6)
+    assert torch.equal(both.gains, one.gains)
+    assert two["check"]["prompts"] == 4
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("raise InputError('The second one has a reason.')", "Process 1 of 2 (counted from 0) failed: The second one"),
+        ("os._exit(9)", "ended without a word"),
+    ],
+)
+def test_what_fails_in_one_process_ends_all(end: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FAILING.format(end=end), encoding="utf-8")
+    done = together(tmp_path / "script.py")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert done.stdout.count("read different prompts") == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("pieces", [0, 1, 5, 12])
+def test_shares_are_disjoint_complete_and_even(count: int, pieces: int) -> None:
+    costs = [(7 * i) % 11 for i in range(pieces)]
+    shares = [Processes(count, rank).share(costs) for rank in range(count)]
+    assert sorted(i for share in shares for i in share) == list(range(pieces))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert all(share == sorted(share) for share in shares)
+
+
+def test_one_process_has_all_the_work_and_exchanges_nothing() -> None:
+    with joined() as processes:
+        assert processes == Processes()
+    part = torch.ones(2)
+    assert processes.summed(part) is part
+    assert processes.merged({1: "a"}) == {1: "a"}
+    processes.require_same("anything")
+
+
+@pytest.fixture
+def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher tells the first of two processes, none of which exist."""
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_command_for_one_process_is_refused_in_several(one_of_two: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "no-such-model"]) == InputError.exit_code
+    assert "`burnish tune` runs in one process" in capsys.readouterr().err
+
+
+def test_placements_that_exclude_each_other_are_refused(
+    tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    with pytest.raises(ModelError, match="this one is alone"):
+        load(tiny_folder("llama"), SPLIT)
+    request.getfixturevalue("one_of_two")
+    for options, message in (
+        (ModelOptions(device="auto"), "every process would spread"),
+        (ModelOptions(device="auto", tensor_parallel=True), "Pass one of them"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            load(tiny_folder("llama"), options)
+    with pytest.raises(ModelError, match="no plan for splitting the layers of 'gpt2'"):
+        load(tiny_folder("gpt2"), SPLIT)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ModelError, match="4 and 2 attention heads cannot be dealt out to 4"):
+        load(tiny_folder("llama"), SPLIT)
+    with pytest.raises(ModelError, match="nothing to split"):
+        load_layered(tiny_folder("llama"), SPLIT)
