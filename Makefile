@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check fix bench bench-gpu clean
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -48,6 +48,13 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/profiles.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/hybrid.py
+	$(BIN)/python benchmarks/layerwise.py
+
+bench-gpu: $(STAMP)  ## the same on one GPU, against its roofline
+	$(BIN)/python benchmarks/gpu/finding.py
+	$(BIN)/python benchmarks/gpu/evaluation.py
+	$(BIN)/python benchmarks/gpu/decode.py
 
 clean:
 	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
