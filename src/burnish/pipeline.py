@@ -11,7 +11,7 @@ from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_ad
 from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import MARK, check_output, is_trained, overlapping
+from burnish.artifacts.files import MARK, check_output, is_trained, overlapping, refuse_partial
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
@@ -323,6 +323,7 @@ def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhanceme
 
     Raises InputError, also for the output of a training, which is more than its enhancement.
     """
+    refuse_partial(path)
     if is_trained(path):
         raise InputError(
             f"{path} holds a trained LoRA beside its direction, and only the direction would be used here. Pass {path / PLAN_FILE} for "

@@ -91,7 +91,7 @@ def _config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(folder, f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise _damaged(folder, f"{CONFIG} is not a table of settings")

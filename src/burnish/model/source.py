@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from burnish.artifacts.files import refuse_partial
 from burnish.errors import ModelNotFoundError
 from burnish.model import packaged
 
@@ -9,10 +10,13 @@ from burnish.model import packaged
 def resolve(model: str | Path, *, revision: str | None = None) -> Path:
     """A hub id, a local folder, a `.gguf` file or a packaged name -> a local Hugging Face folder.
 
-    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError.
+    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError, InputError for an output
+    that was not finished.
     """
     name = str(model)
     path = Path(name).expanduser()
+    if path.exists():
+        refuse_partial(path)
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ModelNotFoundError(
