@@ -170,7 +170,7 @@ def apply(
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
     about = about_enhancement(enhancement, name, check)
     card = plan.folder / "README.md"
-    base = base_facts(name, card.read_text(encoding="utf-8") if card.exists() else None)
+    base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
 
     def extras(folder: Path, gains: tuple[LayerGain, ...]) -> None:
         realised = [(g.layer, a, r) for g in gains for a, r in zip(g.asked, g.realised, strict=True)]

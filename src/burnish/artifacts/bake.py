@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from burnish.anatomy import LinearMap, Projection
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.copying import FolderCopy, model_files
 from burnish.artifacts.files import MARK as MARK
 from burnish.artifacts.files import check_absent, check_output, disk_errors, publish
+from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 

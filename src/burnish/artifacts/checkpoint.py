@@ -65,7 +65,7 @@ class Checkpoint:
             for stored in read_header(self.folder, file):
                 if stored.name in found:
                     raise ModelError(
-                        f"'{stored.name[:80]}' lies in two files of {self.folder}: {found[stored.name].file} and {file}. Remove the one "
+                        f"{stored.name[:80]!r} lies in two files of {self.folder}: {found[stored.name].file} and {file}. Remove the one "
                         "that does not belong to the model."
                     )
                 found[stored.name] = stored
@@ -149,10 +149,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, types and shapes of all tensors and samples of their bytes: cheap at any size."""
-        digest = hashlib.sha256()
+        digest, tensors = hashlib.sha256(), self.tensors  # checked before any file is opened
         handles = {file: (self.folder / file).open("rb") for file in self.files}
         try:
-            for name, stored in self.tensors.items():
+            for name, stored in tensors.items():
                 digest.update(f"{name}|{stored.dtype}|{stored.shape}".encode())
                 size = stored.end - stored.start
                 for offset in (0, size // 2, max(0, size - SAMPLE)):
@@ -175,7 +175,7 @@ def _named_in(index: Path) -> tuple[str, ...]:
     for name in table.values():
         if not isinstance(name, str) or not name.endswith(".safetensors") or not _inside(name):
             raise ModelError(
-                f"{index} names '{str(name)[:80]}', and only .safetensors files in the model's own folder are read. Do not use this "
+                f"{index} names {str(name)[:80]!r}, and only .safetensors files in the model's own folder are read. Do not use this "
                 "model, or pass a copy of it that you trust."
             )
     return tuple(sorted(set(table.values())))

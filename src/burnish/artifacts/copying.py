@@ -17,18 +17,37 @@ from types import TracebackType
 from typing import Any
 
 from burnish.artifacts.files import claimed, partial_of, remove
+from burnish.artifacts.safetensors_header import read_header
+from burnish.errors import ModelError
 
 JOURNAL = ".burnish-journal.json"
 BLOCK = 256 << 20  # bytes a kernel copy moves at a time
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Everything in a model folder but version control and caches."""
-    return sorted(
+    """Everything in a model folder but version control and caches.
+
+    Raises ModelError for a link that leads out of the folder, because a copy of it would publish a file that is none of the
+    model's. Weights may lie elsewhere, and so may the files of the hub's cache, whose folders consist of links.
+    """
+    found = sorted(
         p
         for p in folder.rglob("*")
         if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
     )
+    home = folder.resolve()
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    for path in found:
+        target = path.resolve()
+        if any(target.is_relative_to(own) for own in homes):
+            continue
+        if path.suffix != ".safetensors":
+            raise ModelError(
+                f"{path} is a link to {target}, outside the model's folder, and a copy would hold that file. Put the file itself there "
+                "(cp --dereference), or remove the link."
+            )
+        read_header(folder, str(path.relative_to(folder)))
+    return found
 
 
 @dataclass
@@ -152,7 +171,7 @@ class FolderCopy:
         try:
             for path in model_files(self.source):
                 self._copy(path, str(path.relative_to(self.source)))
-        except OSError as error:
+        except (OSError, ModelError) as error:
             self._error = error
         finally:
             with self._moved:

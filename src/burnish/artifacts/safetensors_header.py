@@ -60,7 +60,7 @@ def read_header(folder: Path, file: str) -> list[StoredTensor]:
     reached = data
     for tensor in stored:
         if tensor.start != reached:
-            raise _damaged(path, f"'{tensor.name[:80]}' lies at {tensor.start} and the one before it ends at {reached}")
+            raise _damaged(path, f"{tensor.name[:80]!r} lies at {tensor.start} and the one before it ends at {reached}")
         reached = tensor.end
     if reached > size:
         raise ModelError(
@@ -79,21 +79,31 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(path: Path, file: str, name: str, entry: Any, data: int) -> StoredTensor:
-    if not isinstance(entry, dict):
-        raise _damaged(path, f"'{name[:80]}' is described by no table")
-    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or not _whole_numbers(shape, MOST_DIMENSIONS):
-        raise _damaged(path, f"'{name[:80]}' has type {str(dtype)[:20]} and shape {str(shape)[:80]}")
-    if not _whole_numbers(offsets, 2) or len(offsets) != 2:
-        raise _damaged(path, f"'{name[:80]}' lies at {str(offsets)[:80]}")
+    if not isinstance(entry, dict) or not _is_text(name):
+        raise _damaged(path, f"{name[:80]!r} is no name, or is described by no table")
+    dtype, shape, offsets = entry.get("dtype"), _numbers(entry.get("shape")), _numbers(entry.get("data_offsets"))
+    if not isinstance(dtype, str) or not _is_text(dtype) or shape is None or len(shape) > MOST_DIMENSIONS:
+        raise _damaged(path, f"{name[:80]!r} has type {str(dtype)[:20]!r} and shape {str(entry.get('shape'))[:80]!r}")
+    if offsets is None or len(offsets) != 2:
+        raise _damaged(path, f"{name[:80]!r} lies at {str(entry.get('data_offsets'))[:80]!r}")
     start, end = offsets
     if end < start or (dtype in BITS and 8 * (end - start) != prod(shape) * BITS[dtype]):
-        raise _damaged(path, f"'{name[:80]}' of type {dtype} and shape {str(shape)[:80]} takes {end - start} bytes")
-    return StoredTensor(name, file, dtype, tuple(shape), data + start, data + end)
+        raise _damaged(path, f"{name[:80]!r} of type {dtype} and shape {str(shape)[:80]} takes {end - start} bytes")
+    return StoredTensor(name, file, dtype, shape, data + start, data + end)
 
 
-def _whole_numbers(value: Any, most: int) -> bool:
-    return isinstance(value, list) and len(value) <= most and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+def _numbers(value: Any) -> tuple[int, ...] | None:
+    """A list of whole numbers from 0, which JSON's truths and fractions are not."""
+    good = isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+    return tuple(value) if good else None
+
+
+def _is_text(name: str) -> bool:
+    """JSON can hold half a character."""
+    try:
+        return len(name.encode("utf-8")) >= len(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _damaged(path: Path, why: str) -> ModelError:

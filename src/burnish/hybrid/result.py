@@ -115,7 +115,7 @@ class Trained:
         )
         about = {"burnish": TRAINED, **self.record, "check": self.check}
         card = plan.folder / "README.md"
-        base = base_facts(name, card.read_text(encoding="utf-8") if card.exists() else None)
+        base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
 
         def extras(folder: Path, gains: Sequence[LayerGain] = ()) -> None:
             (folder / "README.md").unlink(missing_ok=True)

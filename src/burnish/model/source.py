@@ -18,7 +18,12 @@ def resolve(model: str | Path, *, revision: str | None = None) -> Path:
     if path.exists():
         refuse_partial(path)
     if path.is_dir():
-        if not (path / "config.json").exists():
+        for found in path.iterdir():
+            if found.exists() and not found.is_file() and not found.is_dir():
+                raise ModelNotFoundError(
+                    f"{found} is no file but a pipe or a device. Remove it, and do not trust the folder."
+                )
+        if not (path / "config.json").is_file():
             raise ModelNotFoundError(
                 f"{path} has no config.json, so it is not a Hugging Face model folder. Check the path."
             )
