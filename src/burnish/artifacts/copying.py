@@ -108,8 +108,8 @@ class FolderCopy:
         self.partial = partial_of(out)
         with ExitStack() as claim:
             claim.enter_context(claimed(out))
-            self.journal = Journal.open(self.partial, source)
             claim.push(self._discard)
+            self.journal = Journal.open(self.partial, source)
             self._claim = claim.pop_all()  # until the exit
         self._moved = threading.Condition()
         self._reached: dict[str, int] = {}

@@ -115,7 +115,7 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[None]:
             f"Another run is writing {path}{_holder(name)}. Wait until it is done, or pass another output path; nothing was changed."
         ) from error
     try:
-        with suppress(PermissionError):
+        with suppress(OSError):  # it only serves the message
             name.write_text(f" (process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S})", encoding="utf-8")
         if _replaced(path).exists() and not path.exists():
             _replaced(path).rename(path)  # a run was killed between the two renames of `publish`

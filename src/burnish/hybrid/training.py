@@ -16,7 +16,7 @@ import torch
 
 from burnish.anatomy import LinearMap, linear_maps
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import claimed, partial_of
+from burnish.artifacts.files import claimed, disk_errors, partial_of
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
@@ -328,7 +328,7 @@ def _folder(checkpoints: Path | str | None, identity: str) -> Iterator[Path]:
     from accelerate import PartialState
 
     folder = Path(checkpoints)
-    with claimed(folder) if PartialState().is_main_process else nullcontext():
+    with disk_errors(folder), claimed(folder) if PartialState().is_main_process else nullcontext():
         _identify(folder, identity)
         yield folder
 

@@ -27,17 +27,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 MOST_LAYERS = 4096  # building the outline of a model costs time and memory for every layer that its config claims
 # What the libraries raise for files that are damaged, hostile or of another version.
-REFUSALS = (
-    ValueError,
-    OSError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    ImportError,
-    RecursionError,
-    OverflowError,
-)
+REFUSALS = (ValueError, OSError, LookupError, TypeError, AttributeError, ImportError, RecursionError, ArithmeticError)
 HEADS_MESSAGE = "is not a multiple of the number of attention"
 
 
@@ -168,8 +158,9 @@ def auto_class(config: Any) -> Any:
 
 def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer). Only safetensors files are read for weights. Raises ModelError, QuantisedModelError."""
-    _ = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
     config = load_config(folder, options)
+    kind = auto_class(config)
+    _ = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
     arguments: dict[str, Any] = {
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
@@ -182,7 +173,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         arguments["attn_implementation"] = options.attn_implementation
     try:
         with quiet():
-            model = auto_class(config).from_pretrained(folder, **arguments)
+            model = kind.from_pretrained(folder, **arguments)
     except (*REFUSALS, RuntimeError) as error:
         raise ModelError(
             f"The model in {folder} cannot be loaded: {_reason(error)} Check its files, or install what the message names."

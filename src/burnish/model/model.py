@@ -163,10 +163,17 @@ class Model:
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
+        """Raises ModelError for ends of text that are no token ids."""
         ends = self.network.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         own = self.tokenizer.eos_token_id
-        return frozenset(int(token) for token in [*listed, own] if token is not None)
+        stated = [token for token in [*listed, own] if token is not None]
+        if not all(isinstance(token, int) for token in stated):
+            raise ModelError(
+                f"The generation settings of {self.name} name {str(stated)[:80]!r} as ends of text, which are no token ids. Mend "
+                "eos_token_id in its generation_config.json."
+            )
+        return frozenset(stated)
 
     def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
         """One greedy answer."""

