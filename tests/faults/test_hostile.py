@@ -57,7 +57,7 @@ def opened(folder: Path) -> Model:
 @pytest.mark.parametrize(
     "name",
     ["../secret.safetensors", "a/../../secret.safetensors", "/etc/x.safetensors", "..\\x.safetensors", "C:\\x.safetensors",
-     "\\\\host\\x.safetensors", "pytorch_model.bin", "x.pkl", "a\0.safetensors", "", 3, None, ["x"]],
+     "\\\\host\\x.safetensors", "pytorch_model.bin", "x.pkl", "a\0.safetensors", "\ud800.safetensors", "9" * 5000 + ".safetensors", "", 3, None, ["x"]],
 )  # fmt: skip
 def test_an_index_names_only_safetensors_files_of_its_own_folder(name: object, folder: Path, tmp_path: Path) -> None:
     save_file({"stolen": torch.ones(1)}, tmp_path / "secret.safetensors")

@@ -17,6 +17,7 @@ from burnish.errors import ModelError, QuantisedModelError
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 INTEGERS = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}  # buffers that are stored with the weights
 INDEX = "model.safetensors.index.json"  # says how the tensors are spread over files
+LONGEST_NAME = 255  # characters of a file's name
 SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
 
 
@@ -182,8 +183,12 @@ def _named_in(index: Path) -> tuple[str, ...]:
 
 
 def _inside(name: str) -> bool:
-    """Whether a name stays in its folder, as it is read here and on Windows."""
-    return not any(
-        kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts or "\0" in name
-        for kind in (PurePosixPath, PureWindowsPath)
+    """Whether a name can be a file's and stays in its folder, as it is read here and on Windows."""
+    return (
+        len(name) <= LONGEST_NAME
+        and name.isprintable()
+        and not any(
+            kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts
+            for kind in (PurePosixPath, PureWindowsPath)
+        )
     )

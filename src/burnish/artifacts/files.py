@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from burnish.errors import DiskFullError, InputError, ModelError, OutputError, OutputExistsError
 
 MARK = "burnish.json"  # in an output folder: what was done
 TRAINED = "trained"  # what its key `burnish` says where a LoRA was trained
 MARGIN = 64 * 1024 * 1024  # bytes kept free beyond what is written
+# What the safetensors library, and torch's writer, say of a full disk: they raise errors of their own.
+FULL = ("os error 28", "PytorchStreamWriter failed writing", "inline_container.cc")
 LONGEST_TABLE = 100 << 20  # bytes of a JSON file: an index of a million tensors is as long
 REFUSED = (
     errno.EACCES,
@@ -152,13 +155,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns what a disk refuses while writing into a DiskFullError or an OutputError."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or (number is None and any(word in str(error) for word in FULL)):
             raise DiskFullError(
                 f"The disk filled up while {path} was written. Nothing was put in its place; free some space and run the "
                 "same command again."
             ) from error
-        if error.errno in REFUSED:
+        if number in REFUSED:
             raise OutputError(
                 f"{path} cannot be written: {error}. Nothing was put in its place; pass an output path that can be written."
             ) from error

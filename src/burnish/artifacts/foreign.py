@@ -17,6 +17,7 @@ format. Read here are safetensors with tensors `layer_activations.N`, and what `
 import hashlib
 import pickle
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ from burnish.options import Site, layer_index
 CONTROL = "controlvector"
 REPENG = re.compile(r"direction\.(\d{1,5})")
 STEERING = re.compile(r"layer_activations\.(\d{1,5})")
+# What torch's reader of tensors and plain containers raises for other things, and for damaged ones.
+UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, ImportError, MemoryError,
+)  # fmt: skip
 SITES: dict[str, Site] = {"decoder_block": "residual", "self_attn": "attention"}
 
 
@@ -150,7 +156,7 @@ def _unpickled(path: Path) -> tuple[str, dict[int, Tensor]]:
     """(layer type, vectors) of what `torch.save` wrote, with tensors and plain containers allowed and nothing else."""
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read without running code that is in it, or is damaged. Save the vector's tensors alone: "
             "`torch.save(vector.layer_activations, PATH)`."

@@ -118,7 +118,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _require_plain(folder: Path, config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise _not_plain(folder, f"its type is {str(config.get('peft_type'))[:40]!r}")
+        raise _not_plain(folder, f"its type is {str(config.get('peft_type'))[:40]}")
     for key, what in UNSUPPORTED.items():
         if config.get(key):
             raise _not_plain(folder, f"{key} is set: {what}")

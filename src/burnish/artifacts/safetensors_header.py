@@ -8,6 +8,7 @@ import json
 import struct
 from dataclasses import dataclass
 from math import prod
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class StoredTensor:
 def read_header(folder: Path, file: str) -> list[StoredTensor]:
     """The tensors of a file of a folder, in the order of their bytes. Raises ModelError for a missing or damaged one."""
     path = folder / file
-    if not path.is_file():
+    if not isfile(path):  # which a name that no file can have does not upset
         raise ModelError(f"{path} is missing or no file, and the checkpoint names it. Download the model again.")
     with path.open("rb") as stream:
         size = path.stat().st_size
