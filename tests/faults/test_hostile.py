@@ -296,9 +296,9 @@ def test_a_template_runs_in_a_sandbox_and_fails_in_words(
 def test_a_template_that_does_not_end_is_said_to_take_long(
     tiny_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("burnish.model.model.SLOW", 0.05)
+    monkeypatch.setattr("burnish.model.model.SLOW", 0.001)
     model = tiny_model("llama")
-    model.tokenizer.chat_template = "{% for a in range(9) %}{% for b in range(99999) %}{% endfor %}{% endfor %}done"
+    model.tokenizer.chat_template = "{% for a in range(40) %}{% for b in range(99999) %}{% endfor %}{% endfor %}done"
     said: list[str] = []
     monkeypatch.setattr("burnish.model.model.warnings.warn", lambda text, kind: said.append(f"{kind.__name__}: {text}"))
     assert model.render("Hello") == "done"

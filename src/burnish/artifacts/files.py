@@ -21,7 +21,7 @@ MARGIN = 64 * 1024 * 1024  # bytes kept free beyond what is written
 # What the safetensors library, and torch's writer, say of a full disk: they raise errors of their own.
 FULL = ("os error 28", "PytorchStreamWriter failed writing", "inline_container.cc")
 LONGEST_TABLE = 100 << 20  # bytes of a JSON file: an index of a million tensors is as long
-REFUSED = (
+REFUSED = (  # what a path or a disk cannot do, beside being full
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
