@@ -11,6 +11,7 @@ import torch
 
 from burnish.errors import BurnishError
 
+LONGEST = 300  # seconds, after which a child is ended by a signal: nothing waits for ever
 CRASHED = 99  # of an action that raised anything but a BurnishError
 
 
@@ -20,6 +21,7 @@ def started(action: Callable[[], int | None]) -> int:
     if process:
         return process
     code = CRASHED
+    signal.alarm(LONGEST)
     try:
         torch.set_num_threads(1)  # threads of the parent's pool are not there after a fork
         code = action() or 0
