@@ -116,7 +116,7 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         *forms("apply", model, plan, kills=20),
         *forms("enhance", model, *prompts, "--check-prompts", 0, kills=8),
         *(
-            line(f"apply {form}", "apply", sources / "model.gguf", sources / "gguf-plan.safetensors", "-o", out, "--form", form, kills=12)
+            line(f"apply {form}", "apply", sources / "model.gguf", sources / "gguf-plan.safetensors", "-o", out, "--form", form, kills=18)
             for form in ("gguf", "gguf-lora")
         ),
         line("apply and replace", "apply", model, plan, "-o", out, "--overwrite", kills=20),
@@ -124,11 +124,11 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         line("tune", "tune", model, "--domain", "education", "-o", out, *TUNE, kills=6, chain=3),
         line("explain", "explain", model, "--with", plan, "-o", out, *EXPLAIN, kills=6, chain=3),
         line("train", "train", model, "--data", sources / "rows.jsonl", "-o", out, *TRAIN, kills=9, chain=3),
-        line("domains export", "domains", "export", "education", "-o", out, kills=10),
-        line("domains add", "domains", "add", "mine", "--enhance", sources / "enhance.txt", kills=10, made="data/domains/mine"),
-        Command("models pull", lambda: _pull(monkeypatch), ("cache/models",), 14),
+        line("domains export", "domains", "export", "education", "-o", out, kills=16),
+        line("domains add", "domains", "add", "mine", "--enhance", sources / "enhance.txt", kills=16, made="data/domains/mine"),
+        Command("models pull", lambda: _pull(monkeypatch), ("cache/models",), 18),
         Command("profile", lambda: _profile(work), ("profile.json",), 14),
-        Command("serve's key", lambda: _key(work), ("checked",), 10),
+        Command("serve's key", lambda: _key(work), ("checked",), 16),
     ]  # fmt: skip
     return {command.name: command for command in found}
 
