@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check fix bench bench-gpu clean
+.PHONY: demo test test-full check fix bench bench-gpu clean
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -24,6 +24,10 @@ demo: $(STAMP)  ## enhance a real model and show both answers
 test: $(STAMP)  ## every test, the slower ones on the real model included
 	$(BIN)/burnish models pull smollm2-135m --gguf
 	$(BIN)/python -m pytest
+
+test-full: $(STAMP)  ## those and the long ones: hundreds of kills, thousands of damaged files
+	$(BIN)/burnish models pull smollm2-135m --gguf
+	$(BIN)/python -m pytest -m "full or not full"
 
 check: $(STAMP)  ## format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

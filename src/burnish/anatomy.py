@@ -90,15 +90,6 @@ class Anatomy:
     projections: tuple[Projection, ...]
     skipped: tuple[SkippedLayer, ...]
 
-    @staticmethod
-    def from_dict(stored: dict[str, Any]) -> "Anatomy":
-        """The inverse of `dataclasses.asdict`."""
-        parts = {
-            "projections": tuple(Projection(**p) for p in stored["projections"]),
-            "skipped": tuple(SkippedLayer(**s) for s in stored["skipped"]),
-        }
-        return Anatomy(**{**stored, **parts})
-
     def attention(self) -> tuple[Projection, ...]:
         """Projections of attention proper (softmax or linear); state-space and convolution mixers are left alone."""
         return tuple(p for p in self.projections if p.kind in ("attention", "linear_attention"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from burnish.artifacts.cache import cache_file
 from burnish.artifacts.direction import Direction
+from burnish.artifacts.files import written
 from burnish.errors import InputError
 from burnish.finding import Progress, find_direction
 from burnish.model.model import Model
@@ -67,7 +68,8 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
     found = find_direction(
         model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
     )
-    found.save(path, overwrite=True)
+    with written(path, overwrite=True, wait=True) as partial:
+        partial.write_bytes(found.as_bytes())
     return found
 
 

@@ -11,7 +11,7 @@ from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_ad
 from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
 from burnish.artifacts.card import base_facts, model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping
+from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping, refuse_partial
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.planning import FolderPlan
@@ -170,7 +170,7 @@ def apply(
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
     about = about_enhancement(enhancement, name, check)
     card = plan.folder / "README.md"
-    base = base_facts(name, card.read_text(encoding="utf-8") if card.exists() else None)
+    base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
 
     def extras(folder: Path, gains: tuple[LayerGain, ...]) -> None:
         realised = [(g.layer, a, r) for g in gains for a, r in zip(g.asked, g.realised, strict=True)]
@@ -324,6 +324,7 @@ def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhanceme
 
     Raises InputError, also for the output of a training, which is more than its enhancement; HubError, ModelNotFoundError.
     """
+    refuse_partial(path)
     path = enhancement_folder(path)
     if is_trained(path):
         raise InputError(

@@ -17,7 +17,7 @@ import burnish
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import MARK, PLAN_FILE
 from burnish.cli.app import run
-from burnish.errors import BurnishError, HubError, InputError
+from burnish.errors import BurnishError, HubError, InputError, ModelError
 from burnish.model.model import load
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, TrainOptions
@@ -129,13 +129,13 @@ def test_what_cannot_be_published_is_refused_before_anybody_is_asked(
         (made["direction"], "burnish apply"),
         (no_card, "has no card"),
         (linked, "notes.txt"),
-        (cut, "is damaged"),
         (made["base"] / "config.json", "no enhancement file"),
         (tmp_path / "nothing", "does not exist"),
     ):
         assert words in refusal(lambda path=path: burnish.push(path, REPO), InputError)
     for name in ("justaname", "../x", "a/b/c", "a/b--c", "-a/b"):
         assert "OWNER/NAME" in refusal(lambda name=name: burnish.push(made["adapter"], name), InputError)
+    assert "cannot be read as JSON" in refusal(lambda: burnish.push(cut, REPO), ModelError)
     assert "not from other/base" in refusal(lambda: burnish.push(made["adapter"], REPO, base="other/base"), InputError)
     assert hub.asked == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from burnish.anatomy import LinearMap, Projection
@@ -95,7 +95,7 @@ def write_adapter(
     }
     with written(out, overwrite=overwrite) as partial:
         partial.mkdir()
-        save_file(tensors, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        (partial / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (partial / "burnish.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if extra is not None:

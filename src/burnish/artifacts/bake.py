@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from burnish.anatomy import LinearMap, Projection
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint, StoredTensor
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.copying import FolderCopy, model_files
 from burnish.artifacts.files import MARK as MARK
-from burnish.artifacts.files import check_output, disk_errors, publish
+from burnish.artifacts.files import check_absent, check_output, disk_errors, publish
+from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
@@ -108,8 +109,8 @@ def bake(
     """
     total = sum(p.stat().st_size for p in model_files(source.folder))
     check_output(out, total, overwrite=overwrite, resumable=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(out), copy or FolderCopy(source.folder, out) as copying:
+        check_absent(out, overwrite=overwrite)  # another run may have finished since
         copying.claim(_hash({"source": source.fingerprint, "about": about}))
         copying.start()
         gains, hashes = _edit_behind(source, copying, edits, progress)

@@ -28,6 +28,6 @@ def cached(kind: str, identity: dict[str, Any], make: Callable[[], Any]) -> Any:
         except (json.JSONDecodeError, KeyError):
             path.unlink()
     result = make()
-    with written(path, overwrite=True) as partial:
+    with written(path, overwrite=True, wait=True) as partial:
         partial.write_text(json.dumps({"identity": identity, "result": result}, ensure_ascii=False), encoding="utf-8")
     return result

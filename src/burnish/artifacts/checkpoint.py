@@ -1,21 +1,23 @@
 """Reads safetensors checkpoints: single files or shards, header by header, tensor by tensor."""
 
 import hashlib
-import json
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from burnish.artifacts.files import read_table
+from burnish.artifacts.safetensors_header import StoredTensor, read_header
 from burnish.errors import ModelError, QuantisedModelError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 INTEGERS = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}  # buffers that are stored with the weights
+INDEX = "model.safetensors.index.json"  # says how the tensors are spread over files
+LONGEST_NAME = 255  # characters of a file's name
 SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
 
 
@@ -27,18 +29,6 @@ def read_bytes(file: BinaryIO, size: int) -> bytearray:
             f"{file.name} ends early: it is cut short, and its header names tensors behind its end. Download it again."
         )
     return found
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where one tensor lies: bytes [start, end) of a file."""
-
-    name: str
-    file: str
-    dtype: str  # safetensors' name
-    shape: tuple[int, ...]
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +45,9 @@ class Checkpoint:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The weight files in use: those of the index, else every safetensors file at the top."""
-        index = self.folder / "model.safetensors.index.json"
+        index = self.folder / INDEX
         if index.exists():
-            return tuple(sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
+            return _named_in(index)
         if (self.folder / "model.safetensors").exists():
             return ("model.safetensors",)
         found = tuple(sorted(p.name for p in self.folder.glob("*.safetensors") if not p.name.startswith("adapter")))
@@ -73,22 +63,26 @@ class Checkpoint:
         """Every tensor by name, sorted."""
         found: dict[str, StoredTensor] = {}
         for file in self.files:
-            header, data_start = read_header(self.folder / file)
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    start, end = entry["data_offsets"]
-                    found[name] = StoredTensor(
-                        name, file, entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end
+            for stored in read_header(self.folder, file):
+                if stored.name in found:
+                    raise ModelError(
+                        f"{stored.name[:80]!r} lies in two files of {self.folder}: {found[stored.name].file} and {file}. Remove the one "
+                        "that does not belong to the model."
                     )
+                found[stored.name] = stored
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> Tensor:
         """One tensor, in its own dtype. Takes no more memory than the tensor: the file is not mapped.
 
-        Raises ModelError for a file that is cut short.
+        Raises ModelError for a file that is cut short, QuantisedModelError for a type that is not read.
         """
         stored = self.tensors[name]
-        dtype = (DTYPES | INTEGERS)[stored.dtype]
+        dtype = (DTYPES | INTEGERS).get(stored.dtype)
+        if dtype is None:
+            raise QuantisedModelError(
+                f"'{name[:80]}' is stored as {stored.dtype[:20]}, which is not read. Pass the original (unquantised) weights."
+            )
         with (self.folder / stored.file).open("rb") as file:
             file.seek(stored.start)
             values = read_bytes(file, stored.end - stored.start)
@@ -154,7 +148,7 @@ class Checkpoint:
     def quantisation(self) -> dict[str, Any]:
         """What the folder's config says of quantised weights, {} where nothing."""
         config = self.folder / "config.json"
-        stored = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+        stored = read_table(config) if config.exists() else {}
         return stored.get("quantization_config") or {}
 
     def _endings(self, wanted: str) -> list[str]:
@@ -175,10 +169,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the names, types and shapes of all tensors and samples of their bytes: cheap at any size."""
-        digest = hashlib.sha256()
+        digest, tensors = hashlib.sha256(), self.tensors  # checked before any file is opened
         handles = {file: (self.folder / file).open("rb") for file in self.files}
         try:
-            for name, stored in self.tensors.items():
+            for name, stored in tensors.items():
                 digest.update(f"{name}|{stored.dtype}|{stored.shape}".encode())
                 size = stored.end - stored.start
                 for offset in (0, size // 2, max(0, size - SAMPLE)):
@@ -190,16 +184,30 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """(header, offset of the data) of a safetensors file. Raises ModelError for a missing or damaged one."""
-    if not path.is_file():
-        raise ModelError(f"{path} is missing, and the checkpoint's index names it. Download the model again.")
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
-        if not 0 < length <= path.stat().st_size - 8:
-            raise ModelError(f"{path} is not a complete safetensors file. Download it again.")
-        try:
-            return json.loads(file.read(length)), 8 + length
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{path} has a damaged header. Download it again.") from error
+def _named_in(index: Path) -> tuple[str, ...]:
+    """The files that an index names, sorted. Raises ModelError for what is no index, or leads out of the folder.
+
+    Only safetensors files are taken: other formats can run code when they are read.
+    """
+    table = read_table(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ModelError(f"{index} names no files. Download the model again.")
+    for name in table.values():
+        if not isinstance(name, str) or not name.endswith(".safetensors") or not _inside(name):
+            raise ModelError(
+                f"{index} names {str(name)[:80]!r}, and only .safetensors files in the model's own folder are read. Do not use this "
+                "model, or pass a copy of it that you trust."
+            )
+    return tuple(sorted(set(table.values())))
+
+
+def _inside(name: str) -> bool:
+    """Whether a name can be a file's and stays in its folder, as it is read here and on Windows."""
+    return (
+        len(name) <= LONGEST_NAME
+        and name.isprintable()
+        and not any(
+            kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts
+            for kind in (PurePosixPath, PureWindowsPath)
+        )
+    )

@@ -10,24 +10,44 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from burnish.artifacts.files import partial_of
+from burnish.artifacts.files import claimed, partial_of, remove
+from burnish.artifacts.safetensors_header import read_header
+from burnish.errors import ModelError
 
 JOURNAL = ".burnish-journal.json"
 BLOCK = 256 << 20  # bytes a kernel copy moves at a time
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Everything in a model folder but version control and caches."""
-    return sorted(
+    """Everything in a model folder but version control and caches.
+
+    Raises ModelError for a link that leads out of the folder, because a copy of it would publish a file that is none of the
+    model's. Weights may lie elsewhere, and so may the files of the hub's cache, whose folders consist of links.
+    """
+    found = sorted(
         p
         for p in folder.rglob("*")
         if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
     )
+    home = folder.resolve()
+    homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    for path in found:
+        target = path.resolve()
+        if any(target.is_relative_to(own) for own in homes):
+            continue
+        if path.suffix != ".safetensors":
+            raise ModelError(
+                f"{path} is a link to {target}, outside the model's folder, and a copy would hold that file. Put the file itself there "
+                "(cp --dereference), or remove the link."
+            )
+        read_header(folder, str(path.relative_to(folder)))
+    return found
 
 
 @dataclass
@@ -45,16 +65,19 @@ class Journal:
         """Continues a partial output of the same source, else starts a clean one."""
         path = partial / JOURNAL
         journal = Journal(path, str(source.resolve()), None)
-        if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["source"] == journal.source:
-                return Journal(path, journal.source, stored["recipe"], stored["done"])
+        if path.is_file():
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                if stored["source"] == journal.source:
+                    return Journal(path, journal.source, stored["recipe"], dict(stored["done"]))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                pass  # damaged, as after a power cut: nothing of it is believed
         journal.restart()
         return journal
 
     def restart(self) -> None:
         """Forgets and removes what is there."""
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        remove(self.path.parent)
         self.path.parent.mkdir(parents=True)
         self.recipe, self.done = None, {}
         self._write()
@@ -75,14 +98,19 @@ class FolderCopy:
     """Copies `source` to the `.partial` of `out` in a thread, telling how far each file has come.
 
     As a context manager it stops the copy on an error and removes the partial output, unless the error is an interrupt: that
-    one is to be resumed.
+    one is to be resumed. The output is claimed for this process from the beginning. Raises OutputError while another run writes
+    it.
     """
 
     def __init__(self, source: Path, out: Path) -> None:
         self.source = source
         self.out = out
         self.partial = partial_of(out)
-        self.journal = Journal.open(self.partial, source)
+        with ExitStack() as claim:
+            claim.enter_context(claimed(out))
+            claim.push(self._discard)
+            self.journal = Journal.open(self.partial, source)
+            self._claim = claim.pop_all()  # until the exit
         self._moved = threading.Condition()
         self._reached: dict[str, int] = {}
         self._stopped = False
@@ -92,8 +120,13 @@ class FolderCopy:
     def __enter__(self) -> "FolderCopy":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
+        self._claim.__exit__(kind, error, trace)
+
+    def _discard(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Exception):
             shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -138,7 +171,7 @@ class FolderCopy:
         try:
             for path in model_files(self.source):
                 self._copy(path, str(path.relative_to(self.source)))
-        except OSError as error:
+        except (OSError, ModelError) as error:
             self._error = error
         finally:
             with self._moved:

@@ -9,13 +9,12 @@ import torch
 
 from burnish.anatomy import Projection
 from burnish.artifacts.bake import MARK
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
+from burnish.artifacts.checkpoint import DTYPES, INDEX, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
 from burnish.errors import VerificationError
 
 Progress = Callable[[str, int, int], None]
 BLOCK = 4 << 20  # bytes held at a time; a multiple of every element's size
-INDEX = "model.safetensors.index.json"  # says how the tensors are spread over files, which is no difference
 OWN_FILES = ("README.md", MARK)  # what an enhanced copy says of itself
 OWN_FOLDER = "burnish/"
 
@@ -90,6 +89,7 @@ def measure(base: Checkpoint, other: Checkpoint, name: str) -> ChangedTensor:
 
 def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...]:
     """Files other than weights that differ, are missing or are new in `other`; what Burnish adds to a copy is left out."""
+    # How the tensors are spread over files is no difference.
     weights = {*base.files, *other.files, INDEX}
     names = {
         str(path.relative_to(checkpoint.folder))

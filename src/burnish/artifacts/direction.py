@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from burnish import __version__
@@ -22,6 +24,9 @@ from burnish.options import GainOptions, Scope, Site, checked_factor, layer_wind
 LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
 FORMAT = 1
 HEADER = "burnish"  # metadata key
+MOST = (
+    1 << 28
+)  # numbers of an enhancement's vectors: a file stores one layer where all are the same, and says how many there are
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,9 @@ class Direction:
 
     @staticmethod
     def load(path: Path | str) -> "Direction":
-        """Raises InputError for a file that is not a direction, or a damaged one."""
-        with _damage(str(path)):
-            tensors, headers = _load(Path(path), "direction")
-            found = _direction(headers[0], tensors["vectors"])
-            _require_shapes((found,))
-            return found
+        """Raises InputError for a file that is not a direction."""
+        with _opened(Path(path), "direction") as (tensors, stored):
+            return _single(tensors, stored, str(path))
 
     def as_bytes(self) -> bytes:
         """What `save` writes, for a store that is no folder."""
@@ -121,9 +123,13 @@ class Direction:
     @staticmethod
     def from_bytes(data: bytes) -> "Direction":
         """Raises InputError for bytes of another format."""
-        length = int.from_bytes(data[:8], "little")
-        header = _checked(json.loads(data[8 : 8 + length]).get("__metadata__", {}), "A stored direction")
-        return _direction(header["directions"][0], load(data)["vectors"])
+        where = "A stored direction"
+        try:
+            tensors = load(data)
+            text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        except (SafetensorError, ValueError) as error:
+            raise _unusable(where, error) from error
+        return _single(tensors, _checked(text, where).directions, where)
 
 
 @dataclass(frozen=True)
@@ -204,45 +210,92 @@ class Enhancement:
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
-        """Raises InputError for a file that is not an enhancement, or a damaged one."""
-        with _damage(str(path)):
-            tensors, headers = _load(Path(path), "enhancement")
-            gains = tensors["gains"]
-            vectors = tensors["vectors"].expand(len(gains), len(headers), -1).contiguous()
-            directions = tuple(_direction(header, vectors[:, i]) for i, header in enumerate(headers))
-            if tuple(gains.shape) != tuple(vectors.shape[:2]) or not gains.isfinite().all():
-                raise ValueError("its gains do not fit its directions")
-            _require_shapes(directions)
+        """Raises InputError for a file that is not an enhancement."""
+        with _opened(Path(path), "enhancement") as (tensors, stored):
+            gains, vectors = _matrix(tensors, "gains", 2, str(path)), _matrix(tensors, "vectors", 3, str(path))
+            layers, rank = gains.shape
+            if (
+                len(vectors) not in (1, layers)
+                or vectors.shape[1] != rank
+                or rank != len(stored)
+                or vectors.shape[2] * layers * rank > MOST
+            ):
+                raise _unusable(
+                    path, f"gains {list(gains.shape)} and vectors {list(vectors.shape)} do not belong together"
+                )
+            vectors = vectors.expand(layers, -1, -1).contiguous()
+            directions = tuple(_direction(part, vectors[:, i], str(path)) for i, part in enumerate(stored))
             return Enhancement(vectors, gains, directions)
 
 
 def kind_of(path: Path) -> str:
     """'direction' or 'enhancement'. Raises InputError for any other file."""
-    with _damage(str(path)):
-        return str(_header(path)["kind"])
+    with _file(path) as file:
+        return _checked(file.metadata() or {}, str(path)).kind
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """The metadata of one of our files. Raises InputError for any other file, or one of another format."""
+@dataclass(frozen=True)
+class _Stored:
+    """One direction as a file's header describes it."""
+
+    layer: int
+    scope: Scope
+    site: Site
+    provenance: Provenance
+    report: LayerReport
+    anatomy: Anatomy
+
+
+@dataclass(frozen=True)
+class _Header:
+    kind: Literal["direction", "enhancement"]
+    directions: list[_Stored]
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Any]:
+    """The open file. What goes wrong with it is an InputError."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as a direction or enhancement: {error}. Check the path.") from error
-    return _checked(metadata, str(path))
 
 
-def _checked(metadata: dict[str, str], where: str) -> dict[str, Any]:
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Tensor], list[_Stored]]]:
+    """The tensors and directions of one of our files of a kind. Raises InputError for any other file."""
+    with _file(path) as file:
+        header = _checked(file.metadata() or {}, str(path))
+        if header.kind != kind:
+            raise InputError(f"{path} holds a {header.kind}, and a {kind} is needed here.")
+        names = {"vectors", "gains"} & set(file.keys())
+        yield {name: file.get_tensor(name) for name in names}, header.directions
+
+
+@cache
+def _adapter() -> TypeAdapter[_Header]:
+    return TypeAdapter(_Header)
+
+
+def _checked(metadata: dict[str, str], where: str) -> _Header:
     if HEADER not in metadata:
         raise InputError(
             f"{where} was not written by Burnish. Pass a file made by `burnish find` or `burnish enhance`."
         )
-    header: dict[str, Any] = json.loads(metadata[HEADER])
-    if header["format"] != FORMAT:
-        raise InputError(
-            f"{where} has format {header['format']}, and this version reads {FORMAT}. Make it again with this version."
-        )
-    return header
+    try:
+        header = json.loads(metadata[HEADER])
+        if header["format"] != FORMAT:
+            raise InputError(
+                f"{where} has format {str(header['format'])[:20]}, and this version reads {FORMAT}. Make it again with this version."
+            )
+        return _adapter().validate_python(header)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unusable(where, error) from error
+
+
+def _unusable(where: Path | str, why: object) -> InputError:
+    return InputError(f"{where} is damaged: {' '.join(str(why).split())[:300]}. Make it again.")
 
 
 def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
@@ -266,51 +319,33 @@ def _save(
     path: Path, kind: str, tensors: dict[str, Tensor], directions: tuple[Direction, ...], *, overwrite: bool
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
-        save_file(
-            {k: v.float().contiguous() for k, v in tensors.items()}, partial, metadata=_metadata(kind, directions)
-        )
+        # Not by `save_file`, whose errors do not say that a disk is full.
+        stored = {k: v.float().contiguous() for k, v in tensors.items()}
+        partial.write_bytes(save(stored, metadata=_metadata(kind, directions)))
     return path
 
 
-def _load(path: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    header = _header(path)
-    if header["kind"] != kind:
-        raise InputError(f"{path} holds a {header['kind']}, and a {kind} is needed here.")
-    with safe_open(str(path), framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return tensors, header["directions"]
+def _matrix(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
+    found = tensors.get(name)
+    if found is None or found.dtype != torch.float32 or found.ndim != dimensions or not bool(found.isfinite().all()):
+        raise _unusable(where, f"it has no {name} of finite float32 numbers in {dimensions} dimensions")
+    return found
 
 
-@contextmanager
-def _damage(where: str) -> Iterator[None]:
-    """Turns what a damaged or made-up file leads to into an InputError: files come from strangers, too."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{where} is damaged or was not written by Burnish ({type(error).__name__}: {error}). Fetch or make it again."
-        ) from error
+def _single(tensors: dict[str, Tensor], stored: list[_Stored], where: str) -> Direction:
+    if len(stored) != 1:
+        raise _unusable(where, f"it describes {len(stored)} directions")
+    return _direction(stored[0], _matrix(tensors, "vectors", 2, where), where)
 
 
-def _require_shapes(directions: tuple[Direction, ...]) -> None:
-    """Raises ValueError unless every direction has finite vectors [layers, hidden] of the one model that all name."""
-    if not directions:
-        raise ValueError("it holds no direction")
-    for direction in directions:
-        p, vectors = direction.provenance, direction.vectors
-        if tuple(vectors.shape) != (p.layers, p.hidden_size) or not vectors.isfinite().all():
-            raise ValueError("its vectors do not fit the model that it names")
-        if not 0 <= direction.layer < p.layers:
-            raise ValueError(f"it names layer {direction.layer} of {p.layers}")
-
-
-def _direction(header: dict[str, Any], vectors: Tensor) -> Direction:
-    return Direction(
-        vectors=vectors,
-        layer=header["layer"],
-        scope=header["scope"],
-        site=header["site"],
-        provenance=Provenance(**header["provenance"]),
-        report=LayerReport(**header["report"]),
-        anatomy=Anatomy.from_dict(header["anatomy"]),
-    )
+def _direction(stored: _Stored, vectors: Tensor, where: str) -> Direction:
+    layers, hidden = vectors.shape
+    provenance, anatomy, report = stored.provenance, stored.anatomy, stored.report
+    lists = [value for value in vars(report).values() if isinstance(value, list)]
+    if (
+        {(provenance.layers, provenance.hidden_size), (anatomy.layers, anatomy.hidden_size)} != {(layers, hidden)}
+        or any(len(value) != layers for value in lists)
+        or any(not 0 <= number < layers for number in (stored.layer, *(p.layer for p in anatomy.projections)))
+    ):
+        raise _unusable(where, f"its vectors {list(vectors.shape)} and what it says of them do not belong together")
+    return Direction(vectors, stored.layer, stored.scope, stored.site, provenance, report, anatomy)

@@ -17,13 +17,16 @@ format. Read here are safetensors with tensors `layer_activations.N`, and what `
 import hashlib
 import pickle
 import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from burnish.anatomy import Anatomy
@@ -38,6 +41,11 @@ from burnish.options import Site, layer_index
 CONTROL = "controlvector"
 REPENG = re.compile(r"direction\.(\d{1,5})")
 STEERING = re.compile(r"layer_activations\.(\d{1,5})")
+# What torch's reader of tensors and plain containers raises for other things, and for damaged ones.
+UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, ImportError, MemoryError,
+)  # fmt: skip
 SITES: dict[str, Site] = {"decoder_block": "residual", "self_attn": "attention"}
 
 
@@ -131,8 +139,8 @@ def _read_repeng(path: Path) -> ForeignVectors:
 
 def _read_steering(path: Path) -> ForeignVectors:
     if path.suffix == ".safetensors":
-        kind = _metadata(path).get("layer_type", "decoder_block")
-        with safe_open(str(path), framework="pt") as file:
+        with _opened(path) as file:
+            kind = (file.metadata() or {}).get("layer_type", "decoder_block")
             names = {name: STEERING.fullmatch(name) for name in file.keys()}  # noqa: SIM118
             layers = {int(match[1]): file.get_tensor(name) for name, match in names.items() if match}
     else:
@@ -148,7 +156,7 @@ def _unpickled(path: Path) -> tuple[str, dict[int, Tensor]]:
     """(layer type, vectors) of what `torch.save` wrote, with tensors and plain containers allowed and nothing else."""
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read without running code that is in it, or is damaged. Save the vector's tensors alone: "
             "`torch.save(vector.layer_activations, PATH)`."
@@ -163,12 +171,19 @@ def _unpickled(path: Path) -> tuple[str, dict[int, Tensor]]:
     return kind, {layer: vector.flatten() for layer, vector in stored.items() if layer >= 0}
 
 
-def _metadata(path: Path) -> dict[str, str]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file. What goes wrong with it is an InputError."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as safetensors: {error}. Check the path.") from error
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with _opened(path) as file:
+        return file.metadata() or {}
 
 
 def write_control_vector(out: Path, vectors: Tensor, *, hint: str, overwrite: bool = False) -> None:
@@ -205,4 +220,4 @@ def write_steering_vector(out: Path, vectors: Tensor, *, overwrite: bool = False
         if bool(vector.any())
     }
     with written(out, overwrite=overwrite) as partial:
-        save_file(tensors, partial, metadata={"layer_type": "decoder_block"})
+        partial.write_bytes(save(tensors, metadata={"layer_type": "decoder_block"}))

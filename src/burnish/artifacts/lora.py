@@ -12,6 +12,7 @@ from torch import Tensor
 
 from burnish.errors import InputError
 
+LARGEST = 1e9  # of a rank or an alpha
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # PEFT writes "base_model.model.PATH.lora_A.weight"; some tools keep the adapter's name, "default", in it.
 FACTOR = re.compile(r"(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
@@ -64,7 +65,7 @@ def read_lora(folder: Path) -> LoraAdapter:
     for name, tensor in sorted(_tensors(folder).items()):
         match = FACTOR.fullmatch(name)
         if match is None or tensor.ndim != 2:
-            raise _not_plain(folder, f"'{name}' {list(tensor.shape)} is no LoRA factor of a linear map")
+            raise _not_plain(folder, f"{name[:80]!r} {list(tensor.shape)} is no LoRA factor of a linear map")
         sides.setdefault(match["path"], {})[match["side"]] = tensor.float()
     if not sides:
         raise _damaged(folder, "it holds no factors")
@@ -91,7 +92,7 @@ def _config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(folder, f"{CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise _damaged(folder, f"{CONFIG} is not a table of settings")
@@ -117,16 +118,16 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _require_plain(folder: Path, config: dict[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        raise _not_plain(folder, f"its type is {config.get('peft_type')}")
+        raise _not_plain(folder, f"its type is {str(config.get('peft_type'))[:40]}")
     for key, what in UNSUPPORTED.items():
         if config.get(key):
             raise _not_plain(folder, f"{key} is set: {what}")
     if config.get("bias", "none") != "none":
-        raise _not_plain(folder, f"bias is '{config['bias']}': biases were trained beside the LoRA factors")
+        raise _not_plain(folder, f"bias is {str(config['bias'])[:40]!r}: biases were trained beside the LoRA factors")
     start = config.get("init_lora_weights", True)
     if str(start).lower() not in PLAIN_STARTS:
         raise InputError(
-            f"{folder} cannot be compared: init_lora_weights is '{start}', a start that changes the base model's weights as well. "
+            f"{folder} cannot be compared: init_lora_weights is {str(start)[:40]!r}, a start that changes the base model's weights as well. "
             "Save it as plain LoRA with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)."
         )
 
@@ -136,15 +137,22 @@ def _rank_and_scale(folder: Path, config: dict[str, Any], path: str) -> tuple[in
     found = []
     for pattern, general in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         try:
-            own = (v for key, v in (config.get(pattern) or {}).items() if re.match(rf"(.*\.)?({key})$", path))
+            own = (v for key, v in dict(config.get(pattern) or {}).items() if re.match(_expression(key), path))
             value = next(own, config.get(general))
-        except re.error as error:
-            raise _damaged(folder, f"{pattern} holds an expression that cannot be read ({error})") from error
-        if not isinstance(value, int | float) or (general == "r" and value < 1):
-            raise _damaged(folder, f"{general} of '{path}' is {value}")
+        except (re.error, ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise _damaged(folder, f"{pattern} holds an expression that cannot be read ({str(error)[:80]})") from error
+        if not isinstance(value, int | float) or not abs(value) < LARGEST or (general == "r" and value < 1):
+            raise _damaged(folder, f"{general} of '{path[:80]}' is {str(value)[:20]}")
         found.append(value)
     rank, alpha = int(found[0]), float(found[1])
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _expression(key: str) -> str:
+    """PEFT's reading of a pattern. Raises ValueError for one that could take for ever: repeated groups, many repetitions."""
+    if len(key) > 500 or re.search(r"\)[*+{]", key) or sum(map(key.count, "*+{")) > 4:
+        raise ValueError("it is too long or repeats too much")
+    return rf"(.*\.)?({key})$"
 
 
 def _not_plain(folder: Path, why: str) -> InputError:

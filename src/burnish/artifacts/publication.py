@@ -54,7 +54,7 @@ def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[
 
     base: the base model's hub id, where the output was made from a local model: it takes the place of paths of this machine in cards
     and records. card_of: the card of a base model by its name, for an enhancement file. Raises InputError for anything that Burnish
-    did not write, without a card, without a base model that others can find, or with links in it.
+    did not write, without a card, without a base model that others can find, or with links in it; ModelError for a damaged record.
     """
     if base is not None and not is_repo_id(base):
         raise InputError(f"--base '{base}' is no hub id. Pass owner/name of the base model.")

@@ -1,7 +1,6 @@
 """What differs between two checkpoints, recovered from their bytes alone."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from torch import Tensor
 from burnish.anatomy import Projection
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.differences import changed_files, check_same_tensors, differing, owners
-from burnish.artifacts.files import MARK, TRAINED
+from burnish.artifacts.files import MARK, TRAINED, read_table
+from burnish.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,11 @@ def _record(folder: Path) -> tuple[dict[str, dict[str, list[float]]], dict[str, 
     mark = folder / MARK
     if not mark.exists():
         return {}, {}
-    stored = json.loads(mark.read_text(encoding="utf-8"))
-    gains = {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
-    return gains, stored.get("sha256", {}) if stored.get("burnish") == TRAINED else {}
+    stored = read_table(mark)
+    try:
+        gains = {g["tensor"]: {"asked": g["asked"], "realised": g["realised"]} for g in stored.get("gains", [])}
+        return gains, dict(stored.get("sha256", {})) if stored.get("burnish") == TRAINED else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{mark} is damaged: {error!r}. Remove it to compare without the folder's own record."
+        ) from error

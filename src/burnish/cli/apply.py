@@ -50,7 +50,7 @@ def _early_copy(
     Whatever turns out to be wrong afterwards removes the copy again; a partial output of an earlier run is left to be resumed.
     """
     from burnish.artifacts.copying import FolderCopy, model_files
-    from burnish.artifacts.files import check_output, overlapping, partial_of
+    from burnish.artifacts.files import check_output, disk_errors, overlapping, partial_of
     from burnish.model.source import resolve
 
     if not wanted or output.form != "model":
@@ -61,7 +61,9 @@ def _early_copy(
         yield None
         return
     check_output(output.out, sum(p.stat().st_size for p in model_files(folder)), overwrite=output.overwrite)
-    with FolderCopy(folder, output.out) as copy:
+    with disk_errors(output.out):
+        copy = FolderCopy(folder, output.out)
+    with copy:
         copy.start()
         yield copy
 

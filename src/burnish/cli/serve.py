@@ -71,14 +71,16 @@ def _keys(store: "Store", new_person: bool, file: Path | None) -> None:
 
     Raises InputError for a file whose key belongs to nobody.
     """
+    from burnish.artifacts.files import written
 
     if file is not None and file.exists():
         store.person_of(file.read_text(encoding="utf-8").strip())
     elif file is not None or new_person or not store.anyone():
         person, key = store.new_person()
         if file is not None:
-            file.touch(mode=0o600, exist_ok=False)
-            file.write_text(key + "\n", encoding="utf-8")
+            with written(file, overwrite=False) as partial:
+                partial.touch(mode=0o600)
+                partial.write_text(key + "\n", encoding="utf-8")
             console.say(f"A key of the new person {person} is in {file}.")
         else:
             console.say(f"A new person, {person}. Their key is shown now and never again:\n{key}")

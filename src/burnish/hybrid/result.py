@@ -1,6 +1,5 @@
 """What a training leaves: an enhancement (or none) and a LoRA, as one adapter or one baked model."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,16 @@ from burnish.artifacts.adapter import AdapterLayer, write_adapter
 from burnish.artifacts.bake import LayerGain, TensorEdit, bake, tensor_edits
 from burnish.artifacts.card import base_facts, trained_card
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import LORA_FOLDER, MARK, PLAN_FILE, TRAINED, check_output, is_trained, overlapping
+from burnish.artifacts.files import (
+    LORA_FOLDER,
+    MARK,
+    PLAN_FILE,
+    TRAINED,
+    check_output,
+    is_trained,
+    overlapping,
+    read_table,
+)
 from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, OutputError, WrongModelError
 from burnish.hybrid.combining import total_layers
@@ -115,7 +123,7 @@ class Trained:
         )
         about = {"burnish": TRAINED, **self.record, "check": self.check}
         card = plan.folder / "README.md"
-        base = base_facts(name, card.read_text(encoding="utf-8") if card.exists() else None)
+        base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
 
         def extras(folder: Path, gains: Sequence[LayerGain] = ()) -> None:
             (folder / "README.md").unlink(missing_ok=True)
@@ -166,7 +174,7 @@ def read_trained(folder: Path) -> Trained:
     """What `Trained.export` wrote. Raises InputError for any other folder."""
     if not is_trained(folder):
         raise InputError(f"{folder} was not written by `burnish train`. Pass its output folder.")
-    about = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    about = read_table(folder / MARK)
     plan, lora = folder / PLAN_FILE, folder / LORA_FOLDER
     record = {
         key: value
@@ -177,7 +185,7 @@ def read_trained(folder: Path) -> Trained:
         read_lora(lora if lora.exists() else folder),
         Enhancement.load(plan) if plan.exists() else None,
         record,
-        about["check"],
+        about.get("check"),
     )
 
 

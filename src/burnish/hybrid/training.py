@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from burnish.anatomy import LinearMap, linear_maps
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import partial_of
+from burnish.artifacts.files import claimed, disk_errors, partial_of
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
@@ -321,14 +321,25 @@ def _with_own_answers(model: Model, prepared: Prepared, progress: Progress | Non
 
 @contextmanager
 def _folder(checkpoints: Path | str | None, identity: str) -> Iterator[Path]:
-    """Where checkpoints are kept until the training is done. Raises OutputExistsError for those of another one."""
+    """Where checkpoints are kept until the training is done. Raises OutputExistsError for those of another one, OutputError
+    while another process trains there."""
     if checkpoints is None:
         with tempfile.TemporaryDirectory(prefix="burnish-") as temporary:
             yield Path(temporary)
         return
+    from accelerate import PartialState
+
     folder = Path(checkpoints)
+    with disk_errors(folder), claimed(folder) if PartialState().is_main_process else nullcontext():
+        _identify(folder, identity)
+        yield folder
+
+
+def _identify(folder: Path, identity: str) -> None:
+    """Writes what is being trained into a new folder. Raises OutputExistsError for one of another training."""
     mark = folder / IDENTITY
-    if folder.exists() and any(folder.iterdir()):
+    fresh = partial_of(mark)
+    if folder.exists() and any(p != fresh for p in folder.iterdir()):
         known = json.loads(mark.read_text(encoding="utf-8"))["identity"] if mark.is_file() else None
         if known != identity:
             raise OutputExistsError(
@@ -336,10 +347,8 @@ def _folder(checkpoints: Path | str | None, identity: str) -> Iterator[Path]:
                 "training's command to go on with it."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    fresh = partial_of(mark)
     fresh.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
     fresh.rename(mark)
-    yield folder
 
 
 def _record(

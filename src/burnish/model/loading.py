@@ -18,6 +18,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from burnish.anatomy import Anatomy, find_anatomy
+from burnish.artifacts.checkpoint import Checkpoint
+from burnish.artifacts.files import read_table
 from burnish.errors import BurnishWarning, ModelError
 from burnish.model.processes import keep_in_step, launched
 from burnish.options import ModelOptions
@@ -26,6 +28,9 @@ from burnish.options import ModelOptions
 # gigabytes where prompts and answers differ in length. Read by the library at its first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
+MOST_LAYERS = 4096  # building the outline of a model costs time and memory for every layer that its config claims
+# What the libraries raise for files that are damaged, hostile or of another version.
+REFUSALS = (ValueError, OSError, LookupError, TypeError, AttributeError, ImportError, RecursionError, ArithmeticError)
 HEADS_MESSAGE = "is not a multiple of the number of attention"
 
 
@@ -66,13 +71,27 @@ def _subclasses(root: Any) -> set[Any]:
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
     """The folder's config object. Raises ModelError with the library's reason."""
+    stated = read_table(folder / "config.json")
     try:
-        return _config(folder, options)
-    except (ValueError, OSError, KeyError, StrictDataclassError) as error:
+        config = _config(folder, options)
+        layers = getattr(text_config(config), "num_hidden_layers", None)
+    except (*REFUSALS, StrictDataclassError) as error:
         raise ModelError(
-            f"The config of {folder} was refused: {str(error).strip().splitlines()[-1]} "
+            f"The config of {folder} was refused: {_reason(error)} "
             "A model with code of its own needs --trust-remote-code (read that code first)."
         ) from error
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise ModelError(
+            f"The config of {folder} ('{str(stated.get('model_type'))[:40]}') claims {layers:,} layers, and no model has more than "
+            f"{MOST_LAYERS:,}. It is damaged or hostile: pass another copy of the model."
+        )
+    return config
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what a library says, without its control characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "".join(c if c.isprintable() else " " for c in lines[-1])[:500]
 
 
 def _config(folder: Path, options: ModelOptions) -> Any:
@@ -98,9 +117,9 @@ def skeleton(folder: Path, options: ModelOptions, **how: Any) -> tuple[nn.Module
     try:
         with torch.device("meta"):
             return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code, **how), config
-    except (ImportError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (*REFUSALS, RuntimeError) as error:
         raise ModelError(
-            f"The architecture of {folder} ('{config.model_type}') cannot be built: {str(error).strip()} "
+            f"The architecture of {folder} ('{config.model_type}') cannot be built: {_reason(error)} "
             "Check its config.json, or install what the message names."
         ) from error
 
@@ -141,12 +160,15 @@ def auto_class(config: Any) -> Any:
 
 
 def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer). Raises ModelError for quantised weights that do not run here."""
+    """(model in eval mode, tokenizer). Only safetensors files are read for weights. Raises ModelError, QuantisedModelError."""
     config = load_config(folder, options)
+    kind = auto_class(config)
+    _ = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
     arguments: dict[str, Any] = {
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
         "config": config,
+        "use_safetensors": True,  # other formats can run code when they are read
     }
     arguments |= _placement(folder, options)
     if options.attn_implementation:
@@ -155,16 +177,18 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     try:
         with quiet():
             model = (
-                auto_class(config).from_pretrained(folder, **arguments)
+                kind.from_pretrained(folder, **arguments)
                 if quantisation is None
-                else _load_quantised(folder, config, quantisation, arguments)
+                else _load_quantised(kind, folder, quantisation, arguments)
             )
-    except ValueError as error:
-        if "offload_folder" not in str(error):
-            raise
+    except (*REFUSALS, RuntimeError) as error:
+        if "offload_folder" in str(error):
+            raise ModelError(
+                f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the "
+                "library joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
+            ) from error
         raise ModelError(
-            f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the library "
-            "joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
+            f"The model in {folder} cannot be loaded: {_reason(error)} Check its files, or install what the message names."
         ) from error
     _tell_offloaded(model)
     if options.tensor_parallel:
@@ -174,11 +198,11 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _load_quantised(folder: Path, config: Any, quantisation: Any, arguments: dict[str, Any]) -> Any:
+def _load_quantised(kind: Any, folder: Path, quantisation: Any, arguments: dict[str, Any]) -> Any:
     """Loads, and runs one token: some schemes unpack their weights in the model's first pass, others find no kernel there."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # gptqmodel logs to standard output, which is for data
-            model = auto_class(config).from_pretrained(folder, **arguments)
+            model = kind.from_pretrained(folder, **arguments)
             device = model.get_input_embeddings().weight.device
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -260,8 +284,21 @@ def _split_over(processes: int, folder: Path, options: ModelOptions) -> dict[str
 
 
 def load_tokenizer(folder: Path, options: ModelOptions) -> Any:
-    with quiet():
-        return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    """The folder's tokenizer. Raises ModelError with the library's reason."""
+    for path in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
+        if path.exists():
+            read_table(path)
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    except Exception as error:
+        # The tokenizers library, which is written in Rust, raises plain `Exception`.
+        if type(error) is not Exception and not isinstance(error, REFUSALS):
+            raise
+        raise ModelError(
+            f"The tokenizer of {folder} was refused: {_reason(error)} Download it again; code of its own needs --trust-remote-code "
+            "(read that code first)."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -280,7 +317,20 @@ def quiet() -> Iterator[None]:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantises a GGUF file into a Hugging Face folder (bfloat16) with no trace of GGUF in its config."""
+    """Dequantises a GGUF file into a Hugging Face folder (bfloat16) with no trace of GGUF in its config. Raises ModelError."""
+    try:
+        _convert(gguf, folder)
+    except (*REFUSALS, NotImplementedError) as error:
+        raise ModelError(
+            f"{gguf} cannot be converted: {_reason(error)} Download it again, or pass the original model."
+        ) from error
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in [k for k in config if "gguf" in k.lower() or k == "quantization_config"]:
+        del config[key]
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _convert(gguf: Path, folder: Path) -> None:
     # The library's bars for single tensors know no off switch; they go to standard error.
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -297,7 +347,3 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             model.is_quantized = False
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for key in [k for k in config if "gguf" in k.lower() or k == "quantization_config"]:
-        del config[key]
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

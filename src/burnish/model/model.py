@@ -1,11 +1,13 @@
 """A loaded model: the subject of everything else."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -16,11 +18,25 @@ from transformers import GenerationConfig
 from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
+from burnish.errors import BurnishWarning, ModelError
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import anatomy_of, load_model, load_tokenizer, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
+
+SLOW = 20  # seconds
+# A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
+TEMPLATE_ERRORS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 
 
 @dataclass
@@ -67,7 +83,7 @@ class Model:
         turns = [{"role": role, "content": content} for role, content in messages[len(words) :]]
         if words:
             before = "\n\n".join(words)
-            with suppress(TemplateError):  # templates without a system turn refuse it, or leave it out
+            with suppress(ModelError):  # templates without a system turn refuse it, or leave it out
                 text = self._templated([{"role": "system", "content": before}, *turns], asked=answer is None)
                 if before.strip() in text:
                     return text
@@ -75,7 +91,21 @@ class Model:
         return self._templated(turns, asked=answer is None)
 
     def _templated(self, turns: list[dict[str, str]], *, asked: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
+        """Raises ModelError for a template that fails. One that never ends cannot be stopped; it is said that it takes long."""
+        long = (
+            f"The chat template of {self.name} has been running for {SLOW} seconds: it may never end. Stop with Ctrl-C."
+        )
+        watch = Timer(SLOW, warnings.warn, (long, BurnishWarning))
+        watch.daemon = True
+        watch.start()
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
+        except TEMPLATE_ERRORS as error:
+            raise ModelError(
+                f"The chat template of {self.name} fails: {str(error)[:200]!r}. Pass a model with a template that works, or remove it."
+            ) from error
+        finally:
+            watch.cancel()
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
@@ -139,10 +169,17 @@ class Model:
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
+        """Raises ModelError for ends of text that are no token ids."""
         ends = self.network.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         own = self.tokenizer.eos_token_id
-        return frozenset(int(token) for token in [*listed, own] if token is not None)
+        stated = [token for token in [*listed, own] if token is not None]
+        if not all(isinstance(token, int) for token in stated):
+            raise ModelError(
+                f"The generation settings of {self.name} name {str(stated)[:80]!r} as ends of text, which are no token ids. Mend "
+                "eos_token_id in its generation_config.json."
+            )
+        return frozenset(stated)
 
     def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
         """One greedy answer."""

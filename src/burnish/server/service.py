@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
-from burnish.errors import InputError, RefusedError
+from burnish.errors import InputError, ModelError, RefusedError
 from burnish.model.decoding import DecodeRequest
 from burnish.model.loading import text_config
 from burnish.model.model import Model
@@ -111,9 +109,9 @@ class Service:
         """Token ids of a conversation. Raises InputError where the model's template refuses it, RefusedError beyond the context."""
         try:
             ids = await asyncio.to_thread(self.model.tokens, Prompt(tuple(m.turn for m in messages)))
-        except TemplateError as error:
+        except ModelError as error:
             raise InputError(
-                f"The model's chat template refuses these messages: {error}. Alternate user and assistant turns."
+                f"The model's chat template refuses these messages: {error.__cause__}. Alternate user and assistant turns."
             ) from error
         return self.checked(ids)
 

@@ -47,7 +47,6 @@ def test_another_name_of_the_model_changes_nothing_else(tmp_path: Path) -> None:
         lambda header, tensors: header["directions"].clear(),
         lambda header, tensors: header["directions"].append("text"),
         lambda header, tensors: header["directions"][0]["provenance"].pop("fingerprint"),
-        lambda header, tensors: header["directions"][0]["provenance"].update(made_up=1),
         lambda header, tensors: header["directions"][0]["provenance"].update(hidden_size=7),
         lambda header, tensors: header["directions"][0]["anatomy"].update(projections=[{}]),
         lambda header, tensors: header["directions"][0].update(layer=99),
