@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -46,6 +46,7 @@ from burnish.prompts.knowledge import knowledge_rows, load_facts
 FACT_SHARE = 0.75  # of the rows seen
 SHOWN_ROWS = 2  # of each kind in a few-shot prompt
 BUDGET, TUNE_BUDGET = 0.05, 0.01  # nats per token
+WIDER = 0.075  # the budget of a training that is given more steps
 FULL_RATE = 5e-5  # learning rate of the full fine-tune; a LoRA takes the larger one of --learning-rate
 
 
@@ -232,8 +233,23 @@ def steered(bench: Bench) -> Variant:
     return Variant(candidate, lambda: RowEdits(bench.model, [candidate]).rows(one, 1), bytes=4 * vectors.shape[1])
 
 
-def trained(bench: Bench, rows: int, combine: Any, shared: str | None = None, budget: float | None = None) -> Variant:
-    options = TrainOptions(**{**asdict(bench.options), "budget": budget})
+def trained(
+    bench: Bench,
+    rows: int,
+    combine: Any,
+    shared: str | None = None,
+    *,
+    budget: float | None = None,
+    rate: float = 1.0,
+    longer: float = 1.0,
+) -> Variant:
+    """rate, longer: times the learning rate and the steps of the others."""
+    options = replace(
+        bench.options,
+        budget=budget,
+        learning_rate=rate * bench.sizes.learning_rate,
+        steps=round(longer * bench.sizes.steps),
+    )
     enhancement = None if shared is None else getattr(bench, shared)
     found = train(
         bench.model, **bench.data(rows), enhancement=enhancement, combine=combine, options=options, check_prompts=0
@@ -309,7 +325,8 @@ def methods(bench: Bench) -> dict[str, Callable[[], Variant]]:
         "full fine-tune": lambda: fully_trained(bench, rows),
         "start": lambda: trained(bench, rows, "start", "tuned"),
         "keep": lambda: trained(bench, rows, "keep", "tuned"),
-        "protect": lambda: trained(bench, rows, "protect", "tuned", BUDGET),
+        "protect": lambda: trained(bench, rows, "protect", "tuned", budget=BUDGET),
+        "protect, slower": lambda: trained(bench, rows, "protect", "tuned", budget=WIDER, rate=0.75, longer=2.5),
         "prevent": lambda: trained(bench, rows, "prevent", "tuned"),
-        "heal (published direction)": lambda: trained(bench, rows, "heal", "published", BUDGET),
+        "heal (published direction)": lambda: trained(bench, rows, "heal", "published", budget=BUDGET),
     }
