@@ -207,8 +207,9 @@ def write(name: str, command: str, known: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     intro = (
         f"Made by `{command}`. Shifts and likelihoods in nats per token above the base model, KL in nats per token from it, 95 % intervals over "
-        "prompts or facts; everything on prompts that were neither trained nor tuned on. Seconds and memory are those of making it, on the "
-        "machine's CPU, finding the direction included."
+        "prompts or facts; everything on prompts that were neither trained nor tuned on. Seconds are those of making it on "
+        f"{torch.get_num_threads()} core(s), finding the direction included; memory is the process's meanwhile, which keeps what earlier rows "
+        "took, so that it is to be read in the first table."
     )
     pages = [intro]
     for domain, rows in known["rows"].items():
