@@ -157,8 +157,9 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
     if record["held_out_after"] is not None:
         early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
         console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
-    if record["everyday_kl"] is not None:
-        console.data(f"Everyday prompts moved by {record['everyday_kl']:.4f} nats per token, {_against(record)}")
+    if (moved := record["everyday_kl"]) is not None:
+        interval = f"[{moved['low']:.4f}, {moved['high']:.4f}]"
+        console.data(f"Everyday prompts moved by {moved['mean']:.4f} {interval} nats per token, {_against(record)}")
     console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
     if found.check is not None:
         console.data(f"Check: {found.check['verdict']}")
@@ -167,7 +168,7 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
 def _against(record: dict[str, Any]) -> str:
     """The budget, and what was done to stay within it."""
     budget = f"budget {record['budget']:g}"
-    if record["everyday_kl"] > record["budget"]:
+    if record["everyday_kl"]["high"] > record["budget"]:
         return f"above the {budget}: train longer, or start from a weaker direction"
     if record["scale"] == 0:
         return f"{budget}; nothing of the LoRA fits into that and none of it is left: raise --budget or lower --learning-rate"

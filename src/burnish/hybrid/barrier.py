@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from burnish.evaluation.material import answered_items, greedy_answers, halves
+from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, score_prompts
 from burnish.options import EvaluateOptions, TrainOptions
@@ -93,27 +94,28 @@ def _log_probabilities(network: Any, items: Sequence[Item]) -> list[Tensor]:
     ]
 
 
-def damage(model: Model, items: Sequence[Item], changed: Callable[[], AbstractContextManager[Any]]) -> float:
-    """KL(base || changed) in nats per token, over all tokens of the items."""
+def damage(model: Model, items: Sequence[Item], changed: Callable[[], AbstractContextManager[Any]]) -> Interval:
+    """KL(base || changed) in nats per token: the mean over items of each item's mean, as every damage report has it."""
     scores = score_prompts(model, items, items, changed).candidates[0]
-    return float(torch.cat([s.kl for s in scores]).mean())
+    return interval(torch.stack([s.kl.mean() for s in scores]))
 
 
-def within(measure: Callable[[float], float], budget: float) -> tuple[float, float]:
-    """(the largest scale found, at most 1, whose measured damage is within the budget, that damage).
+def within(measure: Callable[[float], Interval], budget: float) -> tuple[float, Interval]:
+    """(the largest scale found, at most 1, whose measured damage is surely within the budget, that damage).
 
-    measure: a scale to its damage. At scale 0 the damage must be within the budget; it grows about as the square of the scale.
+    Surely: the upper end of its 95 % interval, since the next prompts are others. measure: a scale to its damage. At scale 0 the
+    damage must be within the budget; it grows about as the square of the scale.
     """
-    kept = (0.0, 0.0)
+    kept: tuple[float, Interval] | None = None
     low, high, scale = 0.0, 1.0, 1.0
     for _ in range(ROUNDS):
         found = measure(scale)
-        if found <= budget:
+        if found.high <= budget:
             low, kept = scale, (scale, found)
-            if scale == 1.0 or found > CLOSE * budget:
+            if scale == 1.0 or found.high > CLOSE * budget:
                 break
         else:
             high = scale
-        guess = scale * (0.97 * budget / max(found, 1e-12)) ** 0.5
+        guess = scale * (0.97 * budget / max(found.high, 1e-12)) ** 0.5
         scale = guess if low < guess < high else (low + high) / 2
-    return kept if kept[0] else (0.0, measure(0.0))
+    return kept or (0.0, measure(0.0))

@@ -28,6 +28,7 @@ from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_i
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
 from burnish.hybrid.trainers import Run, lent, run
+from burnish.maths.intervals import Interval
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
 from burnish.model.planning import FolderPlan
@@ -289,9 +290,10 @@ def _require_room(model: Model, prepared: Prepared, everyday: Sequence[Item]) ->
         return
     enhancement = prepared.enhancement
     alone = damage(model, everyday, lambda: live_edit(model.network, model.anatomy, enhancement))
-    if alone > prepared.budget:
+    if alone.high > prepared.budget:
         raise ModelError(
-            f"The enhancement alone moves everyday answers by {alone:.4f} nats per token, above the budget of {prepared.budget:g}: nothing is "
+            f"The enhancement alone moves everyday answers by {alone.mean:.4f} nats per token (95 % interval up to {alone.high:.4f}), above the "
+            f"budget of {prepared.budget:g}: nothing is "
             "left for the training. Lower it with --enhancement-factor, raise --budget, or pass --combine heal."
         )
 
@@ -357,7 +359,7 @@ def _record(
     items: Sequence[TrainingItem],
     done: Run,
     scale: float,
-    moved: float | None,
+    moved: Interval | None,
     seconds: float,
 ) -> dict[str, Any]:
     """What `burnish.json` says of the training."""
@@ -380,7 +382,9 @@ def _record(
         "losses": [[s.step, s.loss, s.held_out_loss] for s in done.history],
         "maps": len(prepared.maps),
         "budget": prepared.budget,
-        "everyday_kl": moved,
+        "everyday_kl": None
+        if moved is None
+        else {"mean": moved.mean, "low": moved.low, "high": moved.high, "prompts": moved.n},
         "scale": scale,
         "options": asdict(prepared.options),
         "seconds": round(seconds, 1),

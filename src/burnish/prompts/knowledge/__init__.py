@@ -1,4 +1,4 @@
-"""An invented town and 24 facts about it that cannot be in any model: what is known of them afterwards was learnt from the rows."""
+"""An invented town and 32 facts about it that cannot be in any model: what is known of them afterwards was learnt from the rows."""
 
 import json
 from collections.abc import Sequence
