@@ -13,13 +13,17 @@ import contextlib
 import ctypes
 import gc
 import json
+import multiprocessing
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import torch
@@ -150,7 +154,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--small", action="store_true", help="a run of minutes that shows only that all of it works")
     arguments = parser.parse_args()
-    sizes = Sizes(arguments.steps, 4, arguments.rows, arguments.learning_rate, 16, 16, 24, 4, 8)
+    sizes = Sizes(arguments.steps, 4, arguments.rows, arguments.learning_rate, 12, 16, 24, 4, 8)
     command = (
         f"python benchmarks/hybrid.py --steps {sizes.steps} --learning-rate {sizes.learning_rate:g} --rows {sizes.rows}"
     )
@@ -160,15 +164,57 @@ def main() -> None:
         domains, curve, name = domains[:1], (4,), "hybrid-small"
         command = "python benchmarks/hybrid.py --small"
     known = stored(name, command)
-    model = load(arguments.model, ModelOptions(dtype="float32"))
-    benches = [Bench(model, domain, sizes) for domain in domains]
-    for bench in benches:
-        run_rows(bench, methods(bench), known["rows"].setdefault(bench.name, {}), lambda: write(name, command, known))
-    first = known["rows"][domains[0]]
-    known["curve"] |= {"LoRA, 0": first["base"], "keep, 0": first["direction, tuned"]}  # measured already
-    known["curve"] |= {f"{method}, {sizes.rows}": first[method] for method in ("LoRA", "keep")}
-    run_rows(benches[0], curve_methods(benches[0], curve), known["curve"], lambda: write(name, command, known))
+    for table, label, row in made(arguments.model, domains, curve, sizes, known):
+        known["tables"].setdefault(table, {})[label] = row
+        write(name, command, known)
     print((RESULTS / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def made(
+    model: str, domains: list[str], curve: tuple[int, ...], sizes: Sizes, known: dict[str, Any]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(table, label, row) of the rows that are not known yet, as they come: a process for each speciality, on its share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // len(domains))
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}  # of the processes started here
+    known["threads"] = threads
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(len(domains), mp_context=spawn) as pool:
+        queue = manager.Queue()
+        running = [
+            pool.submit(speciality, model, domain, curve if domain == domains[0] else (), sizes, known, queue)
+            for domain in domains
+        ]
+        while not all(future.done() for future in running) or not queue.empty():
+            with contextlib.suppress(Empty):
+                yield queue.get(timeout=1)
+        for future in running:
+            future.result()
+
+
+def speciality(
+    name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, known: dict[str, Any], queue: "Queue[Any]"
+) -> None:
+    """Makes the rows of one speciality and hands each on as soon as it is there."""
+    bench = Bench(load(name, ModelOptions(dtype="float32")), domain, sizes)
+    found = {table: dict(known["tables"].get(table, {})) for table in (domain, "curve")}
+    listed = {(domain, method): make for method, make in methods(bench).items()}
+    listed |= {("curve", label): make for label, make in curve_methods(bench, curve).items()}
+    wanted = {key: make for key, make in listed.items() if key[1] not in found[key[0]]}
+    if wanted:
+        prepare_shared(bench, [label for _, label in wanted])
+    for (table, label), make in wanted.items():
+        started = time.perf_counter()
+        found[table][label] = one(bench, make)
+        queue.put((table, label, found[table][label]))
+        print(f"{domain}, {label}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    if curve:  # measured already: no rows, and all of them
+        for label, method in (
+            ("LoRA, 0", "base"),
+            ("keep, 0", "direction, tuned"),
+            (f"LoRA, {sizes.rows}", "LoRA"),
+            (f"keep, {sizes.rows}", "keep"),
+        ):
+            queue.put(("curve", label, found[domain][method]))
 
 
 def curve_methods(bench: Bench, sizes: tuple[int, ...]) -> dict[str, Callable[[], Variant]]:
@@ -180,25 +226,11 @@ def curve_methods(bench: Bench, sizes: tuple[int, ...]) -> dict[str, Callable[[]
     return listed
 
 
-def run_rows(
-    bench: Bench, listed: dict[str, Callable[[], Variant]], known: dict[str, Any], keep: Callable[[], None]
-) -> None:
-    """Makes the rows that are not known yet, and keeps each as soon as it is there."""
-    wanted = [name for name in listed if name not in known]
-    if wanted:
-        prepare_shared(bench, wanted)
-    for name in wanted:
-        started = time.perf_counter()
-        known[name] = one(bench, listed[name])
-        keep()
-        print(f"{bench.name}, {name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-
-
 def stored(name: str, command: str) -> dict[str, Any]:
     """What an earlier run with the same settings has measured."""
     path = RESULTS / f"{name}.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found if found.get("command") == command else {"command": command, "rows": {}, "curve": {}}
+    return found if found.get("command") == command else {"command": command, "tables": {}}
 
 
 HEAD = (
@@ -214,18 +246,21 @@ def write(name: str, command: str, known: dict[str, Any]) -> None:
     intro = (
         f"Made by `{command}`. Shifts and likelihoods in nats per token above the base model, KL in nats per token from it, 95 % intervals over "
         "prompts or facts; everything on prompts that were neither trained nor tuned on. The settings were fixed beforehand, with other facts "
-        f"and other everyday prompts. Seconds are those of making it on {torch.get_num_threads()} core(s), finding the direction included; memory "
+        f"and other everyday prompts. Seconds are those of making it on {known['threads']} core(s), finding the direction included; memory "
         "is the process's largest meanwhile, the model of 0.5 GiB included."
     )
     pages = [intro]
-    for domain, rows in known["rows"].items():
-        pages.append(f"## {domain}\n\n" + "\n".join([HEAD, *(table_row(method, row) for method, row in rows.items())]))
-    if known["curve"]:
+    curve = known["tables"].get("curve", {})
+    for table, rows in sorted(known["tables"].items()):
+        if table != "curve":
+            lines = [HEAD, *(table_row(method, row) for method, row in rows.items())]
+            pages.append(f"## {table}\n\n" + "\n".join(lines))
+    if curve:
         lines = [
             "| rows | method | facts chosen | facts said | shift, references | KL everyday | tokens seen |",
             "|---|---|---|---|---|---|---|",
         ]
-        for label, row in sorted(known["curve"].items(), key=lambda entry: int(entry[0].split(", ")[1])):
+        for label, row in sorted(curve.items(), key=lambda entry: int(entry[0].split(", ")[1])):
             method, _, rows = label.partition(", ")
             lines.append(
                 f"| {rows} | {method} | {share(row['recall']['chosen'])} | {share(row['recall']['said'])} | "

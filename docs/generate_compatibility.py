@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from burnish.anatomy import Anatomy
-from burnish.model.loading import anatomy_of, auto_class, quiet, relax_head_check
+from burnish.model.loading import quiet
+from burnish.model.outlines import anatomy_of, auto_class, relax_head_check
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

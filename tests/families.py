@@ -8,7 +8,7 @@ import tokenizers
 import torch
 import transformers
 
-from burnish.model.loading import auto_class, relax_head_check
+from burnish.model.outlines import auto_class, relax_head_check
 
 VOCABULARY = 300
 SMALL = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from burnish.errors import InputError, PromptFileError
 from burnish.hybrid.rows import TrainingRows
-from burnish.model.loading import text_config
 from burnish.model.model import Model
+from burnish.model.outlines import text_config
 from burnish.prompts import Prompt
 
 

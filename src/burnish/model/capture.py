@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.loading import text_config
 from burnish.model.model import Model
+from burnish.model.outlines import text_config
 from burnish.options import Site
 
 Progress = Callable[[int], None]

@@ -20,8 +20,8 @@ from burnish.errors import QuantisedModelError
 from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
 from burnish.model.live import device_of, layer_edits, norm_weight
-from burnish.model.loading import text_config
 from burnish.model.model import Model
+from burnish.model.outlines import text_config
 from burnish.model.scoring import Item, Progress, only_at
 from burnish.model.weights import applied_weight, stored_weight
 

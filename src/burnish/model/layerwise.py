@@ -34,8 +34,9 @@ from burnish.model.capture import (
     shared_prefix,
     stream_of,
 )
-from burnish.model.loading import anatomy_of, load_config, quiet, skeleton
+from burnish.model.loading import quiet
 from burnish.model.model import Model
+from burnish.model.outlines import anatomy_of, load_config, skeleton
 from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site

@@ -20,7 +20,8 @@ from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import BurnishWarning, ModelError
 from burnish.model.live import device_of, live_edit
-from burnish.model.loading import anatomy_of, load_model, load_tokenizer, skeleton
+from burnish.model.loading import load_model, load_tokenizer
+from burnish.model.outlines import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt

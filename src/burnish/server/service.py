@@ -11,8 +11,8 @@ from typing import Any
 
 from burnish.errors import InputError, ModelError, RefusedError
 from burnish.model.decoding import DecodeRequest
-from burnish.model.loading import text_config
 from burnish.model.model import Model
+from burnish.model.outlines import text_config
 from burnish.model.row_edits import Candidate
 from burnish.options import ServeOptions
 from burnish.personal.profile import Profile
