@@ -39,6 +39,7 @@ from burnish.maths.intervals import Interval, interval
 from burnish.model.scoring import Scores, score, score_prompts
 
 RESULTS = Path(__file__).with_name("results")
+found_rows: "Queue[Any]"  # (table, label, row); set in each process
 CURVE = (16, 64)  # rows; beside none, the base model or the direction alone, and all of them
 
 
@@ -178,22 +179,38 @@ def made(
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}  # of the processes started here
     known["threads"] = threads
     spawn = multiprocessing.get_context("spawn")
-    with spawn.Manager() as manager, ProcessPoolExecutor(len(domains), mp_context=spawn) as pool:
-        queue = manager.Queue()
+    queue = spawn.Queue()
+    with ProcessPoolExecutor(len(domains), spawn, begin, (queue,)) as pool:
         running = [
-            pool.submit(speciality, model, domain, curve if domain == domains[0] else (), sizes, known, queue)
+            pool.submit(speciality, model, domain, curve if domain == domains[0] else (), sizes, known)
             for domain in domains
         ]
-        while not all(future.done() for future in running) or not queue.empty():
-            with contextlib.suppress(Empty):
+        waiting = True
+        while waiting:  # once more after the last has ended, and the rows of the others are kept when one fails
+            done = all(future.done() for future in running)
+            try:
                 yield queue.get(timeout=1)
+            except Empty:
+                waiting = not done
         for future in running:
             future.result()
 
 
-def speciality(
-    name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, known: dict[str, Any], queue: "Queue[Any]"
-) -> None:
+def begin(queue: "Queue[Any]") -> None:
+    """In each process: where its rows go, and that it ends with the command, however that ends."""
+    global found_rows
+    found_rows = queue
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, known: dict[str, Any]) -> None:
     """Makes the rows of one speciality and hands each on as soon as it is there."""
     bench = Bench(load(name, ModelOptions(dtype="float32")), domain, sizes)
     found = {table: dict(known["tables"].get(table, {})) for table in (domain, "curve")}
@@ -205,7 +222,7 @@ def speciality(
     for (table, label), make in wanted.items():
         started = time.perf_counter()
         found[table][label] = one(bench, make)
-        queue.put((table, label, found[table][label]))
+        found_rows.put((table, label, found[table][label]))
         print(f"{domain}, {label}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     if curve:  # measured already: no rows, and all of them
         for label, method in (
@@ -214,7 +231,7 @@ def speciality(
             (f"LoRA, {sizes.rows}", "LoRA"),
             (f"keep, {sizes.rows}", "keep"),
         ):
-            queue.put(("curve", label, found[domain][method]))
+            found_rows.put(("curve", label, found[domain][method]))
 
 
 def curve_methods(bench: Bench, sizes: tuple[int, ...]) -> dict[str, Callable[[], Variant]]:

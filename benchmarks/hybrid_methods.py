@@ -31,6 +31,7 @@ from burnish.evaluation.material import (
     greedy_answers,
     halves,
     made_pairs,
+    pair_rows,
     reference_pairs,
 )
 from burnish.evaluation.methods import Method, at_equal_damage
@@ -122,13 +123,7 @@ class Bench:
     @cached_property
     def pair_rows(self) -> dict[str, list[Answered]]:
         """The chosen answers of the report halves, then the rejected ones."""
-        found = {}
-        for kind, both in self.pairs.items():
-            pairs = both.report[: self.sizes.pairs]
-            found[kind] = [Answered(p.prompt, p.chosen) for p in pairs] + [
-                Answered(p.prompt, p.rejected) for p in pairs
-            ]
-        return found
+        return {kind: pair_rows(both.report[: self.sizes.pairs]) for kind, both in self.pairs.items()}
 
     @cached_property
     def base_scores(self) -> dict[str, tuple[TokenScores, ...]]:

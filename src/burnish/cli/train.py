@@ -169,7 +169,7 @@ def _against(record: dict[str, Any]) -> str:
     """The budget, and what was done to stay within it."""
     budget = f"budget {record['budget']:g}"
     if record["everyday_kl"]["high"] > record["budget"]:
-        return f"above the {budget}: train longer, or start from a weaker direction"
+        return f"not surely within the {budget}: train longer, or start from a weaker direction"
     if record["scale"] == 0:
         return f"{budget}; nothing of the LoRA fits into that and none of it is left: raise --budget or lower --learning-rate"
     return budget + (f"; the LoRA was scaled to {record['scale']:.2f} for that" if record["scale"] != 1 else "")

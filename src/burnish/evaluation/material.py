@@ -43,10 +43,14 @@ def answered_items(model: Model, rows: Sequence[Answered], system: str | None = 
     return [Item(model.tokens(row.prompt, system), row.answer) for row in rows]
 
 
+def pair_rows(pairs: Sequence[Pair]) -> list[Answered]:
+    """Chosen answers, then rejected ones."""
+    return [Answered(p.prompt, p.chosen) for p in pairs] + [Answered(p.prompt, p.rejected) for p in pairs]
+
+
 def pair_items(model: Model, pairs: Sequence[Pair], system: str | None = None) -> list[Item]:
-    """Chosen answers, then rejected ones, as items to score."""
-    rows = [Answered(p.prompt, p.chosen) for p in pairs] + [Answered(p.prompt, p.rejected) for p in pairs]
-    return answered_items(model, rows, system)
+    """The same as items to score."""
+    return answered_items(model, pair_rows(pairs), system)
 
 
 @dataclass(frozen=True)

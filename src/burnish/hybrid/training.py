@@ -292,9 +292,8 @@ def _require_room(model: Model, prepared: Prepared, everyday: Sequence[Item]) ->
     alone = damage(model, everyday, lambda: live_edit(model.network, model.anatomy, enhancement))
     if alone.high > prepared.budget:
         raise ModelError(
-            f"The enhancement alone moves everyday answers by {alone.mean:.4f} nats per token (95 % interval up to {alone.high:.4f}), above the "
-            f"budget of {prepared.budget:g}: nothing is "
-            "left for the training. Lower it with --enhancement-factor, raise --budget, or pass --combine heal."
+            f"The enhancement alone moves everyday answers by {alone.mean:.4f} nats per token (95 % interval up to {alone.high:.4f}), and the budget "
+            f"is {prepared.budget:g}: nothing is left for the training. Lower it with --enhancement-factor, raise --budget, or pass --combine heal."
         )
 
 
@@ -382,9 +381,7 @@ def _record(
         "losses": [[s.step, s.loss, s.held_out_loss] for s in done.history],
         "maps": len(prepared.maps),
         "budget": prepared.budget,
-        "everyday_kl": None
-        if moved is None
-        else {"mean": moved.mean, "low": moved.low, "high": moved.high, "prompts": moved.n},
+        "everyday_kl": None if moved is None else asdict(moved),
         "scale": scale,
         "options": asdict(prepared.options),
         "seconds": round(seconds, 1),
