@@ -121,7 +121,7 @@ def test_an_out_of_memory_batch_is_halved_and_run_again(tiny_model: Models, monk
         return run(model, batch, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(capturing, "_run", small_machine)
-    torch.testing.assert_close(captured(model, sequences, tokens=10_000), whole, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(captured(model, sequences, tokens=10_000), whole, rtol=1e-4, atol=1e-5)
     assert sizes[0] > 2
     monkeypatch.setattr(capturing, "_run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(torch.OutOfMemoryError):
