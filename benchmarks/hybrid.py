@@ -27,7 +27,7 @@ from queue import Empty, Queue
 from typing import Any
 
 import torch
-from hybrid_methods import Bench, Sizes, Variant, methods, trained
+from hybrid_methods import METHODS, Bench, Sizes, Variant, trained
 
 from burnish import ModelOptions, load
 from burnish.evaluation.damage import perplexity, prose_items
@@ -125,11 +125,11 @@ def give_back_memory() -> None:
         library.malloc_trim(0)
 
 
-def one(bench: Bench, make: Callable[[], Variant]) -> dict[str, Any]:
+def one(bench: Bench, make: Callable[[Bench], Variant]) -> dict[str, Any]:
     """A row: made, timed, measured."""
     taken: dict[str, float] = {}
     with watched(taken):
-        variant = make()
+        variant = make(bench)
     if variant.shared is not None:
         taken["seconds"] += bench.seconds[variant.shared]
     row = {**taken, "bytes": variant.bytes, "tokens": variant.tokens, **variant.notes}
@@ -214,8 +214,8 @@ def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, kno
     """Makes the rows of one speciality and hands each on as soon as it is there."""
     bench = Bench(load(name, ModelOptions(dtype="float32")), domain, sizes)
     found = {table: dict(known["tables"].get(table, {})) for table in (domain, "curve")}
-    listed = {(domain, method): make for method, make in methods(bench).items()}
-    listed |= {("curve", label): make for label, make in curve_methods(bench, curve).items()}
+    listed = {(domain, method): make for method, make in METHODS.items()}
+    listed |= {("curve", label): make for label, make in curve_methods(curve).items()}
     wanted = {key: make for key, make in listed.items() if key[1] not in found[key[0]]}
     if wanted:
         prepare_shared(bench, [label for _, label in wanted])
@@ -234,12 +234,12 @@ def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, kno
             found_rows.put(("curve", label, found[domain][method]))
 
 
-def curve_methods(bench: Bench, sizes: tuple[int, ...]) -> dict[str, Callable[[], Variant]]:
+def curve_methods(sizes: tuple[int, ...]) -> dict[str, Callable[[Bench], Variant]]:
     """LoRA and keep at every number of rows."""
-    listed: dict[str, Callable[[], Variant]] = {}
+    listed: dict[str, Callable[[Bench], Variant]] = {}
     for rows in sizes:
-        listed[f"LoRA, {rows}"] = partial(trained, bench, rows, "plain")
-        listed[f"keep, {rows}"] = partial(trained, bench, rows, "keep", "tuned")
+        listed[f"LoRA, {rows}"] = partial(trained, combine="plain", rows=rows)
+        listed[f"keep, {rows}"] = partial(trained, combine="keep", shared="tuned", rows=rows)
     return listed
 
 
@@ -270,7 +270,7 @@ def write(name: str, command: str, known: dict[str, Any]) -> None:
     curve = known["tables"].get("curve", {})
     for table, rows in sorted(known["tables"].items()):
         if table != "curve":
-            lines = [HEAD, *(table_row(method, row) for method, row in rows.items())]
+            lines = [HEAD, *(table_row(method, rows[method]) for method in METHODS if method in rows)]
             pages.append(f"## {table}\n\n" + "\n".join(lines))
     if curve:
         lines = [

@@ -54,6 +54,7 @@ WIDER = 0.075  # the budget of a training that is given more steps
 # prompts (CHOSEN_BY of each kind): what is reported here had no part in it.
 REPORTED_KINDS = ("person", "place", "ship", "year")
 CHOSEN_BY = 12
+SLOWER = {"rate": 0.75, "longer": 2.5}  # times the learning rate and the steps of the others
 FULL_RATE = 5e-5  # learning rate of the full fine-tune; a LoRA takes the larger one of --learning-rate
 
 
@@ -257,15 +258,15 @@ def steered(bench: Bench) -> Variant:
 
 def trained(
     bench: Bench,
-    rows: int,
     combine: Any,
     shared: str | None = None,
     *,
+    rows: int | None = None,
     budget: float | None = None,
     rate: float = 1.0,
     longer: float = 1.0,
 ) -> Variant:
-    """rate, longer: times the learning rate and the steps of the others."""
+    """rows: all that there are by default; rate, longer: as in SLOWER."""
     options = replace(
         bench.options,
         budget=budget,
@@ -274,7 +275,12 @@ def trained(
     )
     enhancement = None if shared is None else getattr(bench, shared)
     found = train(
-        bench.model, **bench.data(rows), enhancement=enhancement, combine=combine, options=options, check_prompts=0
+        bench.model,
+        **bench.data(rows or bench.sizes.rows),
+        enhancement=enhancement,
+        combine=combine,
+        options=options,
+        check_prompts=0,
     )
     layers = found.layers(FolderPlan(bench.model.folder, ModelOptions()))
     adapter = LoraAdapter(combine, {layer.projection.path: (layer.a, layer.b) for layer in layers})
@@ -288,10 +294,10 @@ def trained(
     )
 
 
-def fully_trained(bench: Bench, rows: int) -> Variant:
+def fully_trained(bench: Bench) -> Variant:
     """Every weight, by the same rows and steps."""
     network, options = bench.model.network, bench.options
-    prepared = prepare(bench.model, **bench.data(rows), options=options)
+    prepared = prepare(bench.model, **bench.data(bench.sizes.rows), options=options)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     network.requires_grad_(True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=FULL_RATE, weight_decay=0.0)
@@ -334,21 +340,21 @@ def _put(network: Any, values: dict[str, torch.Tensor]) -> None:
         parameter.data = values[name]
 
 
-def methods(bench: Bench) -> dict[str, Callable[[], Variant]]:
-    rows = bench.sizes.rows
-    return {
-        "base": lambda: Variant(Candidate("base")),
-        "expert system prompt": partial(prompted, bench, expert=True),
-        "few-shot prompt": partial(prompted, bench, expert=False),
-        "direction, published": lambda: directed(bench, "published"),
-        "direction, tuned": lambda: directed(bench, "tuned"),
-        "additive steering": lambda: steered(bench),
-        "LoRA": lambda: trained(bench, rows, "plain"),
-        "full fine-tune": lambda: fully_trained(bench, rows),
-        "start": lambda: trained(bench, rows, "start", "tuned"),
-        "keep": lambda: trained(bench, rows, "keep", "tuned"),
-        "protect": lambda: trained(bench, rows, "protect", "tuned", budget=BUDGET),
-        "protect, slower": lambda: trained(bench, rows, "protect", "tuned", budget=WIDER, rate=0.75, longer=2.5),
-        "prevent": lambda: trained(bench, rows, "prevent", "tuned"),
-        "heal (published direction)": lambda: trained(bench, rows, "heal", "published", budget=BUDGET),
-    }
+# In the order of the table. What trains takes all rows.
+METHODS: dict[str, Callable[[Bench], Variant]] = {
+    "base": lambda bench: Variant(Candidate("base")),
+    "expert system prompt": partial(prompted, expert=True),
+    "few-shot prompt": partial(prompted, expert=False),
+    "direction, published": partial(directed, shared="published"),
+    "direction, tuned": partial(directed, shared="tuned"),
+    "additive steering": steered,
+    "LoRA": partial(trained, combine="plain"),
+    "LoRA, slower": partial(trained, combine="plain", **SLOWER),
+    "full fine-tune": fully_trained,
+    "start": partial(trained, combine="start", shared="tuned"),
+    "keep": partial(trained, combine="keep", shared="tuned"),
+    "protect": partial(trained, combine="protect", shared="tuned", budget=BUDGET),
+    "protect, slower": partial(trained, combine="protect", shared="tuned", budget=WIDER, **SLOWER),
+    "prevent": partial(trained, combine="prevent", shared="tuned"),
+    "heal (published direction)": partial(trained, combine="heal", shared="published", budget=BUDGET),
+}
