@@ -71,7 +71,7 @@ HYBRID = ["linear_attention", "full_attention"] * 2
 SLIDING = ["sliding_attention", "full_attention"] * 2
 FOUR = {"num_hidden_layers": 4}
 DELTA = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
-MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
 VISION = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -192,7 +192,7 @@ FAMILIES = {
     "minimax": small("minimax", 4, 4, **MOE, **FOUR, head_dim=8, layer_types=HYBRID),
     "minimax_m2": small("minimax_m2", **MOE, head_dim=16),
     "mimo_v2_flash": small("mimo_v2_flash", **MOE, head_dim=8, v_head_dim=16),
-    "kimi_linear": small("kimi_linear", **{**MOE, **MLA}),
+    "kimi_linear": small("kimi_linear", **{**MOE, **MLA, "linear_num_heads": 4, "linear_head_dim": 6}),
     "olmo_hybrid": small(
         "olmo_hybrid",
         4,
