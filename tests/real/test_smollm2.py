@@ -30,7 +30,7 @@ print(tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0,
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return load(NAME, ModelOptions(dtype="bfloat16"))
+    return load(NAME, ModelOptions(dtype="float32"))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,14 @@ def test_creative_and_everyday_prompts_separate_far_above_the_null(direction: Di
     assert direction.report.auroc[layer] > 0.85
     assert direction.report.auroc[layer] > direction.report.null_auroc[layer] + 0.15
     assert direction.report.split_half_cosine[layer] > 0.8
+
+
+def test_the_checkpoints_own_bfloat16_finds_the_same_direction(model: Model) -> None:
+    own = load(NAME, ModelOptions(dtype="bfloat16"))
+    enhance, normal, options = CREATIVE.enhance.spread(12), GENERAL.prompts.spread(12), FindOptions(force=True)
+    exact, rounded = (find_direction(m, enhance=enhance, normal=normal, options=options) for m in (model, own))
+    cosines = torch.nn.functional.cosine_similarity(rounded.vectors.float(), exact.vectors.float(), dim=-1)
+    assert float(cosines[exact.layer]) > 0.99
 
 
 def test_the_demo_setting_disturbs_little_and_the_published_one_too_much(model: Model, direction: Direction) -> None:
@@ -102,7 +110,7 @@ def test_the_whole_command_makes_a_model_that_plain_transformers_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "model"
-    settings = ("--enhancement-factor", "0.5", "--layers", "50%..", "--scope", "per-layer", "--dtype", "bfloat16")
+    settings = ("--enhancement-factor", "0.5", "--layers", "50%..", "--scope", "per-layer", "--dtype", "float32")
     arguments = ("enhance", NAME, "--domain", "education", "-o", str(out), "--check-prompts", "4", "--json")
     assert run([*arguments, *settings]) == 0
     result = json.loads(capsys.readouterr().out)
