@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from burnish.model.capture import SHORTEST_PREFIX, shared_prefix
 from burnish.model.decoding import Decoder, DecodeRequest, Sampling
 from burnish.model.model import Model
 from burnish.model.openings import Openings
+from burnish.model.prefix import SHORTEST_PREFIX, shared_prefix
 from decoding_example import BASE, BATCHED, Models, alone, assert_same, candidates, drain, of, requests
 
 SYSTEM = "<s>be brief and kind to everyone who asks </s>"
