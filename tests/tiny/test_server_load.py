@@ -18,7 +18,8 @@ from burnish.personal.enhancing import enhancement_of
 from burnish.personal.store import Store, new_profile
 from serving_example import Running, running, small_measurements
 
-pytestmark = pytest.mark.enable_socket
+# Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 REQUESTS, CLIENTS, PEOPLE = 250, 8, 3
 MALFORMED = [
     b"{",
