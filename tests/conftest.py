@@ -11,6 +11,7 @@ from typing import Any
 # Each worker has one processor. Said before torch is imported, and to the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -23,6 +24,9 @@ from families import save
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
@@ -52,8 +56,8 @@ def together(item: pytest.Item) -> str | None:
     if tier(item) == "faults":
         return "faults"
     fixtures: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    if "browser" in fixtures:
-        return "browser"
+    if found := {"browser", "made"} & set(fixtures):
+        return found.pop()
     if any(made[-1].scope == "module" for made in fixtures.values()):
         return f"{tier(item)}-{item.path.stem}"
     return None
