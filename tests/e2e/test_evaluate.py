@@ -77,6 +77,7 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
     assert "Verdict:" in out
 
 
+@pytest.mark.full
 def test_a_foreign_adapter_is_a_row_of_the_comparison(
     tiny_folder: Folders, tiny_model: Callable[..., Model], call: Call, tmp_path: Path
 ) -> None:

@@ -35,7 +35,11 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "weighted", [("--domain", "education"), ("--domain", "education=1.0", "--domain", "creative-writing=0.5")]
+    "weighted",
+    [
+        ("--domain", "education"),
+        pytest.param(("--domain", "education=1.0", "--domain", "creative-writing=0.5"), marks=pytest.mark.full),
+    ],
 )
 def test_tuning_leaves_a_folder_that_apply_takes_or_says_why_not(
     weighted: tuple[str, ...], tiny_folder: Folders, call: Call, tmp_path: Path

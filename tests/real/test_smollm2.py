@@ -64,6 +64,7 @@ def test_creative_and_everyday_prompts_separate_far_above_the_null(direction: Di
     assert direction.report.split_half_cosine[layer] > 0.8
 
 
+@pytest.mark.full
 def test_the_checkpoints_own_bfloat16_finds_the_same_direction(model: Model) -> None:
     own = load(NAME, ModelOptions(dtype="bfloat16"))
     enhance, normal, options = CREATIVE.enhance.spread(12), GENERAL.prompts.spread(12), FindOptions(force=True)
