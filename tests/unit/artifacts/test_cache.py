@@ -8,6 +8,7 @@ import pytest
 import burnish.artifacts.cache as caching
 from burnish.artifacts.cache import cached
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 IDENTITY = {"model": "a", "prompts": "b", "tokens": 8, "system": None, "seed": 0}
 
 
