@@ -219,16 +219,17 @@ def chosen_method(
     if method is not None:
         if method != "published" and not gains.auto:
             raise InputError(
-                f"--method {method} chooses the gains itself, and --enhancement-factor {gains.enhancement_factor} sets them. Pass one of the two."
+                f"--method {method} chooses the gains itself, and --enhancement-factor {gains.enhancement_factor} sets them. Pass one of "
+                "the two."
+            )
+        if method != "published" and replace(finding, seed=0, force=False) != FindOptions():
+            raise InputError(
+                f"With --method {method} the directions are chosen too: leave out --scope, --site, --position, --protect, --layer-idx and "
+                "--instructions, or use `burnish tune --basis`."
             )
         return method
-    if not gains.auto or replace(finding, seed=0) != FindOptions():
-        if gains.auto and replace(finding, seed=0, force=False) != FindOptions():
-            raise InputError(
-                "--scope, --site, --position, --protect, --layer-idx and --instructions say how a contrast direction is found, and "
-                "learnt directions need none. Pass --method published or a factor such as --enhancement-factor 0.5 with them."
-            )
-        return "learned" if gains.auto else "published"
+    if not gains.auto or replace(finding, seed=0, force=False) != FindOptions():
+        return "published"  # how a contrast direction is found says that one is wanted
     aims_at_gains = aim.pairs is not None or aim.judge_url is not None
     if prompts.enhance is not None and aim.expert is None and aim.references is None and not aims_at_gains:
         console.say(

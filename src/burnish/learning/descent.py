@@ -4,7 +4,6 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import cos, pi
 from pathlib import Path
 
 import torch
@@ -20,7 +19,10 @@ from burnish.options import LearnOptions, layer_window
 START = 0.3  # length of a free row at the start: gains of about 0.09, too small to be noticed and no special point
 RATE = 0.24  # length that a step moves a row of any width by, at most
 WARM_UP = 3  # steps
-LAST_RATE = 0.1  # of the first one, at the end of the cosine
+LAST_RATE = 0.3  # of the first one
+OWN_ROWS = 0.375  # of a step's answers are then the edited model's own
+OWN_WEIGHT = 0.25  # of them beside the teacher's
+OWN_SHARE = 0.5  # of the steps, the last ones, learn on the edited model's own answers too
 BETAS = (0.9, 0.95)
 SAVE_EVERY = 4  # steps
 
@@ -56,7 +58,7 @@ def descend(
         model: the base model; no weight changes.
         taught: lessons of the speciality.
         everyday: lessons whose target is the base model itself.
-        student: makes lessons of the edited model's own answers; called once, after the first two thirds of the steps. Their
+        student: makes lessons of the edited model's own answers; called once, after the first half of the steps. Their
             answers loop where the edit does, so that loops are unlearnt.
         options: steps, directions and rates.
         unfinished: where the state is kept while the run goes on; a run that was killed goes on from there.
@@ -74,26 +76,28 @@ def descend(
     with torch.no_grad():
         edit.rows[outside] = 0
     first, losses, sampled = _resumed(unfinished, edit.rows, optimiser)
-    begin = options.steps - options.steps // 3  # the first step with own answers
+    begin = options.steps - int(OWN_SHARE * options.steps)  # the first step with own answers
     own: Sequence[Lesson] = ()
     for number in range(first, options.steps):
         if number >= begin and not own:
             sampled = edit.rows.detach().clone() if sampled is None else sampled
             own = student(SymmetricEdit(sampled, edit.signs))
-        half = options.rows // 2 if own else 0
-        rows = [*_turn(taught, options.rows - half, number, options.seed), *_turn(own, half, number, options.seed + 1)]
+        mine = max(1, round(OWN_ROWS * options.rows)) if own else 0
+        rows = _turn(taught, max(1, options.rows - mine), number, options.seed)
+        spoken = _turn(own, mine, number, options.seed + 1)
         calm = _turn(everyday, options.everyday_rows, number, options.seed + 2)
-        weights = _weights(rows, 1.0) + _weights(calm, options.everyday_weight)
+        weights = _weights(rows, 1.0) + _weights(spoken, OWN_WEIGHT) + _weights(calm, options.everyday_weight)
         for group in optimiser.param_groups:
             group["lr"] = _rate(number, options.steps) * options.learning_rate / hidden**0.5
         optimiser.zero_grad()
-        kl = imitate(model, edit, [*rows, *calm], weights)
+        kl = imitate(model, edit, [*rows, *spoken, *calm], weights)
         assert edit.rows.grad is not None
         edit.rows.grad[outside] = 0
         optimiser.step()
         with torch.no_grad():
             edit.rows.copy_(shortened(edit.rows, edit.signs))
-        losses.append(Losses(float(torch.cat(kl[: len(rows)]).mean()), float(torch.cat(kl[len(rows) :]).mean())))
+        first_calm = len(rows) + len(spoken)
+        losses.append(Losses(float(torch.cat(kl[: len(rows)]).mean()), float(torch.cat(kl[first_calm:]).mean())))
         if unfinished is not None and (number + 1) % SAVE_EVERY == 0:
             _keep(unfinished, edit.rows, sampled, optimiser, number + 1, losses)
         if progress is not None:
@@ -102,9 +106,8 @@ def descend(
 
 
 def _rate(number: int, steps: int) -> float:
-    """Of the step's size: a short warm-up, then half a cosine."""
-    falling = LAST_RATE + (1 - LAST_RATE) * (1 + cos(pi * number / steps)) / 2
-    return RATE * min(1, (number + 1) / WARM_UP) * falling
+    """Of the step's size: a short warm-up, then a straight fall. The last steps, which unlearn loops, stay long enough for that."""
+    return RATE * min(1, (number + 1) / WARM_UP) * (1 - (1 - LAST_RATE) * number / steps)
 
 
 def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list[Lesson]:
@@ -123,7 +126,7 @@ def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list
 def _weights(lessons: Sequence[Lesson], weight: float) -> list[float]:
     """Of each answer's tokens, so that the sum over tokens is `weight` times their mean."""
     tokens = sum(len(lesson.item.answer) for lesson in lessons)
-    return [weight / tokens] * len(lessons)
+    return [weight / max(1, tokens)] * len(lessons)
 
 
 def _keep(

@@ -32,8 +32,9 @@ P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root
 SCALES = (0.7, 1.0, 1.4)  # of the learnt gains, measured; the last is the most there is where the budget leaves room
 SHRINK = 0.85  # what repeated runs of words take off the gains at a time
 SHRINKINGS = 2
-SAMPLED = 16  # questions that the edited model answers itself while it learns
-SAMPLED_TOKENS = 48  # of those answers: long enough to loop
+SAMPLED = 24  # questions that the edited model answers itself while it learns
+SAMPLED_TOKENS = 56  # of those answers: long enough to loop
+WARM = 0.7  # temperature of the half of them that is not greedy
 READ = 12  # held-out prompts answered in full, to be read and to count repetition
 READ_TOKENS = 56
 REFERENCE_TOKENS = 48
@@ -255,7 +256,7 @@ def _lessons(
                 "the others end at once, repeat themselves or refuse. Use another prompt or other questions."
             )
         guidance = options.guidance if subject.weight > 0 else -1.0
-        lessons += lessons_of(model, subject.teacher, answers, guidance=guidance)
+        lessons += lessons_of(model, subject.teacher, answers, guidance=guidance, loops=False)
     return lessons, sum(map(len, asked))
 
 
@@ -272,7 +273,7 @@ def _own_lessons(
         prompts = [model.tokens(p) for p in asked.prompts]
         with model.enhanced(enhancement):
             answers = model.continuations(prompts[::2], SAMPLED_TOKENS)
-            sampled = model.samples(prompts[1::2], SAMPLED_TOKENS, seed=options.seed + 1, temperature=1.0)
+            sampled = model.samples(prompts[1::2], SAMPLED_TOKENS, seed=options.seed + 1, temperature=WARM)
         order = [*asked.prompts[::2], *asked.prompts[1::2]]
         rows = [Answer(Prompt(p.messages), a) for p, a in zip(order, [*answers, *sampled], strict=True) if len(a) > 1]
         lessons += lessons_of(model, subject.teacher, rows, guidance=options.guidance, loops=False)

@@ -7,7 +7,7 @@ import pytest
 
 from burnish.errors import InputError
 from burnish.prompts import PromptSet
-from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
+from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect, packaged_names
 from burnish.prompts.lint import lint, mean_length, question_share
 
 NAMES = (
