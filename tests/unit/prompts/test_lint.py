@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.prompts import Prompt, PromptSet
@@ -48,6 +48,7 @@ def test_a_text_that_says_what_an_earlier_one_says_is_named_once() -> None:
     assert near_duplicates(texts) == [(texts[1], texts[0]), (texts[2], texts[0])]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12), max_size=30))
 def test_near_duplicates_are_those_of_comparing_all_pairs(bags: list[list[str]]) -> None:
     texts = [f"{' '.join(bag)}" for bag in bags]
