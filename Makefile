@@ -49,7 +49,6 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/tuning.py
-	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/profiles.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/hybrid.py

@@ -14,7 +14,6 @@ Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-con
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-TuneMethod = Literal["closed-form", "search"]
 Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
 Targets = Literal["all", "attention"]
 
@@ -159,11 +158,6 @@ class TuneOptions:
     shape: Annotated[Shape, "gains over depth: free, non-negative, smooth, or a single factor (published)"] = "free"
     window: Annotated[str, "layers that may be edited: all, 60%.., 10..20"] = "all"
     steps: Annotated[int, "closed-form steps at most; it stops when another does not pay"] = 2
-    method: Annotated[TuneMethod, "closed form, or a search where nothing can be differentiated"] = "closed-form"
-    trials: Annotated[int, "trials of the search"] = 200
-    journal: Annotated[Path | None, "file in which the search is kept: resumed after a kill, shared by processes"] = (
-        None
-    )
     references_weight: Annotated[float, "weight of the likelihood of reference answers"] = 1.0
     made_weight: Annotated[float, "weight of the preference shift on self-made pairs"] = 1.0
     perplexity_floor: Annotated[float, "largest allowed ratio of the perplexity of neutral prose"] = 1.05
@@ -183,8 +177,8 @@ class TuneOptions:
                 raise InputError(
                     f"--{name} {getattr(self, name)} leaves no room for any change. Pass for example 0.01."
                 )
-        if self.steps < 1 or self.trials < 1:
-            raise InputError("--steps and --trials need at least 1.")
+        if self.steps < 1:
+            raise InputError("--steps needs at least 1.")
         if self.random_directions < 3:
             raise InputError(f"--random-directions {self.random_directions} is too few for a null. Pass 4 or more.")
         if self.references_weight < 0 or self.made_weight < 0 or not self.references_weight + self.made_weight:

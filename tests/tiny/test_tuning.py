@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -171,21 +170,6 @@ def test_domains_and_mixes_are_tuned_and_say_it_again(domain: str, tiny_model: M
         assert (found.interference is None) == (len(mix.terms) == 1)
 
 
-@pytest.mark.parametrize("scored", [False, True])
-def test_a_search_is_seeded_kept_and_goes_on(scored: bool, tiny_model: Models, tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    options = replace(SMALL, method="search", trials=9, steps=1, journal=tmp_path / "journal.log")
-    scorer = (lambda prompt, answer: len(answer)) if scored else None
-    found = tune(model, domain="education", scorer=scorer, options=options)
-    assert found.trials is not None
-    assert found.trials[0] == 9
-    more = tune(model, domain="education", scorer=scorer, options=replace(options, trials=11))
-    assert more.trials is not None
-    assert more.trials[0] == 11
-    with pytest.raises(InputError, match="another"):
-        tune(model, domain="creative-writing", scorer=scorer, options=options)
-
-
 def test_wrong_calls_are_refused(tiny_model: Models) -> None:
     model, other = tiny_model("llama"), tiny_model("gpt2")
     with pytest.raises(InputError, match="no domain"):
@@ -198,6 +182,12 @@ def test_wrong_calls_are_refused(tiny_model: Models) -> None:
         tune(model, random_enhancement(other, 1.0).directions[0], domain="education")
     with pytest.raises(InputError, match="16 or more"):
         own_domain(enhance_set(12))
+
+
+def test_a_scorer_is_an_aim_before_the_others(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    found = tune(model, domain="education", scorer=lambda _, answer: len(answer), options=replace(SMALL, steps=1))
+    assert [kind for _, kind, *_ in found.aims] == ["user", "references", "made"]
 
 
 def test_a_scorer_ranks_samples_into_pairs(tiny_model: Models) -> None:

@@ -106,6 +106,6 @@ def _together(arguments: Sequence[str]) -> AbstractContextManager[object]:
     if command not in SHARED:
         raise InputError(
             f"`burnish {command}` runs in one process, and this is one of {launched().count}: they would do the same work side by side. "
-            f"Start it without torchrun; {' and '.join(SHARED)} share their prompts, and searches share a --journal."
+            f"Start it without torchrun; {' and '.join(SHARED)} share their prompts."
         )
     return joined()

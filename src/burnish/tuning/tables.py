@@ -46,11 +46,10 @@ def tuned_table(found: Tuned) -> str:
     aims = "; ".join(
         f"{name}: {KINDS[kind]}, weight {weight:g}, {a} + {b} pairs" for name, kind, weight, a, b in found.aims
     )
-    trials = "" if found.trials is None else f", {found.trials[0]} trials ({found.trials[1]} pruned early)"
     ridge = "" if found.ridge is None else f", ridge {found.ridge:g}"
     lines += [
         "",
-        f"Aimed at {aims}. {found.method}, {found.steps} steps{ridge}{trials}; {found.model} in {found.dtype}, seed {options.seed}, {found.seconds:.0f} s.",
+        f"Aimed at {aims}. Closed form, {found.steps} steps{ridge}; {found.model} in {found.dtype}, seed {options.seed}, {found.seconds:.0f} s.",
     ]
     return "\n".join(lines)
 
@@ -98,15 +97,8 @@ def interference_rows(table: dict[str, dict[str, float]]) -> list[str]:
 
 def tuned_summary(found: Tuned) -> dict[str, Any]:
     """Everything but the tensors of the directions, for JSON."""
-    from dataclasses import asdict
-
     kept = {name: value for name, value in vars(found).items() if name != "enhancement"}
     summary = {name: _plain(value) for name, value in kept.items()}
-    journal = found.options.journal
-    summary["options"] = {
-        **asdict(found.options),
-        "journal": journal.name if journal else None,
-    }  # a path says where somebody works
     summary["gains"] = [[round(g, 9) for g in row] for row in found.enhancement.gains.tolist()]
     summary["ship_range"] = found.ship_range
     return summary

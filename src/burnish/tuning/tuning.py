@@ -23,7 +23,6 @@ from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
 from burnish.tuning.material import Scorer, Speciality, directions_of, gather, random_template, template
 from burnish.tuning.mixing import Alike, alike, interference, merged
 from burnish.tuning.objective import Material, Point, damage_on, measure
-from burnish.tuning.searching import search_gains
 
 BATCH = 8
 FRONTIER = (0.25, 0.5, 1.0, 1.5, 2.0)  # multiples of the chosen gains
@@ -79,11 +78,8 @@ class Tuned:
         dict[str, dict[str, float]] | None
     )  # gains of one speciality alone, and together -> likelihood of each aim
     alike: tuple[Alike, ...]
-    method: str
     ridge: float | None
     steps: int
-    trials: tuple[int, int] | None  # of the search: finished, and of those pruned
-    searched: tuple[tuple[float, float], ...]  # its frontier: effect and use of the tightest bound
     perplexity_ratio: float | None
     repetition: tuple[float, float] | None  # base, enhanced
     model: str
@@ -127,23 +123,8 @@ def tune(
     material = gather(model, specialities, options, scorer=scorer, progress=progress)
     nulls = [random_template(plan, options.seed + i) for i in range(options.random_directions)]
     result = closed_form(model, plan, nulls, material, options, progress=progress)
-    best, reason, searched = result.best, "", None
-    compared = result.first
-    if options.method == "search":
-        seed = None if result.first is None else result.first.enhancement
-        found_best, searched = search_gains(
-            model,
-            plan,
-            seed,
-            material,
-            options,
-            apart=len(specialities) == 1,
-            scorer=scorer,
-            progress=progress,
-        )
-        if found_best is not None and (best is None or scorer or found_best.point.effect > best.point.effect):
-            best = compared = found_best
-    above = _above(compared, result.null, options)
+    best, reason = result.best, ""
+    above = _above(result.first, result.null, options)
     ratio: float | None = None
     repeated: tuple[float, float] | None = None
     if best is None:
@@ -174,11 +155,8 @@ def tune(
         reported=reported,
         interference=table,
         alike=too_alike,
-        method=options.method,
         ridge=result.ridge,
         steps=result.steps,
-        trials=None if searched is None else (len(searched.trials), searched.pruned),
-        searched=() if searched is None else tuple((t.outcome.effect, t.outcome.damage) for t in searched.frontier),
         perplexity_ratio=ratio,
         repetition=repeated,
         model=model.name,
