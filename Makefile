@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 0
 export TOKENIZERS_PARALLELISM = false
@@ -21,13 +23,13 @@ demo: $(STAMP)  ## enhance a real model and show both answers
 	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
 	$(BIN)/burnish explain smollm2-135m --with demo/model -o demo/page.html --overwrite --publish --dtype float32
 
-test: $(STAMP)  ## every test, the slower ones on the real model included
+test: $(STAMP)  ## every law, in a few minutes
 	$(BIN)/burnish models pull smollm2-135m --gguf
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-test-full: $(STAMP)  ## those and the long ones: hundreds of kills, thousands of damaged files
+test-full: $(STAMP)  ## every law in every architecture family, hundreds of kills, thousands of damaged files
 	$(BIN)/burnish models pull smollm2-135m --gguf
-	$(BIN)/python -m pytest -m "full or not full"
+	$(PYTEST) -m "full or not full"
 
 check: $(STAMP)  ## format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .

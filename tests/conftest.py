@@ -1,11 +1,17 @@
-"""Fixtures shared by every tier: tiny model folders, made once a run."""
+"""Fixtures shared by every tier: tiny models, made and loaded once a process; one cache of answers; how tests share the processors."""
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# Each worker has one processor. Said before torch is imported, and to the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -17,12 +23,44 @@ from burnish.options import ModelOptions
 from families import save
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-torch.set_num_threads(2)
+torch.set_num_threads(1)
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 Folders = Callable[..., Path]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ORDER = ("faults", "page", "real", "e2e", "tiny", "unit")  # what takes longest first, so that all workers end together
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests go to one worker, and in what order.
+
+    Together go those that fork, those of a browser, and those that share what a module makes. The ones that fork come first, and of them
+    the kills: a fork of a process in which a library has started threads of its own (vl-convert, servers) waits for them for ever.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None and (group := together(item)):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (ORDER.index(tier(item)), item.path.stem != "test_kill"))
+
+
+def tier(item: pytest.Item) -> str:
+    return next((part for part in item.path.parts[::-1] if part in ORDER), ORDER[-1])
+
+
+def together(item: pytest.Item) -> str | None:
+    if tier(item) == "faults":
+        return "faults"
+    fixtures: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    if found := {"browser", "made"} & set(fixtures):
+        return found.pop()
+    if any(made[-1].scope == "module" for made in fixtures.values()):
+        return f"{tier(item)}-{item.path.stem}"
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -39,17 +77,89 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return folder
 
 
+@pytest.fixture(scope="session")
+def loaded() -> dict[tuple[object, ...], Model]:
+    """The tiny models that `tiny_model` has loaded and no test has changed."""
+    return {}
+
+
 @pytest.fixture
-def tiny_model(tiny_folder: Folders) -> Callable[..., Model]:
-    """tiny_model(family): loaded in float32."""
-    return lambda name, **options: load(tiny_folder(name, **options), ModelOptions(dtype="float32"))
+def tiny_model(
+    loaded: dict[tuple[object, ...], Model],
+    tiny_folder: Folders,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Model]]:
+    """tiny_model(family): in float32, loaded once for all tests until one of them changes it.
+
+    own=True: a copy. What the test then caches, under the name of the unchanged model, is its own as well.
+    """
+    given: dict[tuple[object, ...], Any] = {}
+
+    def model(name: str, *, own: bool = False, **options: Any) -> Model:
+        key = (name, *sorted(options.items(), key=str))
+        if key not in loaded:
+            loaded[key] = load(tiny_folder(name, **options), ModelOptions(dtype="float32"))
+        shared = loaded[key]
+        if own:
+            own_folder(tmp_path_factory, monkeypatch)
+            return replace(shared, network=copy.deepcopy(shared.network), tokenizer=copy.deepcopy(shared.tokenizer))
+        given.setdefault(key, state(shared))
+        return replace(shared)
+
+    yield model
+    for key, before in given.items():
+        if state(loaded[key]) != before:
+            del loaded[key]
+
+
+def state(model: Model) -> Any:
+    """What a test may change in a model: every weight, module, hook and setting."""
+    network, tokenizer = model.network, model.tokenizer
+    return (
+        [(name, id(p), p._version, p.requires_grad) for name, p in network.named_parameters()],
+        [
+            (name, id(m), m.training, hooks(m._forward_hooks), hooks(m._forward_pre_hooks), "forward" in vars(m))
+            for name, m in network.named_modules()
+        ],
+        (id(network.generation_config), network.generation_config.to_dict()),
+        (id(tokenizer), tokenizer.chat_template, tokenizer.special_tokens_map, len(tokenizer)),
+    )
+
+
+def hooks(of_a_module: dict[int, Any]) -> int:
+    """Without those that the library leaves behind when it is first asked for hidden states."""
+    return sum(not getattr(hook, "__module__", "").startswith("transformers.") for hook in of_a_module.values())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Answers and directions are named by all that they depend on: every test may find what another one made, in another worker too.
+
+    Packaged models stay where they are.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("burnish.artifacts.cache.cache_root", lambda: folder)
+        patch.setenv("BURNISH_DATA", str(base / "data"))
+        yield
 
 
 @pytest.fixture(autouse=True)
-def answers_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached answers and the user's data go to folders of the test's own; packaged models stay where they are."""
+def own_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's data (profiles, domains) are the test's own."""
+    monkeypatch.setenv("BURNISH_DATA", str(tmp_path_factory.mktemp("data") / "data"))
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look into the cache, and for models that answer otherwise than their files say."""
+    own_folder(tmp_path_factory, monkeypatch)
+
+
+def own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("BURNISH_DATA", str(folder / "data"))
     monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: folder)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tokenizers
 import torch
 import transformers
@@ -293,6 +294,35 @@ FAMILIES = {
         },
     ),
 }
+
+# One of each way to write to the residual stream: plain, with a bias, heads that do not divide the hidden size or make another one, norms
+# behind the projection, the other layout, several maps of one name, latent attention with experts, linear attention, state space, streams
+# beside each other, a tower around the text model.
+REPRESENTATIVE = (
+    "llama",
+    "llama-biased",
+    "kanana",
+    "qwen3-non-square",
+    "gemma2",
+    "olmo2",
+    "gpt2",
+    "gpt_bigcode",
+    "deepseek_v3",
+    "qwen3_next",
+    "jamba",
+    "gemma3n",
+    "gemma3-vision",
+)
+
+
+def case(name: str, *, full: bool = False) -> Any:
+    """A family as a parameter of a test. Its tests go to one worker, which makes and loads it once."""
+    return pytest.param(name, marks=[pytest.mark.xdist_group(name), *([pytest.mark.full] if full else [])])
+
+
+EVERY = pytest.mark.parametrize("family", [case(name) for name in FAMILIES])
+# The representatives in every run, all families in `make test-full`.
+MOST = pytest.mark.parametrize("family", [case(name, full=name not in REPRESENTATIVE) for name in FAMILIES])
 
 
 def build_config(family: Family) -> Any:

@@ -19,11 +19,21 @@ if TYPE_CHECKING:
     from burnish.finding import find_direction
     from burnish.hybrid.training import train
     from burnish.inspecting import verify_folders as verify
+    from burnish.learning.learning import learn
+    from burnish.learning.subject import Subject, expert_subject, subject_of
     from burnish.mix import Mix
     from burnish.model.layerwise import load_layered
     from burnish.model.model import Model, load
     from burnish.model.processes import joined
-    from burnish.options import EvaluateOptions, ExplainOptions, FindOptions, ModelOptions, TrainOptions, TuneOptions
+    from burnish.options import (
+        EvaluateOptions,
+        ExplainOptions,
+        FindOptions,
+        LearnOptions,
+        ModelOptions,
+        TrainOptions,
+        TuneOptions,
+    )
     from burnish.pipeline import export
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
@@ -36,18 +46,22 @@ __all__ = [
     "EvaluateOptions",
     "ExplainOptions",
     "FindOptions",
+    "LearnOptions",
     "Mix",
     "Model",
     "ModelOptions",
+    "Subject",
     "TrainOptions",
     "TuneOptions",
     "check",
     "compare",
     "evaluate",
+    "expert_subject",
     "explain",
     "export",
     "find_direction",
     "joined",
+    "learn",
     "load",
     "load_domain",
     "load_general",
@@ -58,6 +72,7 @@ __all__ = [
     "read_lora",
     "read_prompts",
     "render_page",
+    "subject_of",
     "train",
     "tune",
     "verify",
@@ -69,18 +84,22 @@ _HOMES = {
     "EvaluateOptions": "options",
     "ExplainOptions": "options",
     "FindOptions": "options",
+    "LearnOptions": "options",
     "Mix": "mix",
     "Model": "model.model",
     "ModelOptions": "options",
+    "Subject": "learning.subject",
     "TrainOptions": "options",
     "TuneOptions": "options",
     "check": "checking",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluating",
     "explain": "explaining.explaining",
+    "expert_subject": "learning.subject",
     "export": "pipeline",
     "find_direction": "finding",
     "joined": "model.processes",
+    "learn": "learning.learning",
     "load": "model.model",
     "load_domain": "prompts.domains",
     "load_general": "prompts.domains",
@@ -91,6 +110,7 @@ _HOMES = {
     "read_lora": "artifacts.lora",
     "read_prompts": "prompts",
     "render_page": "explaining.page",
+    "subject_of": "learning.subject",
     "train": "hybrid.training",
     "tune": "tuning.tuning",
     "verify": "inspecting",

@@ -91,7 +91,7 @@ def find_direction(
     crew = ALONE if model.tensor_parallel else current()  # processes that hold one model together all read every prompt
     material = _material(model, enhance, normal, options, held_out, protect, crew, progress)
     tune, held, wanted = material.tune, material.held_out, material.wanted(options)
-    provenance = _provenance(model, tune, options)
+    provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
     read = _reader(model, wanted, crew, progress)
     report = _reporter(progress, "reading prompts", sum(len(_own(crew, part)) for part in wanted[:2]))
@@ -330,7 +330,7 @@ def _reporter(progress: Progress | None, what: str, total: int) -> Callable[[int
     return report
 
 
-def _provenance(model: Model, tune: list[PromptSet], options: FindOptions) -> Provenance:
+def provenance_of(model: Model, tune: list[PromptSet], options: FindOptions) -> Provenance:
     return Provenance(
         model=model.name,
         fingerprint=model.fingerprint,

@@ -86,9 +86,15 @@ class GainOptions:
 
     enhancement_factor: Annotated[
         float | Literal["auto"],
-        "how much the component grows: 1.5 makes it 2.5 times; negative tones down; auto: chosen within a budget of damage",
-    ] = DEFAULT_FACTOR
+        "with a contrast direction: how much its component grows: 1.5 (published) makes it 2.5 times; negative tones down; auto: learnt "
+        "or tuned within a budget of damage",
+    ] = "auto"
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
+
+    @property
+    def auto(self) -> bool:
+        """Whether the gains are chosen, and not set by hand."""
+        return self.enhancement_factor == "auto"
 
     @property
     def factor(self) -> float:
@@ -199,6 +205,45 @@ class TuneOptions:
             random_directions=max(4, self.random_directions),
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class LearnOptions:
+    """How directions and gains are learnt from a teacher."""
+
+    budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
+    directions: Annotated[int, "directions a layer"] = 4
+    layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
+    steps: Annotated[int, "steps of the optimiser; more steps, more effect within the same budget"] = 14
+    rows: Annotated[int, "answers of the speciality a step"] = 8
+    everyday_rows: Annotated[int, "everyday answers a step"] = 6
+    everyday_weight: Annotated[
+        float, "of everyday answers against the speciality's; less: more effect, more damage"
+    ] = 1.0
+    guidance: Annotated[float, "1: as the teacher; above 1: beyond it"] = 1.0
+    learning_rate: Annotated[float, "share of the standard step"] = 1.0
+    prompts: Annotated[int, "questions that the teacher answers"] = 48
+    tokens: Annotated[int, "tokens of each of its answers"] = 28
+    everyday: Annotated[int, "everyday and protect prompts that are held while learning"] = 48
+    everyday_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
+    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 32
+    reported: Annotated[int, "held-out prompts of the speciality that the effect is reported on"] = 16
+    repetition: Annotated[
+        float, "largest allowed rise of the share of repeated 4-grams in the speciality's answers"
+    ] = 0.1
+    seed: Annotated[int, "seed of every random choice"] = 0
+
+    def __post_init__(self) -> None:
+        if not self.budget > 0:
+            raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.03.")
+        for name in ("directions", "steps", "rows", "everyday_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 1 or more.")
+        for name in ("prompts", "tokens", "everyday", "everyday_tokens", "measured", "reported"):
+            if getattr(self, name) < 4:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 8 or more.")
+        if self.everyday_weight < 0 or not self.learning_rate > 0:
+            raise InputError("--everyday-weight is 0 or more and --learning-rate above 0.")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,21 @@
 """The command line, called in this process."""
 
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from burnish.cli.app import run
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that are started here take Ctrl-C, also where the tests run in the background, whose jobs ignore it and hand that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

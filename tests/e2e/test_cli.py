@@ -324,6 +324,7 @@ def test_every_public_name_is_there() -> None:
         _ = burnish.nonsense
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_without_a_traceback_and_without_an_output(
     tiny_folder: Folders, files: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -77,12 +77,13 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
     assert "Verdict:" in out
 
 
+@pytest.mark.full
 def test_a_foreign_adapter_is_a_row_of_the_comparison(
     tiny_folder: Folders, tiny_model: Callable[..., Model], call: Call, tmp_path: Path
 ) -> None:
     folders = [tmp_path / "one", tmp_path / "run" / "last", tmp_path / "other" / "last"]
     for seed, folder in enumerate(folders):
-        random_adapter(tiny_model("llama"), folder, seed=seed, target_modules=["q_proj", "down_proj"])
+        random_adapter(tiny_model("llama", own=True), folder, seed=seed, target_modules=["q_proj", "down_proj"])
     given = [argument for folder in folders for argument in ("--adapter", folder)]
     where = (tiny_folder("llama"), "--dtype", "float32", "--domain", "education", "--compare", *SMALL)
     code, out, err = call("evaluate", *where, *given, "-o", tmp_path / "out")
@@ -102,7 +103,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_anything_is_measured(
     code, _, err = call(*where, "--adapter", tmp_path)
     assert code == 2
     assert "adapter_config.json" in err
-    random_adapter(tiny_model("kanana"), tmp_path / "other", target_modules=["q_proj"])
+    random_adapter(tiny_model("kanana", own=True), tmp_path / "other", target_modules=["q_proj"])
     code, _, err = call(*where, "--adapter", tmp_path / "other", "-o", tmp_path / "out")
     assert code == 3
     assert "made for another model" in err

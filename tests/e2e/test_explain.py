@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from burnish.cli.app import run
 from conftest import Folders
 
 Call = Callable[..., tuple[int, Any, str]]
@@ -26,14 +27,14 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def plan(tiny_folder: Folders, call: Call, tmp_path: Path) -> Path:
-    out = tmp_path / "plan.safetensors"
-    code, _, err = call(
+@pytest.fixture(scope="module")
+def plan(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plan") / "plan.safetensors"
+    arguments = (
         "enhance", tiny_folder("llama"), "--domain", "education", "-o", out, "--form", "enhancement",
         "--enhancement-factor", 0.5, "--check-prompts", 0, "--force",
     )  # fmt: skip
-    assert code == 0, err
+    assert run([str(argument) for argument in arguments]) == 0
     return out
 
 
@@ -163,7 +164,7 @@ def test_audits_that_make_no_sense_are_refused(
     assert message in " ".join(err.split())
 
 
-@pytest.mark.parametrize("form", ["model", "adapter"])
+@pytest.mark.parametrize("form", ["model", pytest.param("adapter", marks=pytest.mark.full)])
 def test_an_output_folder_takes_its_page_and_its_card_the_figures(
     form: str, tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:

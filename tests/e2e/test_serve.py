@@ -108,6 +108,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(call: Call, tmp_path: Pa
             assert message in err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_server_is_started_asked_and_interrupted(tiny_folder: Folders, data: Path) -> None:
     command = [
         sys.executable,
@@ -133,6 +134,6 @@ def test_a_server_is_started_asked_and_interrupted(tiny_folder: Folders, data: P
         assert http.get("/readyz").status_code == 200
         assert http.post("/v1/chat/completions", json=asked).status_code == 200
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err.rstrip().endswith("Stopped.")

@@ -35,7 +35,11 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "weighted", [("--domain", "education"), ("--domain", "education=1.0", "--domain", "creative-writing=0.5")]
+    "weighted",
+    [
+        ("--domain", "education"),
+        pytest.param(("--domain", "education=1.0", "--domain", "creative-writing=0.5"), marks=pytest.mark.full),
+    ],
 )
 def test_tuning_leaves_a_folder_that_apply_takes_or_says_why_not(
     weighted: tuple[str, ...], tiny_folder: Folders, call: Call, tmp_path: Path
@@ -78,29 +82,28 @@ def test_own_prompts_with_good_answers_are_tuned(
     assert "flatters" in err
 
 
-def test_auto_writes_gains_or_nothing_at_all(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
-    model = tiny_folder("llama")
-    for budget in (0.01, 0.2):
-        out = tmp_path / str(budget)
-        arguments = (
-            "enhance",
-            model,
-            "--domain",
-            "education",
-            "--enhancement-factor",
-            "auto",
-            "--budget",
-            budget,
-            "-o",
-            out,
-        )
-        code, result, err = call(*arguments, "--check-prompts", 2, "--json")
-        assert "gains chosen within" in err
-        assert code == (0 if out.exists() else 4), err
-        if code == 0:
-            assert result["tuned"]["gains"]
-            assert (out / "burnish" / "tuning.md").exists()
-            assert call("verify", model, out)[0] == 0
+@pytest.mark.parametrize("budget", [pytest.param(0.01, marks=pytest.mark.full), 0.2])
+def test_auto_writes_gains_or_nothing_at_all(budget: float, tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
+    model, out = tiny_folder("llama"), tmp_path / "out"
+    arguments = (
+        "enhance",
+        model,
+        "--domain",
+        "education",
+        "--enhancement-factor",
+        "auto",
+        "--budget",
+        budget,
+        "-o",
+        out,
+    )
+    code, result, err = call(*arguments, "--check-prompts", 2, "--json")
+    assert "gains chosen within" in err
+    assert code == (0 if out.exists() else 4), err
+    if code == 0:
+        assert result["tuned"]["gains"]
+        assert (out / "burnish" / "tuning.md").exists()
+        assert call("verify", model, out)[0] == 0
 
 
 def test_a_mix_with_a_factor_gives_each_direction_its_own(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ TEMPLATES = [
 def test_a_template_runs_in_a_sandbox_and_fails_in_words(
     template: str, tiny_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = template.replace("MARK", str(tmp_path / "mark"))
     try:
         text = model.render("Hello")
@@ -297,7 +297,7 @@ def test_a_template_that_does_not_end_is_said_to_take_long(
     tiny_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("burnish.model.model.SLOW", 0.001)
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = "{% for a in range(40) %}{% for b in range(99999) %}{% endfor %}{% endfor %}done"
     said: list[str] = []
     monkeypatch.setattr("burnish.model.model.warnings.warn", lambda text, kind: said.append(f"{kind.__name__}: {text}"))

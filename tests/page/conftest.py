@@ -37,7 +37,7 @@ def opened(browser: "Browser", served: tuple[str, State]) -> Iterator[Open]:
         allowed.extend([expected] if expected else [])
         contexts.append(browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce", **options}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(20_000)
         page.on("console", lambda message: heard.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: heard.append(f"error: {error}"))
         page.on("request", lambda request: request.url.startswith((url, "data:")) or heard.append(request.url))

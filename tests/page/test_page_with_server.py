@@ -9,7 +9,8 @@ import pytest
 from page.browsing import WIDE, ask, expect, make_profile, slide, text_of
 from serving_example import Running, running, small_measurements
 
-pytestmark = pytest.mark.enable_socket  # the server listens on the loopback
+# The server listens on the loopback; its model never stops, otherwise than its files say.
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from burnish.pipeline import export
 from llama_cpp import Predict, furthest, predictions
 
 pytest.importorskip("xllamacpp", reason="xllamacpp (llama.cpp as a Python package) is not installed")
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.full]  # in every run: `tests/tiny/test_llama_cpp.py`, on tiny models
 NAME = "smollm2-135m"
 QUESTIONS = ("Describe a lighthouse at dusk.", "What is photosynthesis?", "Write a line about the sea.")
 FACTOR, LAYERS = 0.5, "50%.."

@@ -64,6 +64,7 @@ def test_creative_and_everyday_prompts_separate_far_above_the_null(direction: Di
     assert direction.report.split_half_cosine[layer] > 0.8
 
 
+@pytest.mark.full
 def test_the_checkpoints_own_bfloat16_finds_the_same_direction(model: Model) -> None:
     own = load(NAME, ModelOptions(dtype="bfloat16"))
     enhance, normal, options = CREATIVE.enhance.spread(12), GENERAL.prompts.spread(12), FindOptions(force=True)
@@ -72,6 +73,7 @@ def test_the_checkpoints_own_bfloat16_finds_the_same_direction(model: Model) -> 
     assert float(cosines[exact.layer]) > 0.99
 
 
+@pytest.mark.full
 def test_the_demo_setting_disturbs_little_and_the_published_one_too_much(model: Model, direction: Direction) -> None:
     prompts = GENERAL.held_out.joined(load_protect()).spread(12)
     gentle = check(model, direction.enhancement(0.5, layers="50%.."), prompts)
@@ -83,6 +85,7 @@ def test_the_demo_setting_disturbs_little_and_the_published_one_too_much(model: 
     assert broken.verdict.startswith("too strong")
 
 
+@pytest.mark.full
 def test_live_equals_baked_equals_adapter(direction: Direction, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -112,7 +115,7 @@ def test_the_whole_command_makes_a_model_that_plain_transformers_runs(
     out = tmp_path / "model"
     settings = ("--enhancement-factor", "0.5", "--layers", "50%..", "--scope", "per-layer", "--dtype", "float32")
     arguments = ("enhance", NAME, "--domain", "education", "-o", str(out), "--check-prompts", "4", "--json")
-    assert run([*arguments, *settings]) == 0
+    assert run([*arguments, *settings, "--instructions", "24"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert len(result["gains"]) == 15
     assert all(g["realised"] == pytest.approx(g["asked"], rel=0.01) for g in result["gains"])

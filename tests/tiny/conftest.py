@@ -31,7 +31,7 @@ def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def llama(tiny_model: Callable[..., Model]) -> Model:
     """A tiny model that never stops by itself."""
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     model.stop_tokens = frozenset()
     return model
 

@@ -170,7 +170,7 @@ def test_a_quantised_model_is_found_edited_live_and_given_an_adapter(family: str
     from burnish.model.live import layer_edits
     from burnish.model.outlines import anatomy_of
 
-    model = tiny_model(family)
+    model = tiny_model(family, own=True)
     enhancement = random_enhancement(model, 0.8)
     for layer in model.network.model.layers:
         layer.self_attn.o_proj = Packed(layer.self_attn.o_proj)

@@ -11,7 +11,7 @@ import burnish.model.capture as capturing
 from burnish.model.capture import Tokens, answer_sequences, batches, capture, prompt_sequences
 from burnish.model.model import Model
 from burnish.options import Site
-from families import FAMILIES
+from families import MOST
 
 Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?", "Count to nine and then stop, please.", "Tea or coffee"]
@@ -61,7 +61,7 @@ def plain(model: Model, sequence: Tokens, site: Site) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("site", ["residual", "attention"])
-@pytest.mark.parametrize("family", FAMILIES)
+@MOST
 def test_last_prompt_tokens_equal_a_plain_pass(family: str, site: Site, tiny_model: Models) -> None:
     model = tiny_model(family)
     sequences = prompt_sequences(model, PROMPTS)

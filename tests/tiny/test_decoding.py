@@ -141,7 +141,7 @@ def test_base_rows_do_not_feel_enhanced_neighbours(llama: Model) -> None:
 
 
 def test_adapters_steering_and_enhancements_share_a_batch(tiny_model: Models, llama: Model, tmp_path: Path) -> None:
-    adapted = tiny_model("llama")
+    adapted = tiny_model("llama", own=True)
     network = random_adapter(adapted, tmp_path / "adapter", target_modules=["q_proj", "o_proj", "down_proj"])
     adapted.stop_tokens = frozenset()
     adapter = read_lora(tmp_path / "adapter")

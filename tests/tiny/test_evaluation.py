@@ -136,6 +136,7 @@ def test_divergence_and_perplexity_summaries(tiny_model: Models) -> None:
     assert summary["tokens"] == len(kl)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_base_answers_are_cached_by_everything_they_depend_on(
     tiny_model: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +175,7 @@ def test_pairs_without_both_answers_and_models_without_words_are_refused(
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     model.network.lm_head.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
         score(model, [Item(model.tokens("Hello"), [40])], [])

@@ -35,7 +35,7 @@ def test_batched_answers_are_the_argmax_of_each_alone(family: str, tiny_model: M
 
 
 def test_the_checkpoints_penalties_and_sampling_do_not_matter(tiny_model: Models) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     before = model.generate(PROMPTS, tokens=12)
     own = model.network.generation_config
     own.repetition_penalty, own.do_sample, own.top_k = 5.0, True, 3
@@ -52,7 +52,7 @@ def test_streamed_pieces_make_the_same_answer(tiny_model: Models) -> None:
 
 
 def test_a_template_without_a_system_turn_gets_the_words_in_the_first(tiny_model: Models) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     assert model.render("Hello", system="Be brief.").startswith("<s><|system|>Be brief.")
     model.tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"

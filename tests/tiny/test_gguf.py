@@ -54,7 +54,7 @@ def attention_file(model: Model, family: str, path: Path) -> Path:
 
 @pytest.mark.parametrize("family", GGUF)
 def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: Models, tmp_path: Path) -> None:
-    model = tiny_model(family)
+    model = tiny_model(family, own=True)
     enhancement = random_enhancement(model, 0.8, rank=2)
     source = attention_file(model, family, tmp_path / "a.gguf")
     ids = torch.arange(3, 24)[None]

@@ -22,7 +22,7 @@ from burnish.model.model import Model, load
 from burnish.options import FindOptions, ModelOptions, Site
 from burnish.prompts import Prompt, PromptSet
 from conftest import Folders
-from families import FAMILIES, small
+from families import FAMILIES, MOST, case, small
 
 PROMPTS = ["Describe a lighthouse.", "Why?"]
 ANSWERS = [[50], [60, 61, 62, 63, 64]]
@@ -81,7 +81,7 @@ def assert_same(one: dict[Site, torch.Tensor], other: dict[Site, torch.Tensor]) 
         torch.testing.assert_close(states, other[site], rtol=1e-4, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *SHARING])
+@pytest.mark.parametrize("family", [*MOST.args[1], *map(case, SHARING)])
 def test_states_equal_the_loaded_models_at_both_sites_and_positions(
     family: str, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,14 +160,29 @@ def test_the_next_block_is_read_in_another_thread_before_this_one_is_done(
     tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_layered(tiny_folder("llama"), EXACT)
-    events = watched(model, monkeypatch)
-    freed = DiskWeights.free
-    monkeypatch.setattr(DiskWeights, "free", lambda self, part: (events.append((f"free {part}", 0)), freed(self, part)))
+    begun = {f"model.layers.{index}": threading.Event() for index in (1, 2)}
+    after = {"model.layers.0": "model.layers.1", "model.layers.1": "model.layers.2"}
+    readers: list[threading.Thread] = []
+    read, free = DiskWeights.read, DiskWeights.free
+
+    def reading(weights: DiskWeights, part: str) -> Any:
+        if part in begun:
+            readers.append(threading.current_thread())
+            begun[part].set()
+        return read(weights, part)
+
+    def freeing(weights: DiskWeights, part: str) -> None:
+        if (
+            part in after
+        ):  # which of the two threads is faster is nobody's law: this one waits until the other has begun
+            assert begun[after[part]].wait(60), f"{part} is done and nobody reads the next one"
+        free(weights, part)
+
+    monkeypatch.setattr(DiskWeights, "read", reading)
+    monkeypatch.setattr(DiskWeights, "free", freeing)
     layered_capture(model, [Wanted(sequences_of(model), "residual")])
-    order = [what for what, _ in events]
-    assert order.index("read model.layers.1") < order.index("free model.layers.0")
-    assert order.index("read model.layers.2") < order.index("free model.layers.1")
-    assert [main for what, main in events if what in ("read model.layers.1", "read model.layers.2")] == [False, False]
+    assert len(readers) == 2
+    assert threading.main_thread() not in readers
 
 
 def test_every_block_is_read_once_and_the_table_of_tokens_never(

@@ -14,6 +14,7 @@ from burnish.options import FindOptions
 from burnish.prompts.axes import load_axis
 
 Models = Callable[..., Model]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_a_named_direction_is_what_finding_gives_and_is_kept(

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from burnish.model.capture import SHORTEST_PREFIX, shared_prefix
 from burnish.model.decoding import Decoder, DecodeRequest, Sampling
 from burnish.model.model import Model
 from burnish.model.openings import Openings
+from burnish.model.prefix import SHORTEST_PREFIX, shared_prefix
 from decoding_example import BASE, BATCHED, Models, alone, assert_same, candidates, drain, of, requests
 
 SYSTEM = "<s>be brief and kind to everyone who asks </s>"
@@ -36,7 +36,7 @@ def passes(model: Model) -> Iterator[list[tuple[int, int]]]:
 
 @pytest.mark.parametrize("family", BATCHED)
 def test_answers_behind_an_opening_are_those_of_each_request_alone(family: str, tiny_model: Models) -> None:
-    model = tiny_model(family)
+    model = tiny_model(family, own=True)
     model.tokenizer.chat_template = SYSTEM + model.tokenizer.chat_template.removeprefix("<s>")
     asked = requests(model, log_probabilities=True, sampling=Sampling(temperature=2.0))
     references = [alone(model, request) for request in asked]

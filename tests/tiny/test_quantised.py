@@ -198,7 +198,7 @@ def test_nothing_is_written_to_standard_output_while_loading(
 
 
 def test_quantised_projections_are_split_by_head(tiny_model: Models) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     for layer in model.network.model.layers:
         layer.self_attn.o_proj = Packed(layer.self_attn.o_proj)
     enhancement = random_enhancement(model, 0.8)

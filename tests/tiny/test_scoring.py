@@ -12,7 +12,7 @@ from burnish.errors import InputError, ModelError, WrongModelError
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, TokenScores, score
 from conftest import random_adapter, random_enhancement
-from families import FAMILIES
+from families import MOST
 
 Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?"]
@@ -38,7 +38,7 @@ def late(model: Model, factor: float, seed: int = 0) -> list[float]:
 
 
 @pytest.mark.parametrize("window", ["all", "late"])
-@pytest.mark.parametrize("family", FAMILIES)
+@MOST
 def test_batched_candidates_equal_separate_plain_passes(family: str, window: str, tiny_model: Models) -> None:
     model = tiny_model(family)
     gains = [late(model, f) if window == "late" else f for f in (0.5, 2.0, -0.7)]
@@ -132,7 +132,7 @@ def assert_scores_are_those_of(model: Model, scores: tuple[TokenScores, ...]) ->
 def test_an_adapter_scores_as_peft_runs_it(
     family: str, settings: dict[str, object], tiny_model: Models, tmp_path: Path
 ) -> None:
-    model, adapted = tiny_model(family), tiny_model(family)
+    model, adapted = tiny_model(family), tiny_model(family, own=True)
     network = random_adapter(adapted, tmp_path / "adapter", **{"target_modules": LINEAR, **settings})
     adapter = read_lora(tmp_path / "adapter")
     found = score(
@@ -150,7 +150,7 @@ def test_an_adapter_scores_as_peft_runs_it(
 def test_the_scale_multiplies_the_adapter(tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model("llama")
     for name, alpha in (("one", 4), ("three", 12)):
-        random_adapter(tiny_model("llama"), tmp_path / name, target_modules=LINEAR, lora_alpha=alpha)
+        random_adapter(tiny_model("llama", own=True), tmp_path / name, target_modules=LINEAR, lora_alpha=alpha)
     one, three = (read_lora(tmp_path / name) for name in ("one", "three"))
     assert (one.name, three.name) == ("one", "three")
     found = score(model, items(model), [Candidate("a", adapter=one, adapter_scale=3.0), Candidate("b", adapter=three)])
@@ -162,9 +162,9 @@ def test_the_scale_multiplies_the_adapter(tiny_model: Models, tmp_path: Path) ->
 def test_a_batch_of_adapters_and_enhancements_keeps_its_rows_apart(
     tokens: int, tiny_model: Models, tmp_path: Path
 ) -> None:
-    model, adapted = tiny_model("llama"), tiny_model("llama")
+    model, adapted = tiny_model("llama"), tiny_model("llama", own=True)
     network = random_adapter(adapted, tmp_path / "one", target_modules=LINEAR)
-    random_adapter(tiny_model("llama"), tmp_path / "two", target_modules=["q_proj"], seed=1)
+    random_adapter(tiny_model("llama", own=True), tmp_path / "two", target_modules=["q_proj"], seed=1)
     one, two = read_lora(tmp_path / "one"), read_lora(tmp_path / "two")
     enhancement = random_enhancement(model, 0.8)
     candidates = [
@@ -201,7 +201,7 @@ def test_a_batch_of_adapters_and_enhancements_keeps_its_rows_apart(
 def test_adapters_that_are_more_than_plain_lora_are_refused(
     settings: dict[str, object], message: str, tiny_model: Models, tmp_path: Path
 ) -> None:
-    random_adapter(tiny_model("llama"), tmp_path / "adapter", **{"target_modules": ["q_proj"], **settings})
+    random_adapter(tiny_model("llama", own=True), tmp_path / "adapter", **{"target_modules": ["q_proj"], **settings})
     with pytest.raises(InputError, match=message):
         read_lora(tmp_path / "adapter")
 

@@ -1,6 +1,7 @@
 """The engine: decoding and other work share one thread, fairly."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -113,8 +114,8 @@ def test_a_job_that_nobody_waits_for_stops_between_its_pieces(llama: Model) -> N
 
     async def work() -> None:
         task = asyncio.create_task(engine.run("a", job()))
-        await asyncio.sleep(0.1)
-        assert pieces > 1
+        while pieces < 2:
+            await asyncio.sleep(0.005)
         task.cancel()
         while not engine.idle:
             await asyncio.sleep(0.005)
@@ -150,17 +151,22 @@ def test_a_request_that_the_decoder_refuses_raises_from_its_iterator(llama: Mode
 
 def test_what_waits_when_the_engine_ends_is_refused(llama: Model) -> None:
     engine = Engine(llama, rows=1)
+    begun, goes_on = threading.Event(), threading.Event()
 
     def job() -> Generator[None, None, None]:
         yield
-        time.sleep(0.2)
+        begun.set()
+        goes_on.wait(30)
         yield
 
     async def work() -> None:
         running = asyncio.create_task(engine.run("a", job()))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 30)
         waiting = [engine.submit("a", request()) for _ in range(2)]
-        await engine.finish(0)
+        ending = asyncio.create_task(engine.finish(0))
+        await asyncio.sleep(0)  # it has begun to end
+        goes_on.set()
+        await ending
         for answering in waiting:
             with pytest.raises(RefusedError) as refused:
                 await all_of(answering)

@@ -19,7 +19,8 @@ from burnish.server.expressions import mix_of
 from conftest import random_enhancement
 from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements
 
-pytestmark = pytest.mark.enable_socket
+# Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
 from serving_example import ASKED, PROMPT, Running, running
 
-pytestmark = pytest.mark.enable_socket
+# Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
+pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
 def test_metrics_can_be_read_and_count(own: Running) -> None:
@@ -96,4 +97,4 @@ def test_a_server_that_is_stopped_twice_stops_at_once(
         served.server.force_exit = True
         while served.service.engine._thread.is_alive():
             time.sleep(0.01)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5  # the whole answer takes 6 s

@@ -137,7 +137,7 @@ def test_the_harness_alone_reads_what_the_live_form_says(
 
 
 def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     model.tokenizer.pad_token = None
     report = run_standard(model, ["harbour"], enhancement=random_enhancement(model, 0.0), include=tasks, limit=5)
     score = one(report.scores)

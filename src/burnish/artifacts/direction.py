@@ -19,7 +19,7 @@ from burnish.anatomy import Anatomy
 from burnish.artifacts.files import written
 from burnish.errors import InputError, WrongModelError
 from burnish.maths.statistics import effective_rank
-from burnish.options import GainOptions, Scope, Site, checked_factor, layer_window
+from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_factor, layer_window
 
 LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
 FORMAT = 1
@@ -48,6 +48,9 @@ class Provenance:
     template: bool  # rendered through the model's chat template
     seed: int
     protected: bool
+    teacher: str = (
+        ""  # kind and hash of what the model read when it taught this direction; empty for a contrast of prompts
+    )
     versions: dict[str, str] = field(default_factory=dict)
     layer_convention: str = LAYER_CONVENTION
 
@@ -59,7 +62,7 @@ class LayerReport:
     auroc: list[float]
     d_prime: list[float]
     null_auroc: list[float]
-    split_half_cosine: list[float]
+    split_half_cosine: list[float]  # empty for a learnt direction: it has no halves
     cosine_with_chosen: list[float]
     largest_share: list[float]
     held_out: int
@@ -86,9 +89,14 @@ class Direction:
         )
 
     @property
+    def learned(self) -> bool:
+        """Whether it was learnt from a teacher, and not found as a contrast of prompts."""
+        return bool(self.provenance.teacher)
+
+    @property
     def found(self) -> bool:
         """Whether the held-out separation is above its shuffled-label null."""
-        return self.report.auroc[self.layer] > self.report.null_auroc[self.layer]
+        return self.learned or self.report.auroc[self.layer] > self.report.null_auroc[self.layer]
 
     def used(self) -> Tensor:
         """The vectors an enhancement uses, [layers, hidden]: the chosen layer's everywhere, or each layer's own."""
@@ -99,7 +107,7 @@ class Direction:
     def enhancement(self, factor: float | None = None, *, layers: str = GainOptions.layers) -> "Enhancement":
         """A plan with the same factor in a window of layers; nothing is touched. Layers without a vector (all zero, as directions of
         other tools may have them) get no gain. Raises InputError, LayerError."""
-        factor = GainOptions().factor if factor is None else checked_factor(factor)
+        factor = DEFAULT_FACTOR if factor is None else checked_factor(factor)
         gains = torch.zeros(self.provenance.layers, 1)
         gains[list(layer_window(layers, self.provenance.layers))] = factor
         used = self.used()
@@ -349,7 +357,7 @@ def _direction(stored: _Stored, vectors: Tensor, where: str) -> Direction:
     lists = [value for value in vars(report).values() if isinstance(value, list)]
     if (
         {(provenance.layers, provenance.hidden_size), (anatomy.layers, anatomy.hidden_size)} != {(layers, hidden)}
-        or any(len(value) != layers for value in lists)
+        or any(len(value) not in (0, layers) for value in lists)
         or any(not 0 <= number < layers for number in (stored.layer, *(p.layer for p in anatomy.projections)))
     ):
         raise _unusable(where, f"its vectors {list(vectors.shape)} and what it says of them do not belong together")

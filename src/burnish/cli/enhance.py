@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -12,13 +12,16 @@ from burnish.cli.find import check_layer, run_find, show_direction, show_plan, s
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, general_prompts, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
+from burnish.cli.learn import read_subjects, require_learned, run_learn, show_learned, write_learned
 from burnish.cli.tune import AimOptions, read_specialities, require_gains, run_tune, show_tuned, write_numbers
 from burnish.errors import InputError
 from burnish.model.processes import launched
 from burnish.options import (
+    DEFAULT_FACTOR,
     FindOptions,
     GainOptions,
     LayerOptions,
+    LearnOptions,
     ModelOptions,
     OutputOptions,
     TuneOptions,
@@ -28,6 +31,8 @@ from burnish.options import (
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
+    from burnish.learning.learning import Learned
+    from burnish.learning.subject import Subject
     from burnish.model.model import Model
     from burnish.pipeline import Applied
     from burnish.tuning.material import Speciality
@@ -35,7 +40,8 @@ if TYPE_CHECKING:
 
 CHECK_PROMPTS = 24
 FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
-DIRECTIONS = 2  # a layer, for each speciality that is tuned
+DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
+Method = Literal["learned", "gains", "published"]
 
 
 def enhance(
@@ -43,10 +49,31 @@ def enhance(
     *,
     output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
     prompts: PromptOptions | None = None,
+    method: Annotated[
+        Method | None,
+        Parameter(
+            help="learned: directions and gains from the model under an expert's prompt (the default); gains: contrast directions with "
+            "tuned gains (the default for prompt files alone); published: one contrast direction, factor 1.5",
+            group="Strength",
+        ),
+    ] = None,
     gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
     budget: Annotated[
-        float, Parameter(help="with auto: nats per token that everyday prompts may move", group="Strength")
-    ] = TuneOptions.budget,
+        float | None,
+        Parameter(
+            help="nats per token that everyday prompts may move: 0.03 for learned, 0.01 for gains",
+            group="Strength",
+        ),
+    ] = None,
+    steps: Annotated[
+        int, Parameter(help="with learned: steps of the optimiser", group="Strength")
+    ] = LearnOptions.steps,
+    directions: Annotated[int, Parameter(help="with learned: directions a layer", group="Strength")] = (
+        LearnOptions.directions
+    ),
+    guidance: Annotated[
+        float, Parameter(help="with learned: 1 is as the expert's prompt, above 1 beyond it", group="Strength")
+    ] = LearnOptions.guidance,
     aim: AimOptions | None = None,
     finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
@@ -61,7 +88,10 @@ def enhance(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Find a direction, strengthen the attention output projections along it, write the result and check it."""
+    """Make a model answer as under an expert's system prompt, without the prompt: learn directions, strengthen, write, measure.
+
+    With --method gains or published, and with a factor, directions are found as a contrast of prompts.
+    """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
     from burnish.model.model import load
@@ -70,8 +100,10 @@ def enhance(
     from burnish.pipeline import apply, open_plan, write_plan
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
-    auto = gains.enhancement_factor == "auto"
-    _check(gains, finding, aim, size, page=page)
+    how = chosen_method(method, gains, prompts, aim, finding)
+    gains = replace(gains, enhancement_factor=DEFAULT_FACTOR) if how == "published" and gains.auto else gains
+    learns, tunes = how == "learned", how == "gains"
+    _check(gains, how, finding, aim, size, page=page)
     if loading.tensor_parallel and output.form == "gguf-control-vector":
         raise InputError(
             "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
@@ -81,19 +113,34 @@ def enhance(
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
-    tuning = TuneOptions(budget=budget, window=gains.layers, seed=finding.seed)
-    specialities = read_specialities(prompts, aim, finding.seed) if auto else []
-    contrasts = [] if auto else read_contrasts(prompts, finding.position)
-    general = general_prompts(specialities) if auto else contrasts[0][1].general
+    learning = LearnOptions(
+        budget=LearnOptions.budget if budget is None else budget,
+        layers=gains.layers,
+        steps=steps,
+        directions=directions,
+        guidance=guidance,
+        seed=finding.seed,
+    )
+    tuning = TuneOptions(
+        budget=TuneOptions.budget if budget is None else budget, window=gains.layers, seed=finding.seed
+    )
+    subjects = read_subjects(prompts, aim, finding.seed) if learns else []
+    specialities = read_specialities(prompts, aim, finding.seed) if tunes else []
+    contrasts = [] if learns or tunes else read_contrasts(prompts, finding.position)
+    general = general_prompts(specialities) if tunes else contrasts[0][1].general if contrasts else None
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
-    rank = DIRECTIONS * len(specialities) if auto else len(contrasts)
-    planned = write_plan(plan, output, list(window) if auto or gains.factor else [], rank=rank)
-    strength = f"gains chosen within {budget:g} nats per token" if auto else f"factor {gains.factor:g}"
+    rank = directions if learns else DIRECTIONS * len(specialities) if tunes else len(contrasts)
+    planned = write_plan(plan, output, list(window) if learns or tunes or gains.factor else [], rank=rank)
+    strength = {
+        "learned": f"{directions} learnt directions a layer within {learning.budget:g} nats per token",
+        "gains": f"gains chosen within {tuning.budget:g} nats per token",
+    }.get(how) or f"factor {gains.factor:g}"
     console.say(f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {strength}.")
-    layered = open_layered(model, loading, size) if not (auto or page) and by_layer(plan, loading, size) else None
+    fixed = how == "published" and not page
+    layered = open_layered(model, loading, size) if fixed and by_layer(plan, loading, size) else None
     cost = estimated(layered, [contrast for _, contrast in contrasts], finding) if layered else None
     if dry_run:
         show_plan(vars(planned), cost, json=json)
@@ -104,44 +151,104 @@ def enhance(
     with console.waiting(f"Loading {model}"):
         loaded = layered or load(model, loading)
     tuned: Tuned | None = None
-    directions: list[Direction] = []
-    if auto:
+    learned: Learned | None = None
+    found: list[Direction] = []
+    if learns:
+        learned = run_learn(loaded, subjects, learning)
+        enhancement = learned.enhancement
+        if learned.abstained:
+            show_learned(learned, json=json)
+            require_learned(learned)
+    elif tunes:
         tuned = run_tune(loaded, specialities, aim, tuning)
         enhancement = tuned.enhancement
         if tuned.abstained:
             show_tuned(tuned, json=json)
             require_gains(tuned)
     else:
-        enhancement, directions = _found(loaded, contrasts, gains, finding)
+        enhancement, found = _found(loaded, contrasts, gains, finding)
     first = current().first
     if not (first or loaded.tensor_parallel):
         return
     with console.progress() as progress:
-        checked = (
-            check(loaded, enhancement, general.spread(check_prompts), progress=progress) if check_prompts else None
-        )
+        checked = None if learned is None else learned.check
+        if checked is None and check_prompts and general is not None:
+            checked = check(loaded, enhancement, general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
         applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
+    home = applied.out / Path(PLAN_FILE).parent
+    if learned is not None and applied.form in FOLDERS:
+        write_learned(home, learned)
+        console.say(f"Page: {write_page(loaded, learned, subjects, home)}")
     if tuned is not None and applied.form in FOLDERS:
-        write_numbers(applied.out / Path(PLAN_FILE).parent, tuned)
-    if page:
+        write_numbers(home, tuned)
+    if page and learned is None:
         _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
     if json:
+        from burnish.learning.tables import learned_summary
         from burnish.tuning.tables import tuned_summary
 
-        found = {"direction": summary(directions[0])} if len(directions) == 1 else {}
-        several = {"directions": [summary(d) for d in directions]} if len(directions) > 1 else {}
+        listed = [summary(d) for d in found]
+        described: dict[str, Any] = (
+            {"direction": listed[0]} if len(listed) == 1 else {"directions": listed} if listed else {}
+        )
+        if tuned is not None:
+            described["tuned"] = tuned_summary(tuned)
+        if learned is not None:
+            described["learned"] = learned_summary(learned)
         numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
-        console.as_json({**found, **several, **({"tuned": tuned_summary(tuned)} if tuned else {}), **numbers})
+        console.as_json({**described, **numbers})
     else:
-        for direction in directions:
+        for direction in found:
             show_direction(direction)
         if tuned is not None:
             show_tuned(tuned, json=False)
         show_applied(applied)
-        show_check(checked)
+        if learned is not None:
+            show_learned(learned, json=False)
+        else:
+            show_check(checked)
     _next(model, applied)
+
+
+def chosen_method(
+    method: Method | None, gains: GainOptions, prompts: PromptOptions, aim: AimOptions, finding: FindOptions
+) -> Method:
+    """The method asked for, or the one that fits what was given. Raises InputError for a factor with a method that chooses it."""
+    if method is not None:
+        if method != "published" and not gains.auto:
+            raise InputError(
+                f"--method {method} chooses the gains itself, and --enhancement-factor {gains.enhancement_factor} sets them. Pass one of the two."
+            )
+        return method
+    if not gains.auto or replace(finding, seed=0) != FindOptions():
+        if gains.auto and replace(finding, seed=0, force=False) != FindOptions():
+            raise InputError(
+                "--scope, --site, --position, --protect, --layer-idx and --instructions say how a contrast direction is found, and "
+                "learnt directions need none. Pass --method published or a factor such as --enhancement-factor 0.5 with them."
+            )
+        return "learned" if gains.auto else "published"
+    aims_at_gains = aim.pairs is not None or aim.judge_url is not None
+    if prompts.enhance is not None and aim.expert is None and aim.references is None and not aims_at_gains:
+        console.say(
+            "Note: prompts alone have no teacher, so contrast directions with tuned gains are used. --expert 'You are ...', or a few good "
+            "answers (--references), would do more."
+        )
+        return "gains"
+    return "gains" if aims_at_gains else "learned"
+
+
+def write_page(model: "Model", learned: "Learned", subjects: "list[Subject]", folder: Path) -> Path:
+    """The page beside the numbers: what the directions write and when they act, answers side by side, effect and cost."""
+    from burnish.artifacts.files import written
+    from burnish.explaining.learned_page import learned_facts, render_learned
+
+    with written(folder / "page.html", overwrite=True) as partial:
+        partial.write_text(
+            render_learned(learned, learned_facts(model, learned.enhancement, subjects)), encoding="utf-8"
+        )
+    return folder / "page.html"
 
 
 def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialities: "list[Speciality] | None") -> None:
@@ -154,30 +261,29 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
     console.say(f"Written: {publish(facts, folder)}, and figures in the model card")
 
 
-def _check(gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool) -> None:
+def _check(
+    gains: GainOptions, method: Method, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
+) -> None:
     """Wrong calls, before anything is read. Raises InputError."""
     processes = launched().count
-    if processes > 1 and (page or gains.enhancement_factor == "auto"):
+    whole = "--page" if page else f"--method {method}" if method != "published" else ""
+    if processes > 1 and whole:
         raise InputError(
-            f"--enhancement-factor auto and --page run in one process, and this is one of {processes}. Pass a factor such as 0.5 and no "
-            "--page, or start it without torchrun."
+            f"{whole} runs in one process, and this is one of {processes}. Pass a factor such as 0.5 and no --page, or start it "
+            "without torchrun."
         )
-    if size.layer_by_layer and (page or gains.enhancement_factor == "auto"):
+    if size.layer_by_layer and whole:
         raise InputError(
-            "--enhancement-factor auto and --page run the whole model many times, which layer by layer would read all weights "
-            "each time. Pass a factor such as 0.5 and no --page with --layer-by-layer."
+            f"{whole} runs the whole model many times, which layer by layer would read all weights each time. Pass a factor such as "
+            "0.5 and no --page with --layer-by-layer."
         )
-    if gains.enhancement_factor != "auto":
+    if method == "published":
         _ = gains.factor
         if aim != AimOptions():
             raise InputError(
-                "--references, --pairs, --expert and --judge-... say what auto aims at. Pass --enhancement-factor auto with them."
+                "--references, --pairs, --expert and --judge-... say what is learnt or tuned. Leave out --method published and the factor "
+                "with them."
             )
-    elif replace(finding, seed=0, force=False) != FindOptions():
-        raise InputError(
-            "With --enhancement-factor auto the directions are chosen too: leave out --scope, --site, --position, --protect, "
-            "--layer-idx and --instructions, or use `burnish tune --basis`."
-        )
 
 
 def _found(

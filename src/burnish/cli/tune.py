@@ -29,7 +29,11 @@ class AimOptions:
     ] = None
     pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None
     expert: Annotated[
-        str | None, Parameter(help="system prompt under which the model itself shows the speciality, for own prompts")
+        str | None,
+        Parameter(
+            help="system prompt under which the model itself shows the speciality: the text, or a text file; without prompts it is learnt "
+            "on every kind of question"
+        ),
     ] = None
     judge_url: Annotated[
         str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that ranks sampled answers into pairs")

@@ -17,7 +17,7 @@ from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, GeneralSet, load_protect
 
 PairKind = Literal["references", "made", "user"]
-BATCH = 8
+BATCH = 32  # answers generated at once
 Progress = Callable[[str, int, int], None]
 
 

@@ -43,16 +43,15 @@ def low_rank_edit(directions: Tensor, gains: Tensor, norm_weight: Tensor | None 
     left = basis * gains.double()
     right = torch.linalg.pinv(basis)
     if norm_weight is not None:
-        scale = norm_weight.double()
-        if bool((scale.abs() < 1e-6 * scale.abs().max()).any()):
-            # A dead coordinate of the norm cannot carry the direction: leave it out instead of dividing by it.
-            alive = scale.abs() >= 1e-6 * scale.abs().max()
-            inverse = torch.where(alive, 1 / torch.where(alive, scale, torch.ones_like(scale)), torch.zeros_like(scale))
-        else:
-            inverse = 1 / scale
-        left = inverse[:, None] * left
-        right = right * scale
+        left = inverse(norm_weight.double())[:, None] * left
+        right = right * norm_weight.double()
     return LowRankEdit(left, right)
+
+
+def inverse(norm_weight: Tensor) -> Tensor:
+    """`D^-1` of a norm's weight [hidden]. A dead coordinate cannot carry a direction: it stays zero instead of being divided by."""
+    alive = norm_weight.abs() >= 1e-6 * norm_weight.abs().max()
+    return torch.where(alive, 1 / torch.where(alive, norm_weight, torch.ones_like(norm_weight)), 0.0)
 
 
 def edit_output(output: Tensor, edit: LowRankEdit) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.model.outlines import text_config
+from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
 from burnish.options import Site
 
 Progress = Callable[[int], None]
@@ -24,7 +25,6 @@ Read = Site | Literal["embedding"]
 # Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
 CPU_TOKENS, GPU_TOKENS = 512, 8192
 BATCH_OVERHEAD = 20  # tokens that could be run in the time a further batch costs
-SHORTEST_PREFIX = 4  # tokens worth a pass of their own
 
 
 @dataclass(frozen=True)
@@ -121,77 +121,6 @@ def batches(lengths: Sequence[int], tokens: int) -> list[int]:
         sizes.append(end - start[end])
         end = start[end]
     return sizes[::-1]
-
-
-def shared_prefix(sequences: Sequence[list[int]]) -> int:
-    """How many leading tokens all sequences share; at least one token of each is left."""
-    if len(sequences) < 2:
-        return 0
-    first, last = min(sequences), max(sequences)  # in alphabetical order: what these two share, all share
-    limit = min(len(s) for s in sequences) - 1
-    return next((i for i in range(limit) if first[i] != last[i]), limit)
-
-
-def shareable_cache(model: Model) -> Any | None:
-    """An empty key-value cache that takes in a prefix, or None where the model's cache cannot be shared by a batch.
-
-    After `share(tokens)` batches attend to the prefix and leave nothing in it; `pick(which)` says which of its rows each row
-    of a batch attends to.
-    """
-    import transformers
-    from transformers.cache_utils import DynamicLayer
-
-    class SharedLayer(DynamicLayer):  # type: ignore[misc]
-        """Keeps the prefix until it is shared; then hands it to every row of a batch, and keeps nothing of the batch."""
-
-        def get_seq_length(self) -> int:
-            return self.tokens or super().get_seq_length()  # type: ignore[no-any-return]
-
-        def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            if not self.tokens:
-                return super().update(keys, values)  # type: ignore[no-any-return]
-            which: Tensor | None = self.which
-            if which is None:
-                own = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
-            else:
-                own = [t[which.to(t.device)] for t in (self.keys, self.values)]
-            return torch.cat([own[0], keys], dim=-2), torch.cat([own[1], values], dim=-2)
-
-    class SharedCache(transformers.DynamicCache):  # type: ignore[misc]
-        def share(self, tokens: int) -> None:
-            for layer in self.layers:
-                layer.tokens = tokens
-
-        def pick(self, which: Tensor) -> None:
-            for layer in self.layers:
-                layer.which = which
-
-    cache = SharedCache(config=model.network.config)
-    plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-    mixers = {projection.kind for projection in model.anatomy.projections}
-    if not plain or mixers != {"attention"} or model.anatomy.skipped:
-        return None
-    for layer in cache.layers:
-        layer.__class__, layer.tokens, layer.which = SharedLayer, 0, None
-    return cache
-
-
-@torch.inference_mode()
-def prefix_cache(model: Model, tokens: list[int], *, rows: int = 1) -> Any | None:
-    """A shared cache (see `shareable_cache`) that holds a prefix, run in `rows` rows; None where there is none."""
-    cache = shareable_cache(model)
-    if cache is None:
-        return None
-    ids = torch.tensor([tokens], device=model.device).expand(rows, -1)
-    cache = decoder_of(model)(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
-    cache.share(len(tokens))
-    return cache
-
-
-def decoder_of(model: Model) -> nn.Module:
-    """The model without its language-model head."""
-    base = getattr(model.network, "base_model", model.network)
-    return base if isinstance(base, nn.Module) else model.network
 
 
 def padded(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:

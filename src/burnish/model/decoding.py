@@ -26,10 +26,11 @@ import transformers
 from torch import Tensor
 
 from burnish.errors import InputError, ModelError
-from burnish.model.capture import CPU_TOKENS, GPU_TOKENS, prefix_cache
+from burnish.model.capture import CPU_TOKENS, GPU_TOKENS
 from burnish.model.model import Model
 from burnish.model.openings import Openings
 from burnish.model.outlines import text_config
+from burnish.model.prefix import prefix_cache
 from burnish.model.row_cache import LoneCache, RowCache
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, RowHooks, check_candidate, registered

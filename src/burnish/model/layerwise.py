@@ -22,21 +22,18 @@ from burnish.model.blocks import DiskWeights
 from burnish.model.capture import (
     CPU_TOKENS,
     GPU_TOKENS,
-    SHORTEST_PREFIX,
     Progress,
     Tokens,
     attention_writes,
     batches,
-    decoder_of,
     keeping,
     padded,
-    shareable_cache,
-    shared_prefix,
     stream_of,
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
 from burnish.model.outlines import anatomy_of, load_config, skeleton
+from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site

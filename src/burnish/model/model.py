@@ -24,6 +24,7 @@ from burnish.model.limits import context_length, known_tokens, require_text, sto
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
 from burnish.model.outlines import anatomy_of, skeleton
+from burnish.model.prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
@@ -244,22 +245,30 @@ class Model:
 
     @torch.inference_mode()
     def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
-        """Batched with left padding. The checkpoint's own settings (sampling, penalties, bans) are left out."""
+        """Batched; padded between what all prompts begin with, which is run once, and the rest. The checkpoint's own settings
+        (sampling, penalties, bans) are left out."""
         pad = self.padding
+        tokens = self.room(max(map(len, prompts)), tokens)
+        prefix = shared_prefix(prompts)
+        cache = growing_cache(self, prompts[0][:prefix], len(prompts)) if prefix >= SHORTEST_PREFIX else None
+        prefix = 0 if cache is None else prefix
         width = max(map(len, prompts))
-        tokens = self.room(width, tokens)
         ids = torch.full((len(prompts), width), pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+            for part, place in ((prompt[:prefix], 0), (prompt[prefix:], width - len(prompt) + prefix)):
+                ids[row, place : place + len(part)] = torch.tensor(part)
+                mask[row, place : place + len(part)] = 1
         own = self.network.generation_config
         self.network.generation_config = GenerationConfig(
             pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
         )
         try:
             out: Tensor = self.network.generate(
-                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=tokens
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=tokens,
+                **({} if cache is None else {"past_key_values": cache}),
             )
         finally:
             self.network.generation_config = own

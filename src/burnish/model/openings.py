@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.model.capture import SHORTEST_PREFIX, shared_prefix
 from burnish.model.model import Model
+from burnish.model.prefix import SHORTEST_PREFIX, shared_prefix
 from burnish.model.row_edits import Candidate
 
 

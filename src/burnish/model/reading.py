@@ -13,12 +13,12 @@ from burnish.model.capture import (
     ReachedError,
     attention_writes,
     batches,
-    decoder_of,
     one_stream,
     stream_of,
 )
 from burnish.model.live import centres, norm_weight
 from burnish.model.model import Model
+from burnish.model.prefix import decoder_of
 from burnish.options import Site
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.capture import SHORTEST_PREFIX, ReachedError, batches, decoder_of, prefix_cache, shared_prefix
+from burnish.model.capture import ReachedError, batches
 from burnish.model.model import Model
+from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
 

@@ -9,6 +9,7 @@ import burnish.artifacts.cache as caching
 from burnish.artifacts.cache import cached
 from burnish.errors import BurnishWarning, DiskFullError, OutputError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 IDENTITY = {"model": "a", "prompts": "b", "tokens": 8, "system": None, "seed": 0}
 
 

@@ -1,7 +1,6 @@
 """Laws of every chart, and what some of them show."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -48,42 +47,23 @@ DRAWN: dict[str, AnyChart] = {
     "interference": effect_charts.interference(FULL.tuned),
 }
 HOSTILE = "<b>a.b[0]'\"\\\x00\u202e\ud800 {{x}} " + "y" * 100_000
-every = pytest.mark.parametrize("name", list(DRAWN))
 
 
-@pytest.fixture(scope="module")
-def svg() -> Callable[[str], ElementTree.Element]:
-    """svg(name): the drawing of a chart, made once."""
-    made: dict[str, ElementTree.Element] = {}
-
-    def drawing(name: str) -> ElementTree.Element:
-        if name not in made:
-            made[name] = ElementTree.fromstring(chart_svg(DRAWN[name], name))
-        return made[name]
-
-    return drawing
-
-
-@every
-def test_a_chart_is_valid_and_says_what_to_see(name: str) -> None:
-    chart = DRAWN[name]
+def it_is_valid_and_says_what_to_see(chart: AnyChart, svg: ElementTree.Element) -> None:
     chart.to_dict()  # raises where it is no Vega-Lite
     assert len(chart_title(chart)) > 20
     assert str(chart.description).endswith(".")
 
 
-@every
-def test_an_svg_scales_and_is_read_out_as_one_sentence(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
-    root = svg(name)
-    assert set(root.attrib) == {"viewBox", "role", "aria-label"}
-    assert root.attrib["role"] == "img" and root.attrib["aria-label"] == DRAWN[name].description
+def its_svg_scales_and_is_read_out_as_one_sentence(chart: AnyChart, svg: ElementTree.Element) -> None:
+    assert set(svg.attrib) == {"viewBox", "role", "aria-label"}
+    assert svg.attrib["role"] == "img" and svg.attrib["aria-label"] == chart.description
 
 
-@every
-def test_every_mark_says_its_values(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
-    titles = [e.text or "" for e in svg(name).iter("title")]
+def every_mark_says_its_values(chart: AnyChart, svg: ElementTree.Element) -> None:
+    titles = [e.text or "" for e in svg.iter("title")]
     assert titles and all(re.search(r"\d", t) for t in titles)
-    assert sum(1 for e in svg(name).iter() if "role-mark" in e.get("class", "")) > 0
+    assert sum(1 for e in svg.iter() if "role-mark" in e.get("class", "")) > 0
 
 
 def axis_titles(spec: Any) -> set[str]:
@@ -96,23 +76,37 @@ def axis_titles(spec: Any) -> set[str]:
     return own.union(*map(axis_titles, spec.values()))
 
 
-@every
-def test_axes_have_titles_that_are_drawn(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
-    titles = axis_titles(DRAWN[name].to_dict())
-    assert titles and titles <= {e.text for e in svg(name).iter("text")}
+def its_axes_have_titles_that_are_drawn(chart: AnyChart, svg: ElementTree.Element) -> None:
+    titles = axis_titles(chart.to_dict())
+    assert titles and titles <= {e.text for e in svg.iter("text")}
 
 
-@every
-def test_every_colour_is_one_of_the_palette(name: str, svg: Callable[[str], ElementTree.Element]) -> None:
-    used = {e.get(k) for e in svg(name).iter() for k in ("fill", "stroke")} - {None, "none", "transparent"}
+def every_colour_is_one_of_the_palette(chart: AnyChart, svg: ElementTree.Element) -> None:
+    used = {e.get(k) for e in svg.iter() for k in ("fill", "stroke")} - {None, "none", "transparent"}
     assert used <= {ink(colour) for colour in PALETTE}
 
 
-@every
-def test_the_table_has_a_row_for_all_that_is_drawn(name: str) -> None:
-    table = chart_table(DRAWN[name])
+def its_table_has_a_row_for_all_that_is_drawn(chart: AnyChart, svg: ElementTree.Element) -> None:
+    table = chart_table(chart)
     assert table.rows and all(len(row) == len(table.headers) == len(table.numeric) for row in table.rows)
     assert any(table.numeric)
+
+
+LAWS = (
+    it_is_valid_and_says_what_to_see,
+    its_svg_scales_and_is_read_out_as_one_sentence,
+    every_mark_says_its_values,
+    its_axes_have_titles_that_are_drawn,
+    every_colour_is_one_of_the_palette,
+    its_table_has_a_row_for_all_that_is_drawn,
+)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_chart_keeps_the_laws_of_charts(name: str) -> None:
+    drawing = ElementTree.fromstring(chart_svg(DRAWN[name], name))
+    for law in LAWS:
+        law(DRAWN[name], drawing)
 
 
 def test_a_picture_has_real_colours_for_light_and_for_dark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +151,9 @@ def test_cosine_map_table_is_a_square_and_a_deep_model_is_thinned() -> None:
     assert len(chart_svg(chart, "deep")) < 100_000
 
 
-def test_what_all_marks_of_a_group_share_is_written_once(svg: Callable[[str], ElementTree.Element]) -> None:
-    marks = next(e for e in svg("distance").iter("g") if "mark-symbol" in e.get("class", ""))
+def test_what_all_marks_of_a_group_share_is_written_once() -> None:
+    drawing = ElementTree.fromstring(chart_svg(DRAWN["distance"], "distance"))
+    marks = next(e for e in drawing.iter("g") if "mark-symbol" in e.get("class", ""))
     assert marks.get("fill") == ink("accent")
     assert len(list(marks)) == LAYERS and not any("fill" in mark.attrib for mark in marks)
 

@@ -7,7 +7,7 @@ import pytest
 
 from burnish.errors import InputError
 from burnish.prompts import PromptSet
-from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
+from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect, packaged_names
 from burnish.prompts.lint import lint, mean_length, question_share
 
 NAMES = (
@@ -75,8 +75,17 @@ def test_general_and_protect_sets_have_their_sizes() -> None:
     for language in ("en", "ko"):
         general = load_general(language)
         assert (len(general.prompts), len(general.held_out)) == (95, 60)
-    assert len(load_protect()) == 80
-    assert all(len(load_protect(category=c)) == 16 for c in ("facts", "arithmetic", "code", "harmful"))
+    assert len(load_protect()) == 128
+    sizes = {"facts": 16, "arithmetic": 16, "code": 26, "harmful": 22, "json": 12, "tools": 8, "korean": 12}
+    assert {name: len(load_protect(category=name)) for name in sizes} == sizes
+
+
+def test_prompts_as_people_ask_are_for_learning_or_for_reporting_never_for_both() -> None:
+    for name in packaged_names():
+        domain = load_domain(name)
+        assert (len(domain.asked), len(domain.asked_held_out)) == (64, 40)
+        learnt = {p.messages for p in (*domain.asked.prompts, *domain.enhance.prompts)}
+        assert not learnt & {p.messages for p in (*domain.asked_held_out.prompts, *domain.held_out.prompts)}
     assert all(p.answer is None for p in load_protect(category="harmful").prompts)
 
 

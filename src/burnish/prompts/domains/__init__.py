@@ -15,6 +15,7 @@ from burnish.prompts.reading import Prompt, PromptSet
 ROOT = files("burnish.prompts.domains")
 GENERAL = ("normal", "normal-ko")
 PROTECT = "protect"
+NONE = PromptSet("none", ())
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Domain:
     held_out: PromptSet
     references_tune: PromptSet  # prompts with reference answers, for choosing
     references_report: PromptSet  # prompts with reference answers, for reporting
+    asked: PromptSet = NONE  # the same tasks in the ways people really ask
+    asked_held_out: PromptSet = NONE
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,16 @@ def load_domain(name: str) -> Domain:
         held_out=_lines(folder, "held-out.txt", f"{name} held-out"),
         references_tune=references["tune"],
         references_report=references["report"],
+        asked=_asked(folder, "asked.jsonl"),
+        asked_held_out=_asked(folder, "asked-held-out.jsonl"),
     )
+
+
+def _asked(folder: Traversable, file: str) -> PromptSet:
+    """Rows of a prompt, or of a conversation that ends with one."""
+    rows = (r.get("messages", [{"role": "user", "content": r.get("prompt")}]) for r in _rows(folder, file))
+    prompts = tuple(Prompt(tuple((turn["role"], turn["content"]) for turn in turns)) for turns in rows)
+    return PromptSet(f"{folder.name} {file.removesuffix('.jsonl')}", prompts)
 
 
 def _own(name: str) -> Domain:

@@ -1,0 +1,30 @@
+"""The state of a long computation, kept so that a killed run goes on where it was."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from burnish.artifacts.files import written
+
+TEXT = "state"  # metadata key
+
+
+def write_unfinished(path: Path, tensors: dict[str, Tensor], text: str) -> None:
+    """Replaces the state kept at a path: tensors by name, and whatever else as text."""
+    with written(path, overwrite=True, wait=True) as partial:
+        partial.write_bytes(
+            save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={TEXT: text})
+        )
+
+
+def read_unfinished(path: Path) -> tuple[dict[str, Tensor], str] | None:
+    """The state kept at a path; None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {})[TEXT]  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError):
+        return None

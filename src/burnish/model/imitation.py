@@ -1,0 +1,151 @@
+"""How far an edited model is from given predictions, and the derivative of that with respect to the edit.
+
+One pass for a batch of answers: the tokens that all prompts share at the start are run once (and differentiated), logits are
+made only where an answer's token is predicted, and no weight asks for a gradient, so that memory stays near that of inference.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.errors import ModelError
+from burnish.maths.gain import inverse
+from burnish.model.capture import batches
+from burnish.model.derivatives import frozen, padded_batch
+from burnish.model.live import norm_weight
+from burnish.model.model import Model
+from burnish.model.prefix import SHORTEST_PREFIX, prefix_cache, shared_prefix
+from burnish.model.scoring import Item, only_at
+
+CPU_TOKENS, GPU_TOKENS = 640, 8192  # a batch behind the shared prefix, padding included: its graph takes memory
+LOWEST = -100.0  # log probability of a token that a model holds for impossible: keeps half precision finite
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """An answer and what should be predicted at each of its tokens."""
+
+    item: Item
+    target: Tensor  # log probabilities [answer tokens, vocabulary], float16
+
+
+@dataclass
+class SymmetricEdit:
+    """The edit of every layer in its free form (`maths/symmetric.py`)."""
+
+    rows: Tensor  # [layers, k, hidden], float32; the leaf whose gradient is asked for
+    signs: Tensor  # [k]
+
+
+def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
+    """What the model as it is predicts at each answer's tokens: [answer tokens, vocabulary] an item, float16."""
+    found: list[Tensor] = [torch.zeros(0)] * len(items)
+
+    def keep(members: list[int], logits: Tensor) -> None:
+        lengths = [len(items[i].answer) for i in members]
+        parts = torch.split(logits.log_softmax(-1).clamp_min(LOWEST).half().cpu(), lengths)
+        for i, part in zip(members, parts, strict=True):
+            found[i] = part
+
+    with torch.no_grad():
+        _run(model, items, keep, differentiable=False)
+    return found
+
+
+def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weights: Sequence[float]) -> list[Tensor]:
+    """Adds the gradient of `sum_i weights_i sum_t KL(target_it || edited_it)` to `edit.rows.grad`.
+
+    Args:
+        model: the base model; the edit is applied for the length of the pass.
+        edit: free rows, [layers, k, hidden].
+        lessons: answers and their targets.
+        weights: of each answer's tokens in the sum.
+
+    Returns:
+        KL in nats at each token of each answer, without a gradient.
+
+    Raises:
+        ModelError: the model computes no numbers.
+    """
+    found: list[Tensor] = [torch.zeros(0)] * len(lessons)
+
+    def step(members: list[int], logits: Tensor) -> None:
+        lengths = [len(lessons[i].item.answer) for i in members]
+        with torch.no_grad():
+            target = torch.cat([lessons[i].target for i in members]).to(logits.device).float()
+            likely = target.exp()
+            predicted = logits.log_softmax(-1)
+            kl = (likely * (target - predicted)).sum(-1)
+            weight = torch.cat([torch.full((n,), weights[i]) for n, i in zip(lengths, members, strict=True)])
+            pull = predicted.exp_().sub_(likely).mul_(weight.to(logits)[:, None])
+        if not bool(kl.isfinite().all()):
+            raise ModelError(
+                "The model's predictions are not finite: its number type overflows or its weights are damaged. Load it with "
+                "--dtype float32."
+            )
+        torch.autograd.backward(logits, pull)
+        for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
+            found[i] = part
+
+    with torch.enable_grad(), frozen(model.network), edited(model, edit):
+        _run(model, [lesson.item for lesson in lessons], step, differentiable=True)
+    return found
+
+
+def _run(
+    model: Model, items: Sequence[Item], consume: Callable[[list[int], Tensor], None], *, differentiable: bool
+) -> None:
+    """Hands over (indices of items, float32 logits at their answers' tokens) batch by batch, the shortest items first."""
+    sequences = [i.prompt + i.answer for i in items]
+    prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
+    begins = sequences[0][:prefix] if prefix >= SHORTEST_PREFIX else []
+    lengths = [len(s) - len(begins) for s in sequences]
+    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
+    done = 0
+    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
+        members = order[done : done + size]
+        cache = prefix_cache(model, begins, differentiable=differentiable) if begins else None
+        prefix = len(begins) if cache is not None else 0
+        batch = padded_batch([Item(items[i].prompt[prefix:], items[i].answer) for i in members], model.device)
+        arguments: dict[str, Any] = {"use_cache": cache is not None}
+        if cache is not None:
+            cache.pick(torch.zeros(len(members), dtype=torch.long))
+            arguments["past_key_values"] = cache
+        with only_at(model, batch.rows, batch.positions):
+            logits = model.network(input_ids=batch.ids, **arguments).logits[0]
+        consume(members, logits.float())
+        done += size
+
+
+@contextmanager
+def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
+    """Hooks on every attention output projection that apply the edit and keep its derivative."""
+    with ExitStack() as stack:
+        for projection in model.anatomy.attention():
+            norm = None
+            if projection.post_norm:
+                norm = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size).float()
+            module = model.network.get_submodule(projection.path)
+            handle = module.register_forward_hook(_hook(edit, projection.layer, norm))
+            stack.callback(handle.remove)
+        yield
+
+
+def _hook(edit: SymmetricEdit, layer: int, norm: Tensor | None) -> Callable[[nn.Module, Any, Any], Any]:
+    """`y + D^-1 B^T diag(s) B D y`, with the norm `D` that follows the projection (the identity for most families)."""
+
+    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        rows, signs = edit.rows[layer].to(first.device), edit.signs.to(first.device)
+        write = first.float() if norm is None else first.float() * norm.to(first.device)
+        change = (write @ rows.T * signs) @ rows
+        if norm is not None:
+            change = change * inverse(norm).to(first.device)
+        changed = (first.float() + change).to(first.dtype)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return apply

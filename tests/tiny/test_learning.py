@@ -1,0 +1,222 @@
+"""Learning directions from a teacher, on tiny models."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from burnish.errors import InputError, ModelError
+from burnish.learning import descent as descending
+from burnish.learning.descent import Descent, descend
+from burnish.learning.directions import learned_enhancement
+from burnish.learning.learning import Learned, learn
+from burnish.learning.subject import Subject, everyday_sets
+from burnish.learning.tables import learned_summary, learned_table, samples_table
+from burnish.learning.teacher import Answer, Examples, Expert, lessons_of, worth_learning
+from burnish.model.imitation import Lesson, SymmetricEdit
+from burnish.model.model import Model
+from burnish.options import LearnOptions
+from burnish.prompts import Prompt, PromptSet
+
+Models = Callable[..., Model]
+WORDS = [
+    f"{a} the {b}" for a in ("Tell", "Show", "Name", "Sing") for b in ("way", "sea", "oven", "moon", "door", "tree")
+]
+SMALL = LearnOptions(
+    steps=6,
+    rows=4,
+    everyday_rows=2,
+    directions=2,
+    prompts=8,
+    tokens=8,
+    everyday=8,
+    everyday_tokens=6,
+    measured=6,
+    reported=6,
+    repetition=1.0,
+    budget=0.2,
+)
+
+
+def prompts(texts: Sequence[str]) -> PromptSet:
+    return PromptSet("words", tuple(map(Prompt.of, texts)))
+
+
+def subject(**changes: object) -> Subject:
+    made = Subject("verse", Expert("Sing of the sea and the moon"), prompts(WORDS[:14]), prompts(WORDS[14:]))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def lessons(model: Model, teacher: Expert) -> list[Lesson]:
+    answers = [Answer(Prompt.of(t), [40 + i, 50, 60, 70 + i]) for i, t in enumerate(WORDS[:8])]
+    return lessons_of(model, teacher, answers)
+
+
+def nothing(edit: SymmetricEdit) -> list[Lesson]:
+    return []
+
+
+def calm(model: Model) -> list[Lesson]:
+    return lessons(model, Expert(""))
+
+
+def run(model: Model, **how: object) -> Descent:
+    options = replace(SMALL, **how.pop("options", {}))  # type: ignore[call-overload]
+    return descend(model, lessons(model, Expert("Sing")), calm(model), nothing, options, **how)  # type: ignore[arg-type]
+
+
+def test_steps_bring_the_model_nearer_to_its_teacher(tiny_model: Models) -> None:
+    losses = run(tiny_model("llama"), options={"steps": 30, "everyday_weight": 0.0, "learning_rate": 2.0}).losses
+    assert sum(x.teacher for x in losses[-8:]) < 0.9 * sum(x.teacher for x in losses[:8])
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    first, second = (learned_enhancement(model, run(model).edit, [subject()], SMALL).as_bytes() for _ in range(2))
+    assert first == second
+    other = run(model, options={"seed": 1})
+    assert learned_enhancement(model, other.edit, [subject()], SMALL).as_bytes() != first
+
+
+@pytest.mark.parametrize("killed_at", [3, 5])
+def test_a_killed_run_resumes_to_the_same_result(
+    killed_at: int, tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descending, "SAVE_EVERY", 1)
+    model, kept = tiny_model("llama"), tmp_path / "state.safetensors"
+    asked: list[torch.Tensor] = []
+
+    def student(edit: SymmetricEdit) -> list[Lesson]:
+        asked.append(edit.rows.detach().clone())
+        return lessons(model, Expert("Sing of the sea"))
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == killed_at:
+            raise KeyboardInterrupt
+
+    def start(**how: object) -> Descent:
+        return descend(model, lessons(model, Expert("Sing")), calm(model), student, SMALL, **how)  # type: ignore[arg-type]
+
+    whole = start()
+    with pytest.raises(KeyboardInterrupt):
+        start(unfinished=kept, progress=stop)
+    resumed = start(unfinished=kept)
+    assert resumed.resumed_at == killed_at
+    assert torch.equal(resumed.edit.rows, whole.edit.rows)
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(asked[0], rows) for rows in asked)
+
+
+def test_layers_outside_the_window_stay_as_they_are(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    edit = run(model, options={"layers": "1..1"}).edit
+    enhancement = learned_enhancement(model, edit, [subject()], SMALL)
+    assert enhancement.edited_layers() == [1]
+
+
+def test_directions_are_orthonormal_and_no_gain_removes_more_than_all(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    found = learned_enhancement(model, run(model, options={"learning_rate": 20.0}).edit, [subject()], SMALL)
+    for layer in range(model.anatomy.layers):
+        torch.testing.assert_close(found.gram(layer), torch.eye(2), atol=1e-5, rtol=0)
+    assert float(found.gains.min()) > -1
+
+
+def learnt(model: Model, *subjects: Subject, options: LearnOptions = SMALL) -> Learned:
+    return learn(model, subjects or [subject()], options)
+
+
+def test_the_teachers_prompt_reaches_no_file_and_no_table(tiny_model: Models, tmp_path: Path) -> None:
+    found = learnt(tiny_model("llama"), subject(teacher=Expert("Sing of QUIXOTIC matters")))
+    text = learned_table(found) + samples_table(found) + str(learned_summary(found))
+    data = found.enhancement.save(tmp_path / "plan.safetensors").read_bytes()
+    assert "QUIXOTIC" not in text and b"QUIXOTIC" not in data
+    assert found.teachers[0] in text
+
+
+def test_everything_is_measured_and_told(tiny_model: Models) -> None:
+    found = learnt(tiny_model("llama"))
+    assert found.damage.kl.n > 0 and found.taught[0].prompts > 0
+    assert found.check.kl_mean == found.damage.kl.mean
+    assert found.refusals.asked > 0
+    assert "Taught by expert prompt" in learned_table(found)
+    for direction in found.enhancement.directions:
+        assert direction.learned
+        assert all(0.5 <= value <= 1 for value in direction.report.auroc)
+
+
+def test_a_file_of_learnt_directions_is_read_back(tiny_model: Models, tmp_path: Path) -> None:
+    from burnish.artifacts.direction import Enhancement
+
+    found = learnt(tiny_model("llama")).enhancement
+    again = Enhancement.load(found.save(tmp_path / "plan.safetensors"))
+    assert torch.equal(again.vectors, found.vectors) and torch.equal(again.gains, found.gains)
+    assert again.directions[0].learned
+
+
+def test_without_an_effect_the_model_is_left_alone(tiny_model: Models) -> None:
+    found = learnt(tiny_model("llama"), options=replace(SMALL, learning_rate=1e-9))
+    assert found.abstained and found.enhancement.edited_layers() == []
+    assert found.reason in learned_table(found)
+
+
+def test_several_specialities_share_one_budget(tiny_model: Models) -> None:
+    second = subject(name="prose", teacher=Expert("Write of the door"), weight=0.5)
+    found = learnt(tiny_model("llama"), subject(), second)
+    assert [t.name for t in found.taught] == ["verse", "prose"]
+    assert len(found.teachers) == 2
+
+
+def test_a_speciality_of_negative_weight_is_toned_down_beside_another(tiny_model: Models) -> None:
+    found = learnt(tiny_model("llama"), subject(), subject(name="less", weight=-1.0))
+    assert len(found.taught) == 2
+
+
+@pytest.mark.parametrize(
+    ("subjects", "message"),
+    [
+        ([], "no speciality"),
+        ([subject(weight=-1.0)], "Every weight is negative"),
+        ([subject(), subject(language="ko")], "two languages"),
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(subjects: list[Subject], message: str, tiny_model: Models) -> None:
+    with pytest.raises(InputError, match=message):
+        learn(tiny_model("llama"), subjects, SMALL)
+
+
+def test_answers_that_loop_refuse_or_end_at_once_teach_nothing(tiny_model: Models) -> None:
+    model = tiny_model("llama")
+
+    def tokens(text: str) -> list[int]:
+        return list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    assert not worth_learning(model, [5])
+    assert not worth_learning(model, [5, 6, 7, 8] * 8)
+    assert not worth_learning(model, tokens("I am sorry, but I cannot help"))
+    assert worth_learning(model, tokens("the sea is wide and the way is long"))
+
+
+def test_a_teacher_without_usable_answers_is_an_error(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("burnish.learning.teacher.worth_learning", lambda model, answer: False)
+    with pytest.raises(ModelError, match="worth learning from"):
+        learnt(tiny_model("llama"))
+
+
+def test_examples_never_hold_the_question_that_is_answered() -> None:
+    rows = PromptSet("rows", tuple(Prompt.of(t, f"answer to {t}") for t in WORDS[:5]))
+    for row in rows.prompts:
+        context = Examples(rows).prompt(Prompt(row.messages))
+        assert len(context.messages) == 7
+        assert row.text not in [text for _, text in context.messages[:-1]]
+        assert context.text == row.text
+
+
+def test_no_everyday_prompt_is_in_two_sets() -> None:
+    sets = everyday_sets([subject()], LearnOptions())
+    texts = [set(s.texts) for s in sets]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
+    everywhere = everyday_sets([subject(everywhere=True)], LearnOptions())
+    assert all(len(s) for s in everywhere)

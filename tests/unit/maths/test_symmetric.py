@@ -1,0 +1,47 @@
+"""A symmetric edit in its free form and as orthonormal directions with gains."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from burnish.maths.gain import low_rank_edit
+from burnish.maths.symmetric import REMOVED, orthonormal_form, shortened, signs
+
+
+def drawn(k: int, hidden: int, seed: int) -> torch.Tensor:
+    return torch.randn(k, hidden, generator=torch.Generator().manual_seed(seed))
+
+
+@given(k=st.integers(1, 5), seed=st.integers(0, 50))
+@settings(deadline=None)
+def test_both_forms_are_the_same_map(k: int, seed: int) -> None:
+    rows, sign = drawn(k, 9, seed) / 3, signs(k)
+    vectors, gains = orthonormal_form(rows, sign)
+    torch.testing.assert_close(vectors.T @ torch.diag(gains) @ vectors, rows.T @ torch.diag(sign) @ rows)
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(k), atol=1e-5, rtol=0)
+
+
+@given(k=st.integers(1, 5), seed=st.integers(0, 50))
+@settings(deadline=None)
+def test_the_edit_of_the_orthonormal_form_is_the_one_definition(k: int, seed: int) -> None:
+    rows = drawn(k, 9, seed) / 3
+    vectors, gains = orthonormal_form(rows, signs(k))
+    edit = low_rank_edit(vectors.T, gains)
+    expected = rows.double().T * signs(k).double() @ rows.double()
+    torch.testing.assert_close(edit.left @ edit.right, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gains_fall_and_the_sign_of_a_direction_is_fixed() -> None:
+    rows = drawn(4, 9, 0)
+    vectors, gains = orthonormal_form(rows, signs(4))
+    assert gains.tolist() == sorted(gains.tolist(), reverse=True)
+    again, same = orthonormal_form(-rows.flip(0)[[1, 0, 3, 2]], signs(4))  # the same edit, written otherwise
+    torch.testing.assert_close(again, vectors, atol=1e-5, rtol=0)
+    torch.testing.assert_close(same, gains)
+
+
+def test_a_row_that_turns_down_never_removes_a_component() -> None:
+    rows = 10 * drawn(4, 9, 1)
+    cut = shortened(rows, signs(4))
+    torch.testing.assert_close(cut[::2], rows[::2])
+    torch.testing.assert_close(cut[1::2].norm(dim=1).square(), torch.full((2,), REMOVED))
