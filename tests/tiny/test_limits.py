@@ -42,7 +42,7 @@ def templated(model: Model, template: str) -> Model:
     ],
 )
 def test_every_template_that_writes_the_words_is_used(words: str, tiny_model: Callable[..., Model]) -> None:
-    text = templated(tiny_model("llama"), LOOP + words + END).render("Tell me\nabout tides ")
+    text = templated(tiny_model("llama", own=True), LOOP + words + END).render("Tell me\nabout tides ")
     assert text.split() == ["<|user|>Tell", "me", "about", "tides<|assistant|>"] or "Tell me" in " ".join(text.split())
 
 
@@ -58,13 +58,13 @@ def test_every_template_that_writes_the_words_is_used(words: str, tiny_model: Ca
 def test_a_template_that_leaves_words_out_is_refused(template: str, who: str, tiny_model: Callable[..., Model]) -> None:
     turns = (("user", "Tell me about tides"), ("assistant", "They turn."), ("user", "Why do they?"))
     with pytest.raises(ModelError, match=f"template .* leaves out what the {who} says"):
-        templated(tiny_model("llama"), template).render(Prompt(turns))
+        templated(tiny_model("llama", own=True), template).render(Prompt(turns))
 
 
 def test_an_assistants_thoughts_may_be_left_out(tiny_model: Callable[..., Model]) -> None:
     template = LOOP + "{{ m['content'].split('</think>')[-1] }}" + END
     turns = (("user", "Why?"), ("assistant", "<think>hm</think>So."), ("user", "And then?"))
-    assert "So." in templated(tiny_model("llama"), template).render(Prompt(turns))
+    assert "So." in templated(tiny_model("llama", own=True), template).render(Prompt(turns))
 
 
 def test_tokens_without_a_row_are_refused_by_name_before_any_pass(tiny_folder: Folders, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_tokens_without_a_row_are_refused_by_name_before_any_pass(tiny_folder: F
 
 
 def test_batches_are_filled_up_with_a_token_that_the_model_knows(tiny_model: Callable[..., Model]) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     expected = model.generate(["Hello", "Hello to you"], tokens=3)
     model.tokenizer.add_special_tokens({"pad_token": "<beyond all rows>"})
     model.tokenizer.add_tokens([f"<extra{i}>" for i in range(100)])
@@ -110,7 +110,7 @@ def test_a_prompt_beyond_a_table_of_positions_is_refused_with_the_numbers(
 
 
 def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Callable[..., Model]) -> None:
-    model = tiny_model("gpt2", template=False)
+    model = tiny_model("gpt2", template=False, own=True)
     model.stop_tokens = frozenset()
     ids = model.encode("tide " * 50)
     assert len(model.continuations([ids], 64)[0]) == 256 - len(ids)
@@ -120,7 +120,7 @@ def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Callable[...
 
 
 def test_computed_positions_go_on_beyond_the_context_and_that_is_said_once(tiny_model: Callable[..., Model]) -> None:
-    model = tiny_model("llama")
+    model = tiny_model("llama", own=True)
     with pytest.warns(ContextWarning, match="256") as found:
         model.tokens(LONG)
         model.tokens(LONG)
