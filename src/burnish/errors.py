@@ -26,6 +26,10 @@ class BurnishWarning(UserWarning):
     """Something the caller should know but that does not stop the work."""
 
 
+class ContextWarning(UserWarning):
+    """A sequence is longer than what the model was made for."""
+
+
 class BurnishError(Exception):
     """The root of the tree. `exit_code` is the command's, `http_status` the server's."""
 

@@ -23,7 +23,7 @@ from burnish.prompts import PromptSet, PromptSource, as_prompts
 PROTECTED_COMPONENTS = 3  # leading components of the protected writes taken out besides their mean
 ANSWER_TOKENS = 96  # longest part of an answer that is averaged
 OWN_ANSWERS_BATCH = 8
-FEWEST_HELD_OUT = 4
+FEWEST, FEWEST_HELD_OUT = 8, 4  # different prompts
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -37,12 +37,13 @@ class Split:
 
 
 def split(prompts: PromptSet, options: FindOptions, held_out: PromptSet | None = None) -> Split:
-    """`instructions` prompts make the direction, the rest (or the set given) is held out.
+    """`instructions` prompts make the direction, the others (or the set given) are held out.
 
     With nothing left over all prompts make the direction, and its separation is that of a direction from three quarters
     of them, measured on the fourth.
     """
     tune, rest = prompts.split(options.instructions, options.seed)
+    rest = rest.without(tune)
     if held_out is not None or len(rest) >= FEWEST_HELD_OUT:
         return Split(tune, rest if held_out is None else held_out, (True,) * len(tune))
     fourth = set(prompts.split(max(1, len(prompts) // 4), options.seed)[0].prompts)
@@ -193,10 +194,12 @@ def states_wanted(
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
     """Raises InputError for sets that cannot be contrasted. Needs no model."""
     for prompts in (enhance, normal):
-        if len(prompts) < 8:
+        if prompts.different < FEWEST:
+            count = prompts.different
+            repeated = f" ({len(prompts)} rows, many of them the same)" if count < len(prompts) else ""
             raise InputError(
-                f"'{prompts.name}' holds {len(prompts)} prompt{'s' * (len(prompts) != 1)}: too few for a mean and a held-out check. "
-                "Write at least 8 (95 is the default)."
+                f"'{prompts.name}' holds {count} prompt{'s' * (count != 1)}{repeated}: too few for a mean and a held-out check. "
+                f"Write at least {FEWEST} different ones (95 is the default)."
             )
     if set(enhance.prompts) == set(normal.prompts):
         raise InputError(
@@ -219,10 +222,7 @@ def sequences_of(
     rows = prompts.prompts
     if options.position == "prompt":
         return prompt_sequences(model, rows)
-    answers = [
-        None if p.answer is None else model.tokenizer(p.answer, add_special_tokens=False)["input_ids"][:ANSWER_TOKENS]
-        for p in rows
-    ]
+    answers = [None if p.answer is None else model.encode(p.answer)[:ANSWER_TOKENS] for p in rows]
     missing = [i for i, answer in enumerate(answers) if answer is None]
     batches = [missing[start : start + OWN_ANSWERS_BATCH] for start in range(0, len(missing), OWN_ANSWERS_BATCH)]
     own_batches = [batches[i] for i in crew.share([len(batch) for batch in batches])]

@@ -4,10 +4,10 @@ They describe other directions ("0.4 like creative writing, 0.2 more formal") an
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from burnish.artifacts.cache import cache_file
+from burnish.artifacts.cache import cache_file, keep
 from burnish.artifacts.direction import Direction
-from burnish.artifacts.files import written
 from burnish.errors import InputError
 from burnish.finding import Progress, find_direction
 from burnish.model.model import Model
@@ -60,16 +60,12 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
         "options": str(options),
     }
     path = cache_file("directions", identity, ".safetensors")
-    if path.exists():
-        try:
-            return Direction.load(path)
-        except InputError:  # damaged, or of an older format
-            path.unlink()
+    with suppress(InputError, OSError):  # there is none yet, or it is damaged, or of an older format
+        return Direction.load(path)
     found = find_direction(
         model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
     )
-    with written(path, overwrite=True, wait=True) as partial:
-        partial.write_bytes(found.as_bytes())
+    keep(path, found.as_bytes())
     return found
 
 

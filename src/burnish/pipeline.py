@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.artifacts.adapter import adapter_bytes, checkpoint_layers, write_adapter
 from burnish.artifacts.bake import LayerGain, bake, check_editable, tensor_edits
-from burnish.artifacts.card import base_facts, model_card
-from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping, refuse_partial
+from burnish.artifacts.card import base_facts, card_text, model_card
+from burnish.artifacts.copying import copied_bytes, left_out
+from burnish.artifacts.direction import Direction, Enhancement, kind_of, stored_bytes
+from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping, refuse_partial, stored_size
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
+from burnish.model.packaged import public_name
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import Form, ModelOptions, OutputOptions
@@ -33,6 +35,7 @@ BESIDE: tuple[Form, ...] = (
     "gguf-control-vector",
 )  # forms that are loaded beside the base model
 EVERYDAY_PROMPTS = 48
+CARD_BYTES, RECORD_BYTES = 2000, 300  # of a card, and of what `burnish.json` says of a layer
 ADAPTER_BIAS_NOTE = (
     "the projections have a bias, so the adapter stores edited biases (bias: lora_only). PEFT loads it; vLLM takes no biases: write "
     "--form model for it."
@@ -103,32 +106,42 @@ def open_plan(
     return plan
 
 
-def write_plan(plan: FolderPlan, output: OutputOptions, layers: Sequence[int], *, rank: int = 1) -> WritePlan:
+def write_plan(
+    plan: FolderPlan,
+    output: OutputOptions,
+    layers: Sequence[int],
+    *,
+    rank: int = 1,
+    enhancement: Enhancement | None = None,
+) -> WritePlan:
     """Checks everything that can fail before writing: the layers' tensors, the disk, the output path.
 
-    layers: those with a gain other than zero. Raises InputError, ModelError, QuantisedModelError, OutputError.
+    layers: those with a gain other than zero; enhancement: where it is known, its size is. Raises InputError, ModelError, QuantisedModelError, OutputError.
     """
     edited = [p for p in plan.anatomy.attention() if p.layer in set(layers)]
     if output.form in BESIDE and not edited:
         raise InputError(f"Every gain is zero: form {output.form} would do nothing. Pass a factor other than 0.")
     if output.form == "model":
         check_editable(plan.checkpoint, edited)
-    size = _size(plan, output.form, edited, rank)
+    layers_in_all, hidden = plan.anatomy.layers, plan.anatomy.hidden_size
+    stored = len(enhancement.as_bytes()) if enhancement else stored_bytes(layers_in_all, hidden, rank)
+    size = _size(plan, output.form, edited, rank, stored)
     if overlapping(plan.folder, output.out):
         raise OutputError(f"{output.out} is, holds or lies in the model's own folder {plan.folder}. Pass another path.")
     check_output(output.out, size, overwrite=output.overwrite, resumable=output.form == "model")
     return WritePlan(str(output.out), output.form, size, len(edited), sorted(layers), plan.anatomy.coverage())
 
 
-def _size(plan: FolderPlan, form: Form, edited: Sequence[Projection], rank: int) -> int:
-    """The bytes that a form takes, before the gains are known."""
+def _size(plan: FolderPlan, form: Form, edited: Sequence[Projection], rank: int, stored: int) -> int:
+    """The bytes that a form takes, before the gains are known. stored: of the enhancement's file."""
     layers, hidden = plan.anatomy.layers, plan.anatomy.hidden_size
+    records = stored + CARD_BYTES + RECORD_BYTES * len(edited)
     if form == "model":
-        return plan.checkpoint.bytes
+        return copied_bytes(plan.folder) + records
     if form == "adapter":
-        return adapter_bytes(edited, rank)
+        return adapter_bytes(edited, rank) + records
     if form == "enhancement":
-        return 4 * layers * rank * (hidden + 1)
+        return stored
     if form == "gguf-control-vector":
         from burnish.artifacts.foreign import control_vector_bytes
 
@@ -162,15 +175,14 @@ def apply(
         return apply_gguf(
             GgufPlan.open(plan.gguf or plan.folder, enhancement, again=True), output, name=name, progress=progress
         )
-    planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
+    planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank, enhancement=enhancement)
     if output.form == "gguf-control-vector":
         return _control_vector(loaded or _load(plan), enhancement, output, planned)
     if output.form == "enhancement":
         enhancement.save(output.out, overwrite=output.overwrite)
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
     about = about_enhancement(enhancement, name, check)
-    card = plan.folder / "README.md"
-    base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
+    base = base_facts(public_name(name), card_text(plan.folder))
 
     def extras(folder: Path, gains: tuple[LayerGain, ...]) -> None:
         realised = [(g.layer, a, r) for g in gains for a, r in zip(g.asked, g.realised, strict=True)]
@@ -186,7 +198,7 @@ def apply(
         done = bake(
             plan.checkpoint, output.out, edits, about, extras, overwrite=output.overwrite, copy=copy, progress=progress
         )
-        return Applied(output.out, output.form, done.bytes, done.gains, planned.coverage)
+        return Applied(output.out, output.form, done.bytes, done.gains, planned.coverage, left_out_notes(plan.folder))
     layers = adapter_layers(plan, enhancement)
     exact = tuple(_exact_gain(layer.projection, enhancement) for layer in layers)
     write_adapter(
@@ -198,7 +210,19 @@ def apply(
         overwrite=output.overwrite,
     )
     notes = (ADAPTER_BIAS_NOTE,) if any(layer.bias is not None for layer in layers) else ()
-    return Applied(output.out, output.form, planned.bytes, exact, planned.coverage, notes)
+    return Applied(output.out, output.form, stored_size(output.out), exact, planned.coverage, notes)
+
+
+def left_out_notes(folder: Path) -> tuple[str, ...]:
+    """What the user should know of files that a written model does without."""
+    names = left_out(folder)
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"{', '.join(names[:3])}{more} of the base model hold its weights in another form, without the edit: left out. Convert the output "
+        "again where such a form is needed.",
+    )
 
 
 def plan_gguf(plan: GgufPlan, output: OutputOptions, *, name: str, measured: bool = True) -> WritePlan:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish import __version__
+from burnish.artifacts.card import CARD, card_text
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import PLAN_FILE, written
 from burnish.artifacts.hub import fetch, fetch_enhancement, hub_errors, is_repo_id, parsed
-from burnish.artifacts.publication import CARD, Publication, read_publication
+from burnish.artifacts.publication import Publication, read_publication
 from burnish.errors import HubError, InputError, ModelNotFoundError
-from burnish.model.packaged import MODELS
+from burnish.model.packaged import MODELS, public_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -64,16 +65,16 @@ def plan_push(path: Path, *, base: str | None = None, ask: bool = True) -> Publi
 
     Raises InputError, HubError.
     """
-    return read_publication(path, base=base, card_of=lambda name: _base_card(name, ask=ask))
+    return read_publication(path, base=base, card_of=lambda name: _base_card(name, ask=ask), public_name=public_name)
 
 
 def _base_card(name: str, *, ask: bool) -> str | None:
     """The card of a base model by its name: from its folder, the package, the client's cache or the hub. Raises HubError."""
     from huggingface_hub import try_to_load_from_cache
 
-    local = Path(name).expanduser() / CARD
-    if local.is_file():
-        return local.read_text(encoding="utf-8")
+    local = card_text(Path(name).expanduser())
+    if local is not None:
+        return local
     if name in MODELS:
         model = MODELS[name]
         return f"---\nlicense: {model.licence}\nbase_model: {model.base_model}\n---\n"
@@ -81,12 +82,11 @@ def _base_card(name: str, *, ask: bool) -> str | None:
         return None
     if ask:
         try:
-            card = fetch(name, None, [CARD]) / CARD
+            return card_text(fetch(name, None, [CARD]))
         except ModelNotFoundError:
             return None
-        return card.read_text(encoding="utf-8") if card.is_file() else None
     cached = try_to_load_from_cache(name, CARD)
-    return Path(cached).read_text(encoding="utf-8") if isinstance(cached, str) else None
+    return card_text(Path(cached).parent) if isinstance(cached, str) else None
 
 
 def send(

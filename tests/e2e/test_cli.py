@@ -94,7 +94,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     assert plan["layers"] == [1, 2]
     assert "3 of 3 layers" in plan["coverage"]
     if form == "model":
-        assert plan["bytes"] == (model / "model.safetensors").stat().st_size
+        copied = sum(file.stat().st_size for file in model.iterdir())
+        assert copied < plan["bytes"] < 1.1 * copied  # and what is written beside
     assert sorted(tmp_path.iterdir()) == before
     assert call("find", model, *files, "-o", tmp_path / "d", "--dry-run")[0] == 0
     assert sorted(tmp_path.iterdir()) == before
@@ -107,8 +108,8 @@ def test_an_adapter_takes_the_bytes_that_were_planned(
         arguments = ("enhance", tiny_folder(family), *files, "--form", "adapter", "-o", tmp_path / family)
         planned = call(*arguments, "--dry-run", "--json")[1]["bytes"]
         assert call(*arguments, "--check-prompts", 0)[0] == 0
-        tensors = load_file(tmp_path / family / "adapter_model.safetensors")
-        assert sum(t.numel() * 4 for t in tensors.values()) == planned
+        written = sum(file.stat().st_size for file in (tmp_path / family).rglob("*") if file.is_file())
+        assert planned == pytest.approx(written, rel=0.2)  # of a real model's nothing but the tensors counts
 
 
 def damaged(tmp_path: Path, name: str, content: bytes) -> Path:

@@ -37,6 +37,22 @@ def test_a_mix_reads_the_same_in_every_form(domain: str, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "flags"),
+    [
+        ("layer_by_layer: false", ["--no-layer-by-layer"]),
+        ("layer_by_layer: true", ["--layer-by-layer"]),
+        ("force: false", []),  # off unless it is passed
+        ("force: on", ["--force"]),
+        ("forse: false", ["--forse"]),  # the command refuses it by name
+    ],
+)
+def test_yes_and_no_are_passed_on(option: str, flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"find:\n  model: x\n  {option}\n")
+    assert recipe_arguments(path) == ["find", "x", *flags]
+
+
 def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     out = tmp_path / "out"
@@ -58,6 +74,8 @@ def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: P
         ("enhance:\n  out: x\n", "needs model"),
         ("enhance: smollm2\n", "belong options"),
         ("enhance:\n  model: x\n  out: {a: b}\n", "not a mapping"),
+        ("enhance:\n  model: x\n  out:\n", "'out' has no value"),
+        ("enhance:\n  model: x\n  out: no\n", "'out' is false, and it takes a value"),
     ],
 )
 def test_what_is_no_recipe_is_refused(text: str, words: str, call: Call, tmp_path: Path) -> None:

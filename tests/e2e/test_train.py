@@ -83,8 +83,8 @@ def test_what_a_training_wrote_is_not_taken_for_its_direction_alone(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "Who?", "completion": "A."}, "row 2 has no 'prompt'"),
-        ({"prompt": "Who?", "completion": " "}, "row 2: 'completion' is empty"),
+        ({"asked": "Who?", "completion": "A."}, "line 2 has no 'prompt'"),
+        ({"prompt": "Who?", "completion": " "}, "line 2: 'completion' is empty"),
         ({"prompt": "Who?", "completion": "long " * 80}, "row 2 is .* tokens long, and the model reads 256"),
         ({"prompt": "Who?", "chosen": "A", "rejected": "B"}, "row 2: preference rows"),
     ],

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from burnish.artifacts.cache import cached
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import written
 from burnish.cli.app import run
@@ -127,14 +126,13 @@ def test_a_disk_that_fails_while_writing_is_told(number: int, tmp_path: Path) ->
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("what", ["store", "domain", "cache", "key", "training"])
+@pytest.mark.parametrize("what", ["store", "domain", "key", "training"])
 def test_the_users_own_data_on_a_full_disk(
     what: str, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_forecast: None
 ) -> None:
     actions: dict[str, Callable[[Path], object]] = {
         "store": lambda disk: run(["profile", "new", "mine"]),
         "domain": lambda disk: run(["domains", "add", "mine", "--enhance", str(sources / "enhance.txt")]),
-        "cache": lambda disk: cached("kind", {}, lambda: ["x" * 100] * 1000),
         "key": lambda disk: Enhancement.load(sources / "plan.safetensors").save(disk / "plan"),
         "training": lambda disk: _folder(disk / "out.training", "x").__enter__(),
     }

@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from burnish.artifacts.checkpoint import DTYPES, INDEX, Checkpoint
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
 from burnish.artifacts.foreign import read_foreign, write_control_vector, write_steering_vector
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.artifacts.lora import read_lora
 from burnish.artifacts.verify import _record
+from burnish.artifacts.weight_files import INDEX
 from burnish.errors import BurnishError, QuantisedModelError
 from burnish.hybrid.result import read_trained
 from faults.children import ended, started

@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 
+from burnish.errors import ModelError
 from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
 from burnish.personal.store import Store
@@ -305,3 +306,48 @@ def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
                 assert found.json()["error"].keys() == {"message", "type", "param", "code"}
         http.delete("/api/profiles/mine")
     served.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words", "param"),
+    [
+        ("completions", {"prompt": [5, 99999]}, "0..299", "prompt"),
+        ("completions", {"prompt": [5, -1]}, "0..299", "prompt"),
+        ("completions", {"prompt": "sea " * 400}, "context of 256", "prompt"),
+        ("completions", {"prompt": ["a", "b"]}, "`prompt`: List should have at most 1 item", "prompt"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "sea " * 400}]}, "context of 256", "messages"),
+        ("chat/completions", {**ASKED, "stop": list("abcde")}, "`stop`: List should have at most 4 items", "stop"),
+        (
+            "chat/completions",
+            {"messages": [*ASKED["messages"], {"role": "assistant", "content": None}]},
+            "`messages[1].content`: Send a text",
+            "messages",
+        ),
+    ],
+)
+def test_a_refusal_says_what_was_sent_and_nothing_of_the_server(
+    path: str, change: dict[str, Any], words: str, param: str, served: Running
+) -> None:
+    with served.client() as http:
+        reply = http.post(f"/v1/{path}", json={"model": "base", "max_tokens": 2, **change})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert words in error["message"]
+    assert error["param"] == param
+    assert str(served.service.model.folder) not in reply.text
+    assert "model.tokens" not in reply.text
+
+
+def test_errors_name_no_path_of_the_server(served: Running) -> None:
+    model = served.service.model
+    private = ModelError(f"{model.name} and {model.folder / 'config.json'} cannot be read.")
+    assert str(served.service.public(private)) == "the model and the model/config.json cannot be read."
+
+
+def test_null_asks_for_nothing(served: Running) -> None:
+    with served.client() as http:
+        nulls = {"stream_options": {"include_usage": None}, "stop": None, "n": None, "temperature": None}
+        assert http.post("/v1/chat/completions", json={**ASKED, **nulls, "stream": True}).status_code == 200
+        assert (
+            http.post("/v1/completions", json={"model": "base", "prompt": [[5, 6]], "max_tokens": 1}).status_code == 200
+        )

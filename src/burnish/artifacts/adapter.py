@@ -104,6 +104,6 @@ def write_adapter(
 
 
 def adapter_bytes(projections: Sequence[Projection], rank: int) -> int:
-    """The size the adapter will have."""
+    """About the size that the adapter's two files will have."""
     count = sum(rank * (p.inputs + p.outputs) + (p.outputs if p.bias else 0) for p in projections)
-    return count * torch.float32.itemsize
+    return count * torch.float32.itemsize + 300 * len(projections) + 500  # names and settings

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
-from burnish.artifacts.copying import FolderCopy, model_files
+from burnish.artifacts.copying import FolderCopy, copied_bytes
 from burnish.artifacts.files import MARK as MARK
-from burnish.artifacts.files import check_absent, check_output, disk_errors, publish
+from burnish.artifacts.files import check_absent, check_output, disk_errors, publish, stored_size
 from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
@@ -107,7 +107,7 @@ def bake(
     copy: one of this source to this output that has been started already. Raises OutputExistsError and DiskFullError before
     writing. A run killed earlier with the same `about` is resumed.
     """
-    total = sum(p.stat().st_size for p in model_files(source.folder))
+    total = copied_bytes(source.folder)
     check_output(out, total, overwrite=overwrite, resumable=True)
     with disk_errors(out), copy or FolderCopy(source.folder, out) as copying:
         check_absent(out, overwrite=overwrite)  # another run may have finished since
@@ -126,7 +126,7 @@ def bake(
             extra(partial, gains)
         copying.journal.path.unlink()
         publish(partial, out)
-    return Baked(out, gains, total, hashes)
+    return Baked(out, gains, stored_size(out), hashes)
 
 
 def _hash(value: dict[str, Any]) -> str:

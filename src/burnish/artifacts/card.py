@@ -1,11 +1,21 @@
 """The model card written into every enhanced model and adapter, and published with an enhancement."""
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
+from huggingface_hub import ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from burnish import __version__
 from burnish.artifacts.direction import Enhancement
+
+CARD = "README.md"
+TAG = "tag:yaml.org,2002:"  # of a type, in YAML
+LIBRARIES = {"adapter": "peft", "enhancement": "burnish"}  # of the forms other than a model
 
 
 def model_card(
@@ -18,12 +28,12 @@ def model_card(
 ) -> str:
     """Markdown with the hub's YAML front matter.
 
-    base: `name`, `licence`, `language` of the base model as its own card states them; check: the numbers of the short check;
+    base: of the base model, from `base_facts`; check: the numbers of the short check;
     form: "model", "adapter" or "enhancement", whose gains are realised only when it is applied; realised: (layer, asked, realised)
     per edited projection.
     """
     asked = [gain for _, gain, _ in realised]
-    return _rendered(
+    text = _rendered(
         "card.md.jinja",
         form=form,
         base=base,
@@ -34,6 +44,9 @@ def model_card(
         smallest=min(asked, default=0.0),
         largest=max(asked, default=0.0),
         worst=max((abs(r / a - 1) for _, a, r in realised if a), default=0.0),
+    )
+    return write_card(
+        _front(base, form, LIBRARIES.get(form, "transformers"), ["directional-enhancement", "burnish"]), text
     )
 
 
@@ -48,9 +61,11 @@ def trained_card(
 ) -> str:
     """The same for a trained model. record: what `burnish.json` says of the training; said: the way to combine in a few words."""
     directions = () if enhancement is None else enhancement.directions
-    return _rendered(
+    text = _rendered(
         "trained.md.jinja", record=record, directions=directions, form=form, said=said, base=base, check=check
     )
+    tags = [*(["directional-enhancement"] if directions else []), "lora", "burnish"]
+    return write_card(_front(base, form, LIBRARIES.get(form, "transformers"), tags), text)
 
 
 def _rendered(template: str, **values: Any) -> str:
@@ -65,28 +80,71 @@ def _rendered(template: str, **values: Any) -> str:
     return environment.get_template(template).render(version=__version__, **values)
 
 
-def front_matter(card: str) -> dict[str, Any]:
-    """The YAML table at the start of a card; empty where there is none that can be read."""
-    import yaml
+class _Yaml12(yaml.SafeLoader):
+    """Reads as the hub does, where `no` is Norwegian and a day is a text: version 1.2's core types, without 1.1's."""
 
-    parts = card.split("---", 2)
-    if not card.startswith("---") or len(parts) < 3:
-        return {}
+
+_Yaml12.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] not in (f"{TAG}bool", f"{TAG}timestamp")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12.add_implicit_resolver(f"{TAG}bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+def card_text(folder: Path) -> str | None:
+    """A folder's card, or None. Bytes that are no UTF-8 are replaced: they are none of the table's."""
+    file = folder / CARD
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+
+
+def read_card(card: str) -> tuple[dict[str, Any], str]:
+    """(the YAML table at the start of a card, the text behind it). The table is empty where there is none that can be read."""
+    text = card.removeprefix("\ufeff")
+    block = REGEX_YAML_BLOCK.match(text)
+    if block is None:
+        return {}, text
     try:
-        found = yaml.safe_load(parts[1])
-    except yaml.YAMLError:  # a stranger's card: what cannot be read is unknown
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = yaml.load(block[2], Loader=_Yaml12)
+    except (yaml.YAMLError, ValueError, RecursionError):  # a stranger's card: what cannot be read is unknown
+        found = None
+    return found if isinstance(found, dict) else {}, text[block.end() :]
+
+
+def write_card(front: Mapping[str, Any], text: str) -> str:
+    """A card of a table, which keeps its order, and a text."""
+    table = {key: value for key, value in front.items() if value}
+    return f"---\n{ModelCardData(**table).to_yaml(original_order=list(table))}\n---\n{text}"
 
 
 def base_facts(name: str, card: str | None) -> dict[str, Any]:
-    """The base model's licence and language from the front matter of its card, unknown where it has none."""
-    front = front_matter(card or "")
-    language = front.get("language") or []
-    base = front.get("base_model")
+    """What a copy's card says of the base model: its name (a hub id, or as the user calls it), and its licence and languages as its own
+    card states them, None where it does not."""
+    front, _ = read_card(card or "")
+    language = front.get("language")
+    listed = language if isinstance(language, list) else [language]
     return {
-        "name": base if isinstance(base, str) and "/" not in name else name,
-        "licence": front.get("license"),
-        "licence_name": front.get("license_name"),
-        "language": [language] if isinstance(language, str) else list(language),
+        "name": name,
+        **{
+            ours: front[theirs] if isinstance(front.get(theirs), str) else None
+            for ours, theirs in (
+                ("licence", "license"),
+                ("licence_name", "license_name"),
+                ("licence_link", "license_link"),
+            )
+        },
+        "language": [each for each in listed if isinstance(each, str)],
+    }
+
+
+def _front(base: Mapping[str, Any], form: str, library: str, tags: list[str]) -> dict[str, Any]:
+    """A card's table. The licence's own file is a part of a copy of the model alone."""
+    link = base.get("licence_link")
+    return {
+        "base_model": base["name"],
+        "license": base["licence"],
+        "license_name": base["licence_name"],
+        "license_link": link if link and (form == "model" or "://" in link) else None,
+        "language": base["language"],
+        "library_name": library,
+        "tags": tags,
     }

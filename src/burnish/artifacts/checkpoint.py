@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from burnish.artifacts.files import read_table
 from burnish.artifacts.safetensors_header import StoredTensor, read_header
+from burnish.artifacts.weight_files import weight_files
 from burnish.errors import ModelError, QuantisedModelError
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 INTEGERS = {"I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}  # buffers that are stored with the weights
-INDEX = "model.safetensors.index.json"  # says how the tensors are spread over files
-LONGEST_NAME = 255  # characters of a file's name
 SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the fingerprint
 
 
@@ -44,19 +43,8 @@ class Checkpoint:
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """The weight files in use: those of the index, else every safetensors file at the top."""
-        index = self.folder / INDEX
-        if index.exists():
-            return _named_in(index)
-        if (self.folder / "model.safetensors").exists():
-            return ("model.safetensors",)
-        found = tuple(sorted(p.name for p in self.folder.glob("*.safetensors") if not p.name.startswith("adapter")))
-        if not found:
-            raise ModelError(
-                f"{self.folder} has no .safetensors files. Convert the checkpoint to safetensors (load it with transformers and "
-                "call save_pretrained) and pass that folder."
-            )
-        return found
+        """The weight files that the library loads. Raises ModelError as `weight_files`."""
+        return weight_files(self.folder)
 
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -182,32 +170,3 @@ class Checkpoint:
             for handle in handles.values():
                 handle.close()
         return digest.hexdigest()
-
-
-def _named_in(index: Path) -> tuple[str, ...]:
-    """The files that an index names, sorted. Raises ModelError for what is no index, or leads out of the folder.
-
-    Only safetensors files are taken: other formats can run code when they are read.
-    """
-    table = read_table(index).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise ModelError(f"{index} names no files. Download the model again.")
-    for name in table.values():
-        if not isinstance(name, str) or not name.endswith(".safetensors") or not _inside(name):
-            raise ModelError(
-                f"{index} names {str(name)[:80]!r}, and only .safetensors files in the model's own folder are read. Do not use this "
-                "model, or pass a copy of it that you trust."
-            )
-    return tuple(sorted(set(table.values())))
-
-
-def _inside(name: str) -> bool:
-    """Whether a name can be a file's and stays in its folder, as it is read here and on Windows."""
-    return (
-        len(name) <= LONGEST_NAME
-        and name.isprintable()
-        and not any(
-            kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts
-            for kind in (PurePosixPath, PureWindowsPath)
-        )
-    )

@@ -18,6 +18,7 @@ from typing import Any
 
 from burnish.artifacts.files import claimed, partial_of, remove
 from burnish.artifacts.safetensors_header import read_header
+from burnish.artifacts.weight_files import is_other_form, weight_files
 from burnish.errors import ModelError
 
 JOURNAL = ".burnish-journal.json"
@@ -48,6 +49,25 @@ def model_files(folder: Path) -> list[Path]:
             )
         read_header(folder, str(path.relative_to(folder)))
     return found
+
+
+def copied_files(folder: Path) -> list[Path]:
+    """The files of a model folder that a copy holds. Raises ModelError as `model_files` and `weight_files`."""
+    left = {folder / name for name in left_out(folder)}
+    return [path for path in model_files(folder) if path not in left]
+
+
+def copied_bytes(folder: Path) -> int:
+    """What a copy takes on the disk. Raises ModelError as `copied_files`."""
+    return sum(path.stat().st_size for path in copied_files(folder))
+
+
+def left_out(folder: Path) -> list[str]:
+    """The files that a copy does without, sorted: the same weights in other forms, which an edit would not reach, so that a program
+    that reads them would run the model as it was."""
+    weights = weight_files(folder)
+    names = [path.relative_to(folder).as_posix() for path in model_files(folder)]
+    return [name for name in names if is_other_form(name, weights)]
 
 
 @dataclass
@@ -169,7 +189,7 @@ class FolderCopy:
 
     def _run(self) -> None:
         try:
-            for path in model_files(self.source):
+            for path in copied_files(self.source):
                 self._copy(path, str(path.relative_to(self.source)))
         except (OSError, ModelError) as error:
             self._error = error

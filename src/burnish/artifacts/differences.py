@@ -9,8 +9,9 @@ import torch
 
 from burnish.anatomy import Projection
 from burnish.artifacts.bake import MARK
-from burnish.artifacts.checkpoint import DTYPES, INDEX, Checkpoint, read_bytes
+from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
+from burnish.artifacts.weight_files import INDEX, is_other_form
 from burnish.errors import VerificationError
 
 Progress = Callable[[str, int, int], None]
@@ -88,7 +89,8 @@ def measure(base: Checkpoint, other: Checkpoint, name: str) -> ChangedTensor:
 
 
 def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...]:
-    """Files other than weights that differ, are missing or are new in `other`; what Burnish adds to a copy is left out."""
+    """Files other than weights that differ, are missing or are new in `other`; what Burnish adds to a copy, and other forms of the
+    weights that a copy does without, are left out."""
     # How the tensors are spread over files is no difference.
     weights = {*base.files, *other.files, INDEX}
     names = {
@@ -102,6 +104,8 @@ def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...
             continue
         paths = base.folder / name, other.folder / name
         sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+        if sizes[1] is None and is_other_form(name, base.files):
+            continue  # a copy does without
         if sizes[0] is None or sizes[0] != sizes[1] or not _same_file(*paths, sizes[0]):
             found.append(ChangedFile(name, *sizes))
     return tuple(found)

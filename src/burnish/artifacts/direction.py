@@ -236,6 +236,11 @@ class Enhancement:
             return Enhancement(vectors, gains, directions)
 
 
+def stored_bytes(layers: int, hidden: int, rank: int = 1) -> int:
+    """About the size of a direction's or an enhancement's file, before there is one: its numbers and what it was made from."""
+    return rank * (4 * layers * (hidden + 1) + 1500 + 250 * layers)
+
+
 def kind_of(path: Path) -> str:
     """'direction' or 'enhancement'. Raises InputError for any other file."""
     with _file(path) as file:

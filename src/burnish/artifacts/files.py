@@ -32,6 +32,9 @@ REFUSED = (  # what a path or a disk cannot do, beside being full
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EBUSY,
+    errno.EXDEV,
+    errno.ELOOP,
 )
 
 
@@ -39,12 +42,18 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
     """Raises OutputExistsError, DiskFullError or OutputError before anything is written. needed: bytes."""
     with disk_errors(path):
         check_absent(path, overwrite=overwrite)
-    folder = path.parent
+    place = place_of(path)
+    if place.is_mount():
+        raise OutputError(
+            f"{path} is where a disk is mounted, and a finished output is renamed into its place. Pass a new folder inside it, such as "
+            f"{path / 'model'}."
+        )
+    folder = place.parent
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK) or not folder.is_dir():
         raise OutputError(f"{folder} cannot be written to. Pass an output path in a folder of yours.")
-    present = _size(partial_of(path)) if resumable else 0
+    present = stored_size(partial_of(path)) if resumable else 0
     free = shutil.disk_usage(folder).free
     if free < needed - present + MARGIN:
         smaller = "; the adapter form needs a few MB only" if needed > MARGIN else ""
@@ -90,8 +99,17 @@ def overlapping(source: Path, out: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
+def place_of(path: Path) -> Path:
+    """Where an output really lies: a link is followed, so that it stays and its target is written. Raises OutputError for a circle."""
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if place.is_symlink():
+        raise OutputError(f"{path} is a link that leads in a circle. Remove it, or pass another output path.")
+    return place
+
+
 def partial_of(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
+    place = place_of(path)
+    return place.with_name(place.name + ".partial")
 
 
 def refuse_partial(path: Path) -> None:
@@ -115,6 +133,7 @@ def claimed(path: Path, *, wait: bool = False) -> Iterator[None]:
     says of itself is in the lock file, which goes with the claim; on Windows a locked file cannot be read, and the error names
     no process. A file system without locks (some network ones) is not protected.
     """
+    path = place_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     name = partial_of(path).with_name(partial_of(path).name + ".lock")
     lock = FileLock(name)
@@ -145,6 +164,7 @@ def _holder(lock: Path) -> str:
 
 def publish(partial: Path, path: Path) -> None:
     """Renames a finished `.partial` into place. What stood there before goes only once the new one stands."""
+    path = place_of(path)
     if path.is_file() and partial.is_file():
         partial.replace(path)  # in one step
         remove(_replaced(path))
@@ -203,5 +223,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int:
-    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else 0
+def stored_size(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder; 0 where there is nothing."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from burnish.artifacts.card import base_facts, front_matter, model_card
+from burnish.artifacts.card import CARD, base_facts, model_card, read_card, write_card
 from burnish.artifacts.copying import model_files
 from burnish.artifacts.direction import Enhancement, kind_of
 from burnish.artifacts.files import MARK, PLAN_FILE, read_mark
@@ -17,7 +17,6 @@ from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
 from burnish.errors import InputError
 
 Kind = Literal["model", "adapter", "enhancement"]
-CARD = "README.md"
 TUNING_FILES = ("tuning.json", "tuning.md")
 TEXT_ENDINGS = (".md", ".json", ".html")  # of what Burnish writes
 
@@ -49,11 +48,17 @@ class Publication:
         return sum(file.bytes for file in self.files)
 
 
-def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[str], str | None]) -> Publication:
+def read_publication(
+    path: Path,
+    *,
+    base: str | None = None,
+    card_of: Callable[[str], str | None],
+    public_name: Callable[[str], str] = str,
+) -> Publication:
     """What of an output folder, or of an enhancement file, is published; nothing is written and nobody is asked.
 
     base: the base model's hub id, where the output was made from a local model: it takes the place of paths of this machine in cards
-    and records. card_of: the card of a base model by its name, for an enhancement file. Raises InputError for anything that Burnish
+    and records. card_of, public_name: the card and the hub id of a base model by its name, for an enhancement file. Raises InputError for anything that Burnish
     did not write, without a card, without a base model that others can find, or with links in it; ModelError for a damaged record.
     """
     if base is not None and not is_repo_id(base):
@@ -62,7 +67,7 @@ def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[
         return _folder(path, base)
     if path.is_dir() and (path / PLAN_FILE).is_file():  # a tuning's: the enhancement and its figures
         figures = tuple(PublishedFile(f"burnish/{n}", path / n) for n in TUNING_FILES if (path / n).is_file())
-        found = _file(path / PLAN_FILE, base, card_of)
+        found = _file(path / PLAN_FILE, base, card_of, public_name)
         return replace(found, files=(*found.files, *figures))
     if path.is_dir():
         raise InputError(
@@ -70,10 +75,12 @@ def read_publication(path: Path, *, base: str | None = None, card_of: Callable[[
         )
     if not path.is_file():
         raise InputError(f"{path} does not exist. Pass an output folder or an enhancement file.")
-    return _file(path, base, card_of)
+    return _file(path, base, card_of, public_name)
 
 
-def _file(path: Path, base: str | None, card_of: Callable[[str], str | None]) -> Publication:
+def _file(
+    path: Path, base: str | None, card_of: Callable[[str], str | None], public_name: Callable[[str], str]
+) -> Publication:
     if path.suffix != ".safetensors":
         raise InputError(
             f"{path} is no enhancement file (.safetensors). Pass one, or an output folder; other files go up with `hf upload`."
@@ -85,7 +92,7 @@ def _file(path: Path, base: str | None, card_of: Callable[[str], str | None]) ->
         )
     enhancement = Enhancement.load(path)
     name = enhancement.provenance.model
-    facts = base_facts(name, card_of(name) or (card_of(base) if base else None))
+    facts = base_facts(public_name(name), card_of(name) or (card_of(base) if base else None))
     found = _base(path, facts["name"], base)
     card = model_card(
         enhancement,
@@ -116,7 +123,7 @@ def _folder(folder: Path, base: str | None) -> Publication:
         raise InputError(
             f"{folder} holds links ({', '.join(links[:3])}), which may lead to files that are not meant. Replace them by the files."
         )
-    front = front_matter((folder / CARD).read_text(encoding="utf-8"))
+    front, _ = read_card((folder / CARD).read_text(encoding="utf-8"))
     stated = front.get("base_model")
     found = _base(folder, stated if isinstance(stated, str) else "", base)
     names = [p.relative_to(folder).as_posix() for p in model_files(folder)]
@@ -179,8 +186,10 @@ class _Rewriting:
             for form in {local, json.dumps(local)[1:-1], html.escape(local)}:
                 new = new.replace(form, self.base)
         if name == CARD and self.stated is not None:
-            for before, after in (("base_model: ", "\n"), ("# ", ", "), ("`", "`")):
-                new = new.replace(f"{before}{self.stated}{after}", f"{before}{self.base}{after}")
+            front, words = read_card(new)
+            for before, after in (("# ", ", "), ("`", "`")):
+                words = words.replace(f"{before}{self.stated}{after}", f"{before}{self.base}{after}")
+            new = write_card({**front, "base_model": self.base}, words)
         return path if new == text else new.encode()
 
 

@@ -25,7 +25,7 @@ from burnish.cli import (
 )
 from burnish.cli import run as recipes
 from burnish.cli.console import say
-from burnish.errors import BurnishError, InputError
+from burnish.errors import BurnishError, InputError, OutputError
 from burnish.model.processes import joined, launched
 
 INTERRUPTED = 130
@@ -61,6 +61,7 @@ app.command(models.app)
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code."""
     try:
+        _require_text(arguments)
         with _together(arguments):
             result = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     except cyclopts.CycloptsError:
@@ -68,10 +69,33 @@ def run(arguments: Sequence[str]) -> int:
     except BurnishError as error:
         say(f"Error: {error}")
         return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        return refused(error)
     except KeyboardInterrupt:
         say("Interrupted. Nothing was put in place; run the same command again to go on where a copy stopped.")
         return INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def refused(error: OSError) -> int:
+    """Says what the system refused, and returns the exit code."""
+    say(
+        f"Error: The system refused: {error}. Check the path and its permissions, or free what is used up, and run the command again."
+    )
+    return OutputError.exit_code
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Raises InputError for an argument that is not in the terminal's encoding: no record could hold it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{argument[:200]!r} holds bytes that are no UTF-8. Rename the file or folder, or write the text in UTF-8."
+            ) from error
 
 
 def _together(arguments: Sequence[str]) -> AbstractContextManager[object]:

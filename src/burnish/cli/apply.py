@@ -49,7 +49,7 @@ def _early_copy(
 
     Whatever turns out to be wrong afterwards removes the copy again; a partial output of an earlier run is left to be resumed.
     """
-    from burnish.artifacts.copying import FolderCopy, model_files
+    from burnish.artifacts.copying import FolderCopy, copied_bytes
     from burnish.artifacts.files import check_output, disk_errors, overlapping, partial_of
     from burnish.model.source import resolve
 
@@ -60,7 +60,7 @@ def _early_copy(
     if partial_of(output.out).exists() or overlapping(folder, output.out):
         yield None
         return
-    check_output(output.out, sum(p.stat().st_size for p in model_files(folder)), overwrite=output.overwrite)
+    check_output(output.out, copied_bytes(folder), overwrite=output.overwrite)
     with disk_errors(output.out):
         copy = FolderCopy(folder, output.out)
     with copy:
@@ -121,7 +121,9 @@ def apply(
             return
         plan = open_plan(model, loading, again=force, enhancement=enhancement)
         if dry_run:
-            planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank)
+            planned = write_plan(
+                plan, output, enhancement.edited_layers(), rank=enhancement.rank, enhancement=enhancement
+            )
             show_plan(vars(planned), json=json)
             return
         with console.progress() as progress:

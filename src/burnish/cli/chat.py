@@ -1,5 +1,6 @@
 """`burnish chat`: talk to a model, with an enhancement, or base and enhanced side by side."""
 
+import io
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,8 @@ def chat(
 
 
 def _questions() -> "Iterator[str]":
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are read as such a sign
     if sys.stdin.isatty():
         console.say("Ask anything; an empty line or Ctrl-D ends.")
     for line in sys.stdin:

@@ -31,6 +31,7 @@ def find(
     json: Json = False,
 ) -> None:
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
+    from burnish.artifacts.direction import stored_bytes
     from burnish.artifacts.files import check_output
     from burnish.model.model import load
     from burnish.model.processes import current
@@ -44,7 +45,11 @@ def find(
     layered = open_layered(model, loading, size) if by_layer(plan, loading, size) else None
     cost = estimated(layered, [contrast], finding) if layered else None
     if dry_run:
-        planned = {"out": str(out), "form": "direction", "bytes": 4 * plan.anatomy.layers * plan.anatomy.hidden_size}
+        planned = {
+            "out": str(out),
+            "form": "direction",
+            "bytes": stored_bytes(plan.anatomy.layers, plan.anatomy.hidden_size),
+        }
         show_plan({**planned, "coverage": plan.anatomy.coverage()}, cost, json=json)
         return
     if cost is not None:

@@ -1,7 +1,7 @@
 """`burnish run`: a command and its options from a YAML recipe."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from cyclopts import Parameter
@@ -37,7 +37,7 @@ def recipe_arguments(recipe: Path) -> list[str]:
         raise InputError(f"{recipe} does not exist. Pass a YAML file with one command and its options.")
     try:
         content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{recipe} is not YAML: {error}. Write one command and below it its options.") from error
     if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in COMMANDS:
         raise InputError(f"{recipe} must hold one command ({', '.join(COMMANDS)}) and below it its options.")
@@ -49,20 +49,39 @@ def recipe_arguments(recipe: Path) -> list[str]:
     if missing:
         raise InputError(f"{recipe}: '{command}' needs {' and '.join(missing)}. Add a line for it.")
     arguments = [command, *(str(options.pop(name)) for name in SUBJECTS[command])]
+    known = _options(command)
     for name, value in options.items():
-        arguments += _flag(recipe, name, value)
+        arguments += _flag(recipe, name, value, known)
     return arguments
 
 
-def _flag(recipe: Path, name: str, value: Any) -> list[str]:
+def _options(command: str) -> dict[str, str | None]:
+    """The options of a command by name. Those that are on or off have the flag that turns them off, "" where they are off unless they are
+    passed; those that take a value have None."""
+    from burnish.cli.app import app
+
+    found: dict[str, str | None] = {}
+    for argument in app[command].assemble_argument_collection():
+        switch = argument.hint is bool or bool in get_args(argument.hint)
+        off = next(iter(argument.negatives), "") if switch else None
+        found.update({name.removeprefix("--"): off for name in argument.names if name not in argument.negatives})
+    return found
+
+
+def _flag(recipe: Path, name: str, value: Any, known: dict[str, str | None]) -> list[str]:
+    if value is None:
+        raise InputError(f"{recipe}: '{name}' has no value. Write one behind it, or remove the line.")
     if name == "domain":
         return [f"--domain={Mix.from_yaml_value(value)}"]
-    if value is True:
-        return [f"--{name}"]
-    if value is False or value is None:
-        return []
+    if isinstance(value, bool) and known.get(name, "") is not None:
+        flag = f"--{name}" if value or name not in known else known[name]  # an unknown one is refused by the command
+        return [flag] if flag else []
+    if isinstance(value, bool):
+        raise InputError(
+            f"{recipe}: '{name}' is {str(value).lower()}, and it takes a value. Write one, or remove the line."
+        )
     if isinstance(value, list):
-        return [part for item in value for part in _flag(recipe, name, item)]
+        return [part for item in value for part in _flag(recipe, name, item, known)]
     if isinstance(value, dict):
         raise InputError(f"{recipe}: '{name}' is one value or a list, not a mapping.")
     return [f"--{name}={value}"]

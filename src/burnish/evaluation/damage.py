@@ -62,7 +62,7 @@ def prose_items(model: Model, language: str, count: int) -> list[Item]:
     text = (files("burnish.evaluation") / "prose" / f"{language}.txt").read_text(encoding="utf-8")
     found = []
     for line in [line for line in text.split("\n") if line.strip()][:count]:
-        tokens = list(model.tokenizer(line.strip())["input_ids"])[:PROSE_TOKENS]
+        tokens = model.encode(line.strip(), special=True)[:PROSE_TOKENS]
         found.append(Item(tokens[:1], tokens[1:]))
     return found
 

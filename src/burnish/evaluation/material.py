@@ -170,7 +170,7 @@ def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Ha
 
 def answer_tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
     """A written answer as tokens, cut to `options.answer_tokens`."""
-    found: list[int] = model.tokenizer(text or "", add_special_tokens=False)["input_ids"][: options.answer_tokens]
+    found = model.encode(text or "")[: options.answer_tokens]
     return found
 
 

@@ -78,10 +78,10 @@ def recall(
 
 def _items(model: Model, prompt: list[int], stem: str, answers: Sequence[str]) -> list[Item]:
     """Each answer behind the stem, as tokens. Stem and answer are cut into tokens together, so that none is split unnaturally."""
-    before = list(model.tokenizer(stem, add_special_tokens=False)["input_ids"])
+    before = model.encode(stem)
     found = []
     for answer in answers:
-        whole = list(model.tokenizer(f"{stem} {answer}", add_special_tokens=False)["input_ids"])
+        whole = model.encode(f"{stem} {answer}")
         shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
         found.append(Item(prompt + whole[:shared], whole[shared:]))
     return found

@@ -239,7 +239,7 @@ def corpus_facts(
     """The texts (a row's prompt and answer) and tokens that project most and least; the first token, whose state is unlike all
     others, is left out."""
     texts = ["\n".join([p.text, p.answer] if p.answer else [p.text]) for p in corpus.prompts]
-    tokens = [list(model.tokenizer(t)["input_ids"])[:512] for t in texts]
+    tokens = [model.encode(t, special=True)[:512] for t in texts]
     kept = [(text, row) for text, row in zip(texts, tokens, strict=True) if len(row) > 1]
     found = token_projections(
         model, [row for _, row in kept], vector[None], direction.layer, site=direction.site, progress=progress

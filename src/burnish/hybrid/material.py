@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from burnish.errors import InputError, PromptFileError
 from burnish.hybrid.rows import TrainingRows
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
 from burnish.prompts import Prompt
 
 
@@ -30,7 +29,7 @@ def training_items(model: Model, rows: TrainingRows) -> list[TrainingItem]:
 
     Raises PromptFileError for rows that the chat template changes or that do not fit into the model's context.
     """
-    context = context_length(model)
+    context = model.context
     found = []
     for number, prompt in zip(rows.numbers, rows.prompts, strict=True):
         where = f"{rows.name}, row {number}"
@@ -43,13 +42,6 @@ def training_items(model: Model, rows: TrainingRows) -> list[TrainingItem]:
             )
         found.append(item)
     return found
-
-
-def context_length(model: Model) -> int | None:
-    """The longest sequence the model was made for, where its config says so."""
-    text = text_config(model.network.config)
-    found = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
-    return int(found) if found else None
 
 
 def answer_tokens(model: Model, prompt: Prompt, answer: str, where: str) -> list[int]:
@@ -66,7 +58,7 @@ def answer_tokens(model: Model, prompt: Prompt, answer: str, where: str) -> list
                 f"{where}: the model's chat template does not put this answer behind the prompt ({asked[-40:]!r} is followed by "
                 f"{text[:40]!r}), so that nothing of it would be learnt. Remove what the template cuts out, or pass a model with another template."
             )
-    tokens = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    tokens = model.encode(text)
     end = model.tokenizer.eos_token_id
     closed = text.strip().endswith(answer.strip())  # nothing of the template's own stands behind the answer
     if end is not None and closed and tokens[-1:] != [end]:

@@ -11,7 +11,8 @@ import torch
 from burnish.anatomy import LinearMap, linear_maps
 from burnish.artifacts.adapter import AdapterLayer, write_adapter
 from burnish.artifacts.bake import LayerGain, TensorEdit, bake, tensor_edits
-from burnish.artifacts.card import base_facts, trained_card
+from burnish.artifacts.card import base_facts, card_text, trained_card
+from burnish.artifacts.copying import copied_bytes
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import (
     LORA_FOLDER,
@@ -22,6 +23,7 @@ from burnish.artifacts.files import (
     is_trained,
     overlapping,
     read_table,
+    stored_size,
 )
 from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, OutputError, WrongModelError
@@ -29,9 +31,10 @@ from burnish.hybrid.combining import total_layers
 from burnish.maths.gain import LowRankEdit
 from burnish.model.live import live_layers
 from burnish.model.model import Model
+from burnish.model.packaged import public_name
 from burnish.model.planning import FolderPlan
 from burnish.options import Combine, Form, ModelOptions
-from burnish.pipeline import Applied, adapter_layers, open_plan
+from burnish.pipeline import Applied, adapter_layers, left_out_notes, open_plan
 
 SAID: dict[Combine, str] = {
     "plain": "a LoRA alone",
@@ -122,8 +125,7 @@ class Trained:
             overwrite=overwrite,
         )
         about = {"burnish": TRAINED, **self.record, "check": self.check}
-        card = plan.folder / "README.md"
-        base = base_facts(name, card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None)
+        base = base_facts(public_name(name), card_text(plan.folder))
 
         def extras(folder: Path, gains: Sequence[LayerGain] = ()) -> None:
             (folder / "README.md").unlink(missing_ok=True)
@@ -138,10 +140,9 @@ class Trained:
 
         if form == "model":
             done = bake(plan.checkpoint, out, self._edits(plan), about, extras, overwrite=overwrite, progress=progress)
-            return Applied(out, form, done.bytes, done.gains, plan.anatomy.coverage())
+            return Applied(out, form, done.bytes, done.gains, plan.anatomy.coverage(), left_out_notes(plan.folder))
         write_adapter(out, self.layers(plan), about, extras, base_model=_base_model(name, plan), overwrite=overwrite)
-        size = (out / "adapter_model.safetensors").stat().st_size
-        return Applied(out, form, size, (), plan.anatomy.coverage())
+        return Applied(out, form, stored_size(out), (), plan.anatomy.coverage())
 
     def _edits(self, plan: FolderPlan) -> list[TensorEdit]:
         """Every tensor that changes: the enhancement's with what the LoRA adds, then those that only the LoRA changes."""
@@ -165,7 +166,7 @@ def check_result(
         raise InputError("A training is more than an enhancement file. Pass --form adapter or --form model.")
     if overlapping(plan.folder, out):
         raise OutputError(f"{out} is, holds or lies in the model's own folder {plan.folder}. Pass another path.")
-    size: int = plan.checkpoint.bytes if form == "model" else 4 * rank * sum(m.inputs + m.outputs for m in maps)
+    size: int = copied_bytes(plan.folder) if form == "model" else 4 * rank * sum(m.inputs + m.outputs for m in maps)
     check_output(out, size, overwrite=overwrite, resumable=form == "model")
     return size
 

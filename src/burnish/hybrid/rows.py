@@ -1,19 +1,17 @@
-"""Reads the rows of a training set (JSON lines, CSV, Parquet) and says what is wrong with them, row by row."""
+"""The rows of a training set, and what is wrong with them, row by row."""
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from burnish.errors import InputError, PromptFileError
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.reading import json_object
+from burnish.prompts.layouts import BETTER, TALKS, WORSE, parsed_row
+from burnish.prompts.tables import TABLES, Row, is_table, read_table_rows
 
-FORMATS = (".jsonl", ".ndjson", ".csv", ".parquet")
 ROW = '{"prompt": "...", "completion": "..."}'
 EXAMPLE = f"rows such as {ROW}"
 
@@ -67,29 +65,22 @@ def as_rows(source: RowSource, name: str = "rows") -> TrainingRows:
         return _checked(source.name, source.name, list(enumerate(found, 1)))
     if isinstance(source, str | Path):
         return read_rows(Path(source))
-    return _checked(name, name, [(i, _row(f"{name}, row {i}", row)) for i, row in enumerate(source, 1)])
+    return _checked(name, name, [(i, _row(Row(i, f"{name}, row {i}", dict(row)))) for i, row in enumerate(source, 1)])
 
 
 def read_rows(path: Path) -> TrainingRows:
-    """Reads `.jsonl`, `.csv` or `.parquet`: `prompt` and `completion`, or `messages` that end with the assistant's, or `prompt`,
-    `chosen` and `rejected`. A prompt or an answer may be a text or a list of messages (not in CSV).
+    """Reads a table (`burnish.prompts.tables`) of rows with an answer, or with a better and a worse one, in any of the layouts that
+    prompts are read in.
 
     Raises PromptFileError naming file and row.
     """
-    if not path.exists():
-        raise PromptFileError(f"{path} does not exist. Pass a {', '.join(FORMATS)} file with {EXAMPLE}.")
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            rows = _json_lines(path)
-        case ".csv":
-            rows = _csv_rows(path)
-        case ".parquet":
-            rows = _parquet_rows(path)
-        case ending:
-            raise PromptFileError(
-                f"{path} ends in '{ending}', which is no table of training rows. Pass one of {', '.join(FORMATS)} with {EXAMPLE}."
-            )
-    return _checked(path.stem, str(path), [(number, _row(where, row)) for number, where, row in rows])
+    if not is_table(path):
+        if not path.exists():
+            raise PromptFileError(f"{path} does not exist. Pass a {', '.join(TABLES)} file with {EXAMPLE}.")
+        raise PromptFileError(
+            f"{path} ends in '{path.suffix}', which is no table of training rows. Pass one of {', '.join(TABLES)} with {EXAMPLE}."
+        )
+    return _checked(path.stem, str(path), [(row.number, _row(row)) for row in read_table_rows(path)])
 
 
 def _checked(name: str, where: str, rows: list[tuple[int, Prompt]]) -> TrainingRows:
@@ -105,104 +96,39 @@ def _checked(name: str, where: str, rows: list[tuple[int, Prompt]]) -> TrainingR
     return TrainingRows(name, tuple(p for _, p in rows), tuple(n for n, _ in rows), preferring[0])
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"{path} is not UTF-8. Save the file as UTF-8.") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    for number, line in enumerate(io.StringIO(_text(path), newline=None), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, row {number}"
-        yield number, where, json_object(where, line, ROW)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
-    for row in reader:
-        filled = {key: value for key, value in row.items() if key is not None and value is not None}
-        yield reader.line_num, f"{path}, row {reader.line_num}", filled
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path} is a Parquet file, and pyarrow, which reads them, is not installed. Run `pip install 'burnish[train]'`."
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except ArrowInvalid as error:
-        raise PromptFileError(f"{path} is not a readable Parquet file ({error}). Write it again.") from error
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield number, f"{path}, row {number}", {key: value for key, value in row.items() if value is not None}
-
-
-def _row(where: str, row: Mapping[str, Any]) -> Prompt:
+def _row(row: Row) -> Prompt:
     """One row in any of its forms."""
-    if "messages" in row:
-        turns = _turns(where, "messages", row["messages"])
-        if len(turns) < 2 or turns[-1][0] != "assistant":
-            raise PromptFileError(f"{where}: 'messages' must end with the assistant's answer after the user's turn.")
-        return Prompt(_asked(where, turns[:-1]), turns[-1][1])
-    missing = [key for key in ("prompt",) if key not in row]
-    if "chosen" in row or "rejected" in row:
-        missing += [key for key in ("chosen", "rejected") if key not in row]
-    elif "completion" not in row:
-        missing.append("completion")
-    if missing:
+    for keys in (BETTER, WORSE):
+        empty = [key for key in keys if isinstance(row.values.get(key), str) and not row.values[key].strip()]
+        if empty:
+            raise PromptFileError(f"{row.where}: '{empty[0]}' is empty. Fill it, or remove the row.")
+    there = [key for key in BETTER if key in row.values]
+    if len(there) > 1:
+        raise PromptFileError(f"{row.where} has both '{there[0]}' and '{there[1]}'. Leave one of them out.")
+    if "rejected" in row.values and not there:
         raise PromptFileError(
-            f"{where} has no {' and no '.join(repr(m) for m in missing)} (columns: {', '.join(map(str, row)) or 'none'}). Name the columns "
-            "prompt and completion, or prompt, chosen and rejected, or messages."
+            f"{row.where} has no 'chosen' (columns: {', '.join(row.values)}). Add what is better than 'rejected'."
         )
-    asked = row["prompt"]
-    turns = (("user", _filled(where, "prompt", asked)),) if isinstance(asked, str) else _turns(where, "prompt", asked)
-    answers = [_answer(where, key, row[key]) for key in ("completion", "chosen", "rejected") if key in row]
-    if "chosen" in row and "completion" in row:
-        raise PromptFileError(f"{where} has both 'completion' and 'chosen'. Leave one of them out.")
-    return Prompt(_asked(where, turns), *answers)
+    turns, answer, rejected = parsed_row(row)
+    if answer is None:
+        talk = next((key for key in TALKS if key in row.values), None)
+        if talk is not None:
+            raise PromptFileError(f"{row.where}: '{talk}' must end with the assistant's answer after the user's turn.")
+        raise PromptFileError(
+            f"{row.where} has no 'completion' (columns: {', '.join(row.values)}). Name the columns prompt and completion, or prompt, chosen "
+            "and rejected, or messages."
+        )
+    if there == ["chosen"] and rejected is None:
+        raise PromptFileError(
+            f"{row.where} has no 'rejected' (columns: {', '.join(row.values)}). Add what is worse than 'chosen'."
+        )
+    return Prompt(turns, answer.strip(), None if rejected is None else rejected.strip())
 
 
 def _from_prompt(name: str, number: int, prompt: Prompt) -> Prompt:
     if prompt.answer is None or not prompt.answer.strip():
         raise InputError(f"Row {number} of '{name}' has no answer to learn. Write {EXAMPLE}.")
     return prompt
-
-
-def _turns(where: str, key: str, messages: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(messages, list) or not messages:
-        raise PromptFileError(f"{where}: '{key}' is neither a text nor a list of messages. Give one of the two.")
-    found = []
-    for turn in messages:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(part), str) for part in ("role", "content")):
-            raise PromptFileError(f"{where}: a message in '{key}' needs the texts 'role' and 'content'.")
-        found.append((turn["role"], _filled(where, key, turn["content"])))
-    return tuple(found)
-
-
-def _asked(where: str, turns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    if not turns or turns[-1][0] != "user":
-        raise PromptFileError(f"{where}: before the answer comes no user's turn. End the prompt with one.")
-    return turns
-
-
-def _answer(where: str, key: str, value: object) -> str:
-    if isinstance(value, str):
-        return _filled(where, key, value)
-    turns = _turns(where, key, value)
-    if len(turns) != 1 or turns[0][0] != "assistant":
-        raise PromptFileError(f"{where}: '{key}' must be a text or one message of the assistant.")
-    return turns[0][1]
-
-
-def _filled(where: str, key: str, text: str) -> str:
-    if not text.strip():
-        raise PromptFileError(f"{where}: '{key}' is empty. Fill it, or remove the row.")
-    return text.strip()
 
 
 def _mark(prompt: Prompt, seed: int) -> str:

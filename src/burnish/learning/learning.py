@@ -369,7 +369,7 @@ def _references(
 ) -> tuple[Interval | None, float | None]:
     """Change of log p of reference answers: (enhanced, teacher)."""
     rows = subject.references.spread(options.reported).prompts
-    tokens = [model.tokenizer(p.answer, add_special_tokens=False)["input_ids"][:REFERENCE_TOKENS] for p in rows]
+    tokens = [model.encode(p.answer or "")[:REFERENCE_TOKENS] for p in rows]
     answers = [Answer(Prompt(p.messages), t) for p, t in zip(rows, tokens, strict=True) if t]
     if len(answers) < 2:
         return None, None

@@ -78,6 +78,7 @@ def capture(
     """
     if not sequences:
         return
+    model.require_all_fit(sequence.tokens for sequence in sequences)
     if site == "embedding":
         last_layer = 0
     layers = model.anatomy.layers if last_layer is None else last_layer + 1

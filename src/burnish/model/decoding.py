@@ -190,22 +190,21 @@ class Decoder:
         steering = request.candidate.steering
         if steering is not None and steering.shape != (anatomy.layers, anatomy.hidden_size):
             raise InputError(
-                f"The steering of '{request.candidate.name}' is {tuple(steering.shape)}, where {self.model.name} has "
+                f"The steering of '{request.candidate.name}' is {tuple(steering.shape)}, where the model has "
                 f"{anatomy.layers} layers of {anatomy.hidden_size}. Pass a tensor [layers, hidden]."
             )
-        known = self.model.network.get_input_embeddings().weight.shape[0]
+        known = self.model.known_tokens
         if not request.prompt or not 0 <= min(request.prompt) <= max(request.prompt) < known:
             raise InputError(
-                f"The prompt is empty or has token ids outside 0..{known - 1}, which {self.model.name} knows. "
-                "Pass the ids that the model's own tokenizer gives (`model.tokens(prompt)`)."
+                f"The prompt is empty or has token ids outside 0..{known - 1}, those that the model knows. Pass ids of its own tokenizer."
             )
         if request.tokens < 1:
             raise InputError(f"A request for {request.tokens} tokens writes nothing. Pass at least 1.")
-        context = getattr(text_config(self.model.network.config), "max_position_embeddings", None)
+        context = self.model.context
         if context is not None and len(request.prompt) + request.tokens > context:
             raise InputError(
-                f"A prompt of {len(request.prompt)} tokens and an answer of up to {request.tokens} exceed the context of "
-                f"{self.model.name}, {context} tokens. Shorten the prompt or ask for fewer tokens."
+                f"A prompt of {len(request.prompt)} tokens and an answer of up to {request.tokens} exceed the model's "
+                f"context of {context} tokens. Shorten the prompt or ask for fewer tokens."
             )
 
     def _drop_cancelled(self) -> None:

@@ -30,7 +30,7 @@ from burnish.model.capture import (
     padded,
     stream_of,
 )
-from burnish.model.loading import quiet
+from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
 from burnish.model.outlines import anatomy_of, load_config, skeleton
 from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
@@ -75,8 +75,6 @@ def load_layered(
 
     Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
     """
-    import transformers
-
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
     config = load_config(folder, options)
@@ -98,7 +96,7 @@ def load_layered(
         how["attn_implementation"] = options.attn_implementation
     with quiet():
         network, _ = skeleton(folder, options, **how)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+    tokenizer = load_tokenizer(folder, options)
     network.requires_grad_(False).eval()
     anatomy = anatomy_of(network, network.config)
     weights = DiskWeights(network, checkpoint, anatomy.stack, torch.device(options.device))

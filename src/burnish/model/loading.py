@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import transformers
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import read_table
-from burnish.errors import ModelError
-from burnish.model.outlines import REFUSALS, auto_class, load_config, reason
+from burnish.errors import BurnishWarning, ModelError
+from burnish.model.outlines import REFUSALS, advice, auto_class, load_config, reason
 from burnish.model.placement import placement, require_running, tell_offloaded
 from burnish.options import ModelOptions
 
@@ -42,8 +43,8 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     quantisation = getattr(config, "quantization_config", None)
     try:
         with quiet():
-            model = (
-                kind.from_pretrained(folder, **arguments)
+            model, report = (
+                kind.from_pretrained(folder, output_loading_info=True, **arguments)
                 if quantisation is None
                 else _load_quantised(kind, folder, quantisation, arguments)
             )
@@ -53,9 +54,8 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
                 f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the "
                 "library joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
             ) from error
-        raise ModelError(
-            f"The model in {folder} cannot be loaded: {reason(error)} Check its files, or install what the message names."
-        ) from error
+        raise ModelError(f"The model in {folder} cannot be loaded: {reason(error)} {advice(folder, error)}") from error
+    _require_loaded(folder, report)
     tell_offloaded(model)
     if options.tensor_parallel:
         require_running(model)
@@ -64,11 +64,11 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _load_quantised(kind: Any, folder: Path, quantisation: Any, arguments: dict[str, Any]) -> Any:
-    """Loads, and runs one token: some schemes unpack their weights in the model's first pass, others find no kernel there."""
+def _load_quantised(kind: Any, folder: Path, quantisation: Any, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """Loads (model and report), and runs one token: some schemes unpack their weights in the model's first pass, others find no kernel there."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # gptqmodel logs to standard output, which is for data
-            model = kind.from_pretrained(folder, **arguments)
+            model, report = kind.from_pretrained(folder, output_loading_info=True, **arguments)
             device = model.get_input_embeddings().weight.device
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
     except (ImportError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -78,7 +78,27 @@ def _load_quantised(kind: Any, folder: Path, quantisation: Any, arguments: dict[
             f"{(str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')}. Install what this names, leave --dtype at auto, pass "
             "another --device, or pass the original (unquantised) weights."
         ) from error
-    return model
+    return model, report
+
+
+def _require_loaded(folder: Path, report: dict[str, Any]) -> None:
+    """Raises ModelError where the library's report says that weights of the model are not the checkpoint's, which it makes up."""
+    missing = sorted(report["missing_keys"])
+    wrong = sorted(name for name, *_ in report["mismatched_keys"])
+    unexpected = sorted(report["unexpected_keys"])
+    if missing or wrong:
+        beside = f" ({len(unexpected)} others fit nothing, such as {unexpected[0][:80]!r})" if unexpected else ""
+        raise ModelError(
+            f"{folder} lacks {len(missing + wrong)} of the model's tensors, such as {', '.join(map(repr, (missing + wrong)[:3]))}{beside}; "
+            "the library would fill them with random numbers. Download the model again, or save it under the names that its config asks for."
+        )
+    if unexpected:
+        warnings.warn(
+            f"{len(unexpected)} tensors of {folder} fit nothing in the model that its config describes, such as {unexpected[0][:80]!r}: they "
+            "are copied, and never run.",
+            BurnishWarning,
+            stacklevel=3,
+        )
 
 
 def load_tokenizer(folder: Path, options: ModelOptions) -> Any:

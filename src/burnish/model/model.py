@@ -1,9 +1,10 @@
 """A loaded model: the subject of everything else."""
 
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +19,8 @@ from transformers import GenerationConfig
 from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
-from burnish.errors import BurnishWarning, ModelError
+from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelError
+from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
 from burnish.model.outlines import anatomy_of, skeleton
@@ -28,6 +30,8 @@ from burnish.options import ModelOptions
 from burnish.prompts import Prompt
 
 SLOW = 20  # seconds
+PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
+SHOWN_TOKENS = 60  # of a sequence that is too long
 # A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
 TEMPLATE_ERRORS = (
     TemplateError,
@@ -41,6 +45,14 @@ TEMPLATE_ERRORS = (
 )
 
 
+def _holds(text: str, turn: dict[str, str]) -> bool:
+    """Whether a turn's words are in a rendered text, whatever became of the white space. Templates leave out an assistant's thoughts."""
+    words = turn["content"]
+    if turn["role"] == "assistant" and words.strip() not in text:
+        words = words.rpartition("</think>")[2]
+    return words.strip() in text or " ".join(words.split()) in " ".join(text.split())
+
+
 @dataclass
 class Model:
     """A causal language model in eval mode, its tokenizer, and where it came from."""
@@ -50,6 +62,7 @@ class Model:
     network: Any  # transformers.PreTrainedModel
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     anatomy: Anatomy
+    _warned: bool = field(default=False, init=False, repr=False)  # of a sequence longer than the context
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,13 +99,28 @@ class Model:
         if words:
             before = "\n\n".join(words)
             with suppress(ModelError):  # templates without a system turn refuse it, or leave it out
-                text = self._templated([{"role": "system", "content": before}, *turns], asked=answer is None)
-                if before.strip() in text:
-                    return text
+                return self._templated([{"role": "system", "content": before}, *turns], asked=answer is None)
             turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
         return self._templated(turns, asked=answer is None)
 
     def _templated(self, turns: list[dict[str, str]], *, asked: bool) -> str:
+        """The turns as the template writes them, as texts or, where it wants those, as lists of parts. Raises ModelError for a template
+        that fails, or that leaves out words of a turn, but for those of an answer to be learnt, which are looked at where they are."""
+        text, heard = self._applied(turns, asked=asked), turns if asked else turns[:-1]
+        lost = next((turn for turn in heard if not _holds(text, turn)), None)
+        if lost is None:
+            return text
+        with suppress(ModelError):
+            parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+            text = self._applied(parts, asked=asked)
+            if all(_holds(text, turn) for turn in heard) and not PART.search(text):
+                return text
+        raise ModelError(
+            f"The chat template of {self.name} leaves out what the {lost['role']} says ({lost['content'][:60]!r}), so that the model would "
+            "never read it. Mend the template (chat_template.jinja, or chat_template in tokenizer_config.json), or pass another model."
+        )
+
+    def _applied(self, turns: Sequence[dict[str, Any]], *, asked: bool) -> str:
         """Raises ModelError for a template that fails. One that never ends cannot be stopped; it is said that it takes long."""
         long = (
             f"The chat template of {self.name} has been running for {SLOW} seconds: it may never end. Stop with Ctrl-C."
@@ -112,7 +140,79 @@ class Model:
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
         text = self.render(prompt, system)
-        return list(self.tokenizer(text, add_special_tokens=not self.chat_template)["input_ids"])
+        found = self.encode(text, special=not self.chat_template)
+        self.require_fit(len(found), prompt if isinstance(prompt, str) else prompt.text)
+        return found
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of a text. special: with the tokens that the tokenizer puts around it.
+
+        Raises InputError for text that is none, ModelError for tokens that the model has no row for.
+        """
+        require_text(text)
+        ids = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        if ids and max(ids) >= self.known_tokens:
+            beyond = max(ids)
+            raise ModelError(
+                f"The tokenizer of {self.name} writes {str(self.tokenizer.convert_ids_to_tokens(beyond))!r} as token {beyond}, and the model "
+                f"knows {self.known_tokens} tokens, from 0 on. Pass the tokenizer that belongs to the weights, or resize the model's table of "
+                "tokens (resize_token_embeddings) and train what is new."
+            )
+        return ids
+
+    @cached_property
+    def known_tokens(self) -> int:
+        """Tokens that the model has rows for."""
+        return known_tokens(self.network)
+
+    @cached_property
+    def padding(self) -> int:
+        """The id that fills up batches: the tokenizer's, unless the model has no row for it."""
+        stated = self.tokenizer.pad_token_id
+        return stated if stated is not None and 0 <= stated < self.known_tokens else 0
+
+    @cached_property
+    def context(self) -> int | None:
+        """The longest sequence the model was made for, in tokens; None where its config does not say."""
+        return context_length(self.network)
+
+    @cached_property
+    def _ends_at_context(self) -> bool:
+        return self.context is not None and stored_positions(self.network, self.context)
+
+    def require_fit(self, length: int, text: str) -> None:
+        """Raises InputError for a sequence of `length` tokens that the model cannot read; warns of one longer than it was made for.
+
+        text: what the sequence begins with, for the message.
+        """
+        if self.context is None or length <= self.context:
+            return
+        what = f"{' '.join(text[:200].split())[:60]!r} and so on is {length} tokens long, and the context of {self.name} is {self.context}"
+        if self._ends_at_context:
+            raise InputError(f"{what}: it cannot be read to its end. Shorten it.")
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{what}: what a model does beyond the length it was made for is not what it does within. Shorten it (said once).",
+                ContextWarning,
+                stacklevel=2,
+            )
+
+    def require_all_fit(self, sequences: Iterable[list[int]]) -> None:
+        """The same for the longest of some sequences of token ids."""
+        longest = max(sequences, key=len, default=[])
+        self.require_fit(len(longest), str(self.tokenizer.decode(longest[:SHOWN_TOKENS])))
+
+    def room(self, length: int, tokens: int) -> int:
+        """Tokens that may follow `length` others, at most `tokens`. Raises InputError where there is room for none."""
+        if not self._ends_at_context:
+            return tokens
+        assert self.context is not None
+        if length >= self.context:
+            raise InputError(
+                f"A prompt of {length} tokens leaves no room for an answer in the context of {self.name}, {self.context} tokens. Shorten it."
+            )
+        return min(tokens, self.context - length)
 
     @contextmanager
     def enhanced(self, enhancement: Enhancement, *, force: bool = False) -> Iterator["Model"]:
@@ -147,7 +247,8 @@ class Model:
     def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
         """Batched; padded between what all prompts begin with, which is run once, and the rest. The checkpoint's own settings
         (sampling, penalties, bans) are left out."""
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = self.padding
+        tokens = self.room(max(map(len, prompts)), tokens)
         prefix = shared_prefix(prompts)
         cache = growing_cache(self, prompts[0][:prefix], len(prompts)) if prefix >= SHORTEST_PREFIX else None
         prefix = 0 if cache is None else prefix

@@ -1,6 +1,8 @@
 """A folder's config, its architecture on the meta device and its anatomy: nothing of its weights is read."""
 
 import functools
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,10 +65,7 @@ def load_config(folder: Path, options: ModelOptions) -> Any:
         config = _config(folder, options)
         layers = getattr(text_config(config), "num_hidden_layers", None)
     except (*REFUSALS, StrictDataclassError) as error:
-        raise ModelError(
-            f"The config of {folder} was refused: {reason(error)} "
-            "A model with code of its own needs --trust-remote-code (read that code first)."
-        ) from error
+        raise ModelError(f"The config of {folder} was refused: {reason(error)} {advice(folder, error)}") from error
     if isinstance(layers, int) and layers > MOST_LAYERS:
         raise ModelError(
             f"The config of {folder} ('{str(stated.get('model_type'))[:40]}') claims {layers:,} layers, and no model has more than "
@@ -79,6 +78,26 @@ def reason(error: Exception) -> str:
     """The last line of what a library says, without its control characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return "".join(c if c.isprintable() else " " for c in lines[-1])[:500]
+
+
+def advice(folder: Path, error: Exception) -> str:
+    """What to do about a model that the library refuses, by what its config says and what the library does."""
+    stated, text = read_table(folder / "config.json"), str(error)
+    if "auto_map" in stated:
+        return "A model with code of its own needs --trust-remote-code (read that code first)."
+    if isinstance(error, ImportError):
+        return "Install what the message names."
+    if stated.get("model_type") not in transformers.CONFIG_MAPPING:
+        return f"transformers {transformers.__version__} does not know this 'model_type' of its config.json: upgrade it, or correct the key."
+    words = [word for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text) if len(word) > 1]
+    keys = [key for key in stated if key in text] or [
+        key for key, value in stated.items() if any(f'"{word}"' in json.dumps(value) for word in words)
+    ]
+    if not keys and "rope" in text:
+        keys = [key for key in stated if key.startswith("rope_")]
+    if keys:
+        return f"Correct {' and '.join(repr(key) for key in keys[:3])} in its config.json, or use a version of transformers that takes it."
+    return "Check its files against those that it was published with, and download it again."
 
 
 def _config(folder: Path, options: ModelOptions) -> Any:
@@ -106,8 +125,7 @@ def skeleton(folder: Path, options: ModelOptions, **how: Any) -> tuple[nn.Module
             return auto_class(config).from_config(config, trust_remote_code=options.trust_remote_code, **how), config
     except (*REFUSALS, RuntimeError) as error:
         raise ModelError(
-            f"The architecture of {folder} ('{config.model_type}') cannot be built: {reason(error)} "
-            "Check its config.json, or install what the message names."
+            f"The architecture of {folder} ('{config.model_type}') cannot be built: {reason(error)} {advice(folder, error)}"
         ) from error
 
 

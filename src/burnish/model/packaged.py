@@ -6,10 +6,12 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from burnish.artifacts.cache import cache_needed
 from burnish.artifacts.files import claimed, remove, written
 from burnish.errors import DownloadError
 from burnish.places import cache_root
@@ -42,6 +44,11 @@ MODELS = {
         ),
     )
 }
+
+
+def public_name(name: str) -> str:
+    """The hub id of a packaged model; any other name as it is, also that of a folder of the user's that is called like a packaged one."""
+    return MODELS[name].base_model if name in MODELS and not Path(name).exists() else name
 
 
 def cache_folder() -> Path:
@@ -100,9 +107,11 @@ def converted_gguf(path: Path) -> Path:
     return target
 
 
-def _alone(target: Path) -> AbstractContextManager[None]:
-    """Waits for other processes that make the same folder."""
-    return claimed(target.with_name(f"{target.name}.making"), wait=True)
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Waits for other processes that make the same folder. Raises OutputError where the cache cannot be written."""
+    with cache_needed(), claimed(target.with_name(f"{target.name}.making"), wait=True):
+        yield
 
 
 def _download(gguf: Path) -> Path:

@@ -81,6 +81,7 @@ def token_projections(
     attention writes: [tokens, k], float32."""
     found: list[Tensor] = [torch.zeros(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
+    model.require_all_fit(sequences)
     limit = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
     done = 0
     for size in batches([len(sequences[i]) for i in order], limit):

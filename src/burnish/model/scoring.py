@@ -57,7 +57,7 @@ def score(
 ) -> Scores:
     """Scores every item under the base model and every candidate. tokens: how many a batch holds.
 
-    Raises ValueError for an item without prompt or answer, WrongModelError for an enhancement or adapter of another model,
+    Raises ValueError for an item without prompt or answer, InputError for one beyond the context, WrongModelError for an enhancement or adapter of another model,
     ModelError for an adapter that changes more than the blocks and when the model computes no numbers.
     """
     if any(not item.prompt or not item.answer for item in items):
@@ -66,6 +66,7 @@ def score(
         check_candidate(model, candidate)
     if not items:
         return Scores((), tuple(() for _ in candidates))
+    model.require_all_fit(item.prompt + item.answer for item in items)
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     longest = max(len(i.prompt) + len(i.answer) for i in items)
     group = max(1, min(len(candidates), tokens // longest - 1))

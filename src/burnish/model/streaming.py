@@ -10,11 +10,12 @@ from burnish.model.model import Model
 @torch.inference_mode()
 def stream(model: Model, prompt: str, *, tokens: int = 256, system: str | None = None) -> Iterator[str]:
     """Greedy pieces of text. The caller keeps any live enhancement open until the last piece."""
-    ids = torch.tensor([model.tokens(prompt, system)], device=model.device)
+    asked = model.tokens(prompt, system)
+    ids = torch.tensor([asked], device=model.device)
     cache = None
     written: list[int] = []
     shown = ""
-    for _ in range(tokens):
+    for _ in range(model.room(len(asked), tokens)):
         out = model.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         token = int(out.logits[0, -1].argmax())

@@ -45,7 +45,7 @@ def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]
     """Prompts and answers as tokens. Raises InputError for an answer without text."""
     found = []
     for prompt, text in rows:
-        tokens = model.tokenizer(text, add_special_tokens=False)["input_ids"][:READ_TOKENS]
+        tokens = model.encode(text)[:READ_TOKENS]
         if not tokens:
             raise InputError(
                 f"An answer to '{prompt.text[:60]}' is empty: it says nothing of a taste. Leave the row out."

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction
-from burnish.errors import InputError, ModelError, PromptFileError
+from burnish.errors import InputError, ModelError
 from burnish.evaluation.material import BATCH, Answered
 from burnish.finding import find_direction
 from burnish.maths.direction import without
@@ -33,6 +33,7 @@ from burnish.personal.features import READ_TOKENS, Progress, answer_means, answe
 from burnish.personal.profile import Units, Written
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_general, load_protect
+from burnish.prompts.tables import read_text
 
 FEWEST, MOST = 8, 95  # passages
 PASSAGE_WORDS = 40  # paragraphs are joined until they have as many
@@ -134,10 +135,7 @@ def residual_of(style: Direction, named: Sequence[Direction]) -> Direction:
 
 
 def _passages(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"{file} is not UTF-8 text. Save it as UTF-8, or take it out of the folder.") from error
+    text = read_text(file)
     if file.suffix.lower() == ".md":
         text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
         text = "\n".join(line for line in text.splitlines() if not NOT_WRITING.match(line))

@@ -1,19 +1,15 @@
-"""Reads prompt files: one prompt a line, JSON lines, or CSV."""
+"""Prompts and sets of them, and the files they are read from."""
 
-import csv
 import hashlib
-import io
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from burnish.errors import PromptFileError
-
-BETTER = ("answer", "completion", "chosen", "final")  # keys of an answer, in the order in which they are looked for
-WORSE = ("rejected", "draft")
+from burnish.prompts.layouts import parsed_row
+from burnish.prompts.tables import is_hub, is_table, read_lines, read_table_rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,16 @@ class PromptSet:
         """SHA-256 of the prompts and answers, whatever file format they came in."""
         rows = [[list(map(list, p.messages)), p.answer, p.rejected] for p in self.prompts]
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+
+    @property
+    def different(self) -> int:
+        """How many prompts there are, each counted once."""
+        return len(set(self.prompts))
+
+    def without(self, other: "PromptSet") -> "PromptSet":
+        """The prompts that are not in another set."""
+        there = set(other.prompts)
+        return PromptSet(self.name, tuple(prompt for prompt in self.prompts if prompt not in there))
 
     @property
     def texts(self) -> list[str]:
@@ -88,21 +94,19 @@ def as_prompts(source: PromptSource, name: str) -> PromptSet:
 
 
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
-    """Reads `.jsonl` (`prompt` or `messages`, optional answers), `.csv` (the same columns) or one prompt a line.
+    """Reads one prompt a line (`.txt`), or a table of rows (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, or a data set of the hub as
+    `hf://datasets/OWNER/NAME:SPLIT`) in any of the layouts of `burnish.prompts.layouts`: a prompt, an instruction, a text or messages,
+    with or without answers.
 
-    An answer is called `answer`, `completion`, `chosen` or `final`, a worse one `rejected` or `draft`; the first that
-    is there counts. answers: every row must carry an answer. UTF-8 with or without BOM; blank lines are ignored. Raises
-    PromptFileError naming file and line.
+    An answer is called `answer`, `completion`, `chosen`, `final`, `output` or `response`, a worse one `rejected` or `draft`; the first
+    that is there counts. answers: every row must carry an answer. UTF-8, or UTF-16 with its mark; blank lines are ignored. Raises
+    PromptFileError naming file and row.
     """
     path = Path(path)
-    text = _text(path)
-    match path.suffix.lower():
-        case ".jsonl" | ".ndjson":
-            prompts = [_json_row(path, n, line) for n, line in _filled(text)]
-        case ".csv":
-            prompts = list(_csv_rows(path, text))
-        case _:
-            prompts = [Prompt.of(line.strip()) for _, line in _filled(text)]
+    if is_table(path):
+        prompts = [Prompt(*parsed_row(row)) for row in read_table_rows(path)]
+    else:
+        prompts = [Prompt.of(line.strip()) for _, line in read_lines(path)]
     if not prompts:
         raise PromptFileError(f"{path} holds no prompts: it is empty. Write one prompt a line, 95 for the default.")
     if answers and any(p.answer is None for p in prompts):
@@ -111,81 +115,4 @@ def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
             f"{path}, row {first} has no answer, and --position answer needs one in every row. "
             'Write rows such as {"prompt": "...", "answer": "..."} in a .jsonl file.'
         )
-    return PromptSet(path.stem, tuple(prompts))
-
-
-def _text(path: Path) -> str:
-    if not path.exists():
-        raise PromptFileError(f"{path} does not exist. Pass a text file with one prompt a line.")
-    if path.is_dir():
-        raise PromptFileError(f"{path} is a folder. Pass a text file with one prompt a line.")
-    data = path.read_bytes()
-    if b"\0" in data[:65536]:
-        raise PromptFileError(f"{path} is a binary file, not text. Pass a UTF-8 text file with one prompt a line.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise PromptFileError(f"{path}, line {line} is not UTF-8. Save the file as UTF-8.") from error
-
-
-def _filled(text: str) -> Iterable[tuple[int, str]]:
-    """Numbered lines that are not blank. Only line ends split: other Unicode separators belong to the prompt."""
-    return ((number, line) for number, line in enumerate(io.StringIO(text, newline=None), 1) if line.strip())
-
-
-def json_object(where: str, line: str, example: str) -> dict[str, Any]:
-    """A line of a .jsonl file. where: the file and line, example: a good row, for the message. Raises PromptFileError."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise PromptFileError(f"{where} is not JSON: {error.msg}. Write one JSON object a line.") from error
-    if not isinstance(row, dict):
-        raise PromptFileError(f"{where} is not a JSON object. Write rows such as {example}.")
-    return row
-
-
-def _json_row(path: Path, number: int, line: str) -> Prompt:
-    where = f"{path}, line {number}"
-    row = json_object(where, line, '{"prompt": "..."}')
-    answer, rejected = (next((row[key] for key in keys if row.get(key) is not None), None) for keys in (BETTER, WORSE))
-    for name, text in (("answer", answer), ("rejected answer", rejected)):
-        if text is not None and not (isinstance(text, str) and text.strip()):
-            raise PromptFileError(f"{where}: the {name} is not a text. Give a string, or leave the key out.")
-    if "messages" in row:
-        return _chat(where, row["messages"], answer, rejected)
-    prompt = row.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise PromptFileError(f"{where} has no 'prompt' text (keys: {', '.join(map(str, row))}). Add one.")
-    return Prompt.of(prompt.strip(), answer, rejected)
-
-
-def _chat(where: str, messages: object, answer: str | None, rejected: str | None) -> Prompt:
-    turns: list[tuple[str, str]] = []
-    for turn in messages if isinstance(messages, list) else []:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise PromptFileError(f"{where}: a message needs the texts 'role' and 'content'.")
-        turns.append((turn["role"], turn["content"]))
-    if turns and turns[-1][0] == "assistant":
-        answer = answer or turns[-1][1]
-        turns.pop()
-    if not turns or turns[-1][0] != "user":
-        raise PromptFileError(f"{where}: 'messages' must hold a user turn last (or user, then assistant).")
-    return Prompt(tuple(turns), answer, rejected)
-
-
-def _csv_rows(path: Path, text: str) -> Iterable[Prompt]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if "prompt" not in (reader.fieldnames or []):
-        raise PromptFileError(
-            f"{path} has no 'prompt' column (columns: {', '.join(reader.fieldnames or []) or 'none'}). Name one 'prompt'."
-        )
-    for row in reader:
-        prompt = (row.get("prompt") or "").strip()
-        if not prompt and not any((value or "").strip() for value in row.values() if isinstance(value, str)):
-            continue
-        if not prompt:
-            raise PromptFileError(f"{path}, line {reader.line_num} has an empty 'prompt'. Fill it or remove the row.")
-        filled = {key: value.strip() for key, value in row.items() if isinstance(value, str) and value.strip()}
-        answer, rejected = (next((filled[key] for key in keys if key in filled), None) for keys in (BETTER, WORSE))
-        yield Prompt.of(prompt, answer, rejected)
+    return PromptSet(path.name if is_hub(path) else path.stem, tuple(prompts))

@@ -18,6 +18,7 @@ from burnish.server.guard import Access, Guard
 from burnish.server.metrics import CONTENT_TYPE
 from burnish.server.replies import error_body, error_reply
 from burnish.server.service import Service
+from burnish.server.wire import TAG
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -91,21 +92,21 @@ def _file(content: bytes, kind: str) -> Any:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, BurnishError)
-    return error_reply(error)
+    return error_reply(request.app.state.service.public(error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    place = [part for part in first["loc"] if part != "body" and not str(part).startswith(TAG)]
     if first["type"] == "json_invalid" or not place:
         message = "The body is not a JSON object. Send one, in UTF-8, with `Content-Type: application/json`."
         return JSONResponse(error_body(message, 400, "invalid_json"), 400)
-    # Alternatives of a field (text, or a list of parts) are listed by type behind its name.
-    field = place[0]
-    message = f"`{field}`: {first['msg']}. Change the field, or leave it out."
+    field = str(place[0])
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    message = f"`{where}`: {first['msg']}. Change the field, or leave it out."
     if first["type"] == "value_error":  # the server's own words
-        message = f"`{field}` {first['ctx']['error']}."
+        message = f"`{where}` {first['ctx']['error']}."
     return JSONResponse(error_body(message, 400, "invalid_value", field), 400)
 
 

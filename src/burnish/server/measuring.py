@@ -64,7 +64,7 @@ def tokens(
 
     Raises InputError for an answer without tokens, or one that is longer than the model's context with its prompt.
     """
-    ids = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    ids = model.encode(answer)
     if not ids:
         raise InputError("The answer is empty: it has no tokens to show. Pass one with text.")
     if len(prompt) + len(ids) > context:
@@ -94,5 +94,5 @@ def tokens(
 
 def _references(model: Model, domain: str) -> list[Item]:
     rows = load_domain(domain).references_report.spread(REFERENCES).prompts
-    answers = [model.tokenizer(p.answer or "", add_special_tokens=False)["input_ids"][:READ_TOKENS] for p in rows]
+    answers = [model.encode(p.answer or "")[:READ_TOKENS] for p in rows]
     return [Item(model.tokens(Prompt(p.messages)), answer) for p, answer in zip(rows, answers, strict=True) if answer]

@@ -54,7 +54,7 @@ async def chat(request: Request, body: ChatRequest, service: TheService, person:
 async def completions(request: Request, body: CompletionRequest, service: TheService, person: Person) -> Response:
     async def work() -> Response:
         candidate = (await service.edit_of(person, body.model)).candidate
-        prompt = await service.text_prompt(body.prompt)
+        prompt = await service.text_prompt(body.asked)
         scores = body.logprobs is not None and body.logprobs is not False
         asked = _asked(service, body, prompt, candidate, body.max_tokens, scores)
         return await _reply(service, person, body, asked, "text")
@@ -85,14 +85,16 @@ async def _reply(service: Service, person: str, body: Sampled, asked: DecodeRequ
     answer = Answer(kind, body.model, len(asked.prompt), asked.log_probabilities, service.fingerprint[:12])
     if body.stream:
         first = await anext(pieces)
-        return _Stream(_events(answer, first, pieces, usage=body.usage_asked), service, answering)
+        return _Stream(_events(service, answer, first, pieces, usage=body.usage_asked), service, answering)
     try:
         return JSONResponse(answer.whole([piece async for piece in pieces]))
     finally:
         service.count(answering)
 
 
-async def _events(answer: Answer, first: Piece, pieces: AsyncIterator[Piece], *, usage: bool) -> AsyncIterator[bytes]:
+async def _events(
+    service: Service, answer: Answer, first: Piece, pieces: AsyncIterator[Piece], *, usage: bool
+) -> AsyncIterator[bytes]:
     for chunk in answer.opening():
         yield event(chunk)
     offset, piece = 0, first
@@ -105,7 +107,7 @@ async def _events(answer: Answer, first: Piece, pieces: AsyncIterator[Piece], *,
         try:
             piece = await anext(pieces)
         except BurnishError as error:
-            yield event(body_of(error)[1])
+            yield event(body_of(service.public(error))[1])
             return
     if usage:
         yield event(answer.closing(piece.made))

@@ -2,22 +2,24 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
-from burnish.errors import InputError, ModelError, RefusedError
+from burnish.errors import BurnishError, InputError, ModelError, RefusedError
 from burnish.model.decoding import DecodeRequest
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
 from burnish.model.row_edits import Candidate
 from burnish.options import ServeOptions
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
 from burnish.pieces import Pieces
+from burnish.places import cache_root, data_root
 from burnish.prompts import Prompt
 from burnish.server.answering import Answering
 from burnish.server.directions import Directions, language_of
@@ -79,8 +81,25 @@ class Service:
     @cached_property
     def context(self) -> int:
         """Tokens that a prompt and its answer may have together."""
-        known = getattr(text_config(self.model.network.config), "max_position_embeddings", None)
-        return int(known) if known else 2**31
+        return self.model.context or 2**31
+
+    @cached_property
+    def _hidden(self) -> list[str]:
+        """Paths of this computer that errors may name, longer ones first."""
+        model = self.model.name
+        roots = (cache_root(), data_root(), self.model.folder)
+        paths = {str(path) for root in roots for path in (root, root.resolve())}
+        return sorted(paths | ({model} if os.sep in model and Path(model).exists() else set()), key=len, reverse=True)
+
+    def public(self, error: BurnishError) -> BurnishError:
+        """The same error for the network: it names no path of this computer."""
+        text = str(error)
+        for path in self._hidden:
+            text = text.replace(
+                path, "the model" if path in (self.model.name, str(self.model.folder)) else "the server's folder"
+            )
+        error.args = (text,)
+        return error
 
     async def profiles(self, person: str) -> dict[str, Profile]:
         found = await asyncio.to_thread(self.store.profiles, person)
@@ -106,30 +125,43 @@ class Service:
         return Edit(parts, candidate, key)
 
     async def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation. Raises InputError where the model's template refuses it, RefusedError beyond the context."""
+        """Token ids of a conversation. Raises InputError where the model's template refuses it, RefusedError as `checked`."""
+        model = self.model
         try:
-            ids = await asyncio.to_thread(self.model.tokens, Prompt(tuple(m.turn for m in messages)))
+            text = await asyncio.to_thread(model.render, Prompt(tuple(m.turn for m in messages)))
         except ModelError as error:
+            if error.__cause__ is None:  # a template that leaves words out
+                raise
             raise InputError(
                 f"The model's chat template refuses these messages: {error.__cause__}. Alternate user and assistant turns."
             ) from error
-        return self.checked(ids)
+        ids = await asyncio.to_thread(partial(model.encode, text, special=not model.chat_template))
+        return self.checked(ids, "messages")
 
-    async def text_prompt(self, prompt: str | list[str] | list[int]) -> list[int]:
-        """Token ids of a raw prompt. Raises RefusedError beyond the context."""
-        if isinstance(prompt, list) and isinstance(prompt[0], int):
-            return self.checked([int(token) for token in prompt])
-        text = prompt[0] if isinstance(prompt, list) else prompt
-        return self.checked(list((await asyncio.to_thread(self.model.tokenizer, text))["input_ids"]))
+    async def text_prompt(self, prompt: str | list[int]) -> list[int]:
+        """Token ids of a raw prompt. Raises RefusedError as `checked`."""
+        if isinstance(prompt, str):
+            prompt = await asyncio.to_thread(partial(self.model.encode, prompt, special=True))
+        return self.checked(prompt, "prompt")
 
-    def checked(self, ids: list[int]) -> list[int]:
+    def checked(self, ids: list[int], param: str) -> list[int]:
+        """Raises RefusedError for ids that the model does not know, none at all, or too many. param: the field that they came from."""
+        known = self.model.known_tokens
+        if not ids or not 0 <= min(ids) <= max(ids) < known:
+            raise RefusedError(
+                f"`{param}` is empty, or has token ids outside 0..{known - 1}, those that this model knows. Send text, or ids of this model's "
+                "own tokenizer.",
+                status=400,
+                code="invalid_value",
+                param=param,
+            )
         if len(ids) >= self.context:
             raise RefusedError(
                 f"The prompt has {len(ids)} tokens, and the model's context of {self.context} has to hold the answer too. "
                 "Shorten the prompt.",
                 status=400,
                 code="context_length_exceeded",
-                param="messages",
+                param=param,
             )
         return ids
 

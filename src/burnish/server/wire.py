@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from burnish.personal.profile import BUDGET
 from burnish.server.expressions import LONGEST
@@ -38,8 +47,33 @@ Stop = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterVali
 Nothing = Annotated[Any, AfterValidator(only([], {}))]
 
 
+TAG = "("  # what the names of alternatives begin with, in the places of errors
+
+
+def by_kind(needed: str) -> Discriminator:
+    """Chooses among alternatives by the kind of the value, so that what is wrong is said of the one that was meant. needed: what to
+    send, where it is none of them."""
+
+    def kind(value: Any) -> str | None:
+        if isinstance(value, list):
+            first = next(iter(value), None)
+            return "(list)" if first is None else f"({type(first).__name__}s)"
+        return f"({type(value).__name__})"
+
+    return Discriminator(kind, custom_error_type="kind", custom_error_message=f"Send {needed}")
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        """Clients send null for what is not set."""
+        if not isinstance(value, dict):
+            return value
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: each for name, each in value.items() if each is not None or name in needed}
 
 
 class TextPart(Body):
@@ -47,9 +81,16 @@ class TextPart(Body):
     text: Text
 
 
+Parts = Annotated[list[TextPart], Field(min_length=1, max_length=100)]
+Content = Annotated[
+    Annotated[Text, Tag("(str)")] | Annotated[Parts, Tag("(dicts)")] | Annotated[Parts, Tag("(list)")],
+    by_kind('a text, or a list of parts such as {"type": "text", "text": "..."}'),
+]
+
+
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, max_length=100)]
+    content: Content
 
     @property
     def turn(self) -> tuple[str, str]:
@@ -71,6 +112,13 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
+StopList = Annotated[list[Stop], Field(max_length=4)]
+Stops = Annotated[
+    Annotated[Stop, Tag("(str)")] | Annotated[StopList, Tag("(strs)")] | Annotated[StopList, Tag("(list)")],
+    by_kind("a text, or a list of up to 4 texts"),
+]
+
+
 class Sampled(Body):
     """What chat and text completions share."""
 
@@ -79,7 +127,7 @@ class Sampled(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[Any, AfterValidator(only(1))] = None
@@ -112,12 +160,29 @@ class ChatRequest(Sampled):
     web_search_options: Annotated[Any, AfterValidator(only())] = None
 
 
+Ids = Annotated[list[int], Field(min_length=1)]
+Asked = Annotated[
+    Annotated[Text, Tag("(str)")]
+    | Annotated[list[Text], Field(min_length=1, max_length=1), Tag("(strs)")]
+    | Annotated[Ids, Tag("(ints)")]
+    | Annotated[list[Ids], Field(min_length=1, max_length=1), Tag("(lists)")],
+    by_kind("one text, or one list of token ids"),
+]
+
+
 class CompletionRequest(Sampled):
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)] | Annotated[list[int], Field(min_length=1)]
+    prompt: Asked
     logprobs: Annotated[Any, AfterValidator(only(0, False))] = None
     echo: Annotated[Any, AfterValidator(only(False))] = None
     suffix: Annotated[Any, AfterValidator(only(""))] = None
     best_of: Annotated[Any, AfterValidator(only(1))] = None
+
+    @property
+    def asked(self) -> str | list[int]:
+        """The one prompt, which may stand in a list."""
+        prompt: Any = self.prompt
+        found: str | list[int] = prompt[0] if isinstance(prompt, list) and not isinstance(prompt[0], int) else prompt
+        return found
 
 
 class ExpressionRequest(Body):

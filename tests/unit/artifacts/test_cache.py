@@ -7,6 +7,7 @@ import pytest
 
 import burnish.artifacts.cache as caching
 from burnish.artifacts.cache import cached
+from burnish.errors import BurnishWarning, DiskFullError, OutputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 IDENTITY = {"model": "a", "prompts": "b", "tokens": 8, "system": None, "seed": 0}
@@ -53,3 +54,23 @@ def test_a_failure_leaves_nothing_behind() -> None:
         cached("answers", IDENTITY, fail)
     folder: Path = caching.cache_root() / "answers"
     assert not folder.exists() or not list(folder.iterdir())
+
+
+def full(*_: object, **__: object) -> None:
+    raise DiskFullError("The disk is full.")
+
+
+def test_a_cache_that_cannot_be_written_is_done_without_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(caching, "cache_root", lambda: tmp_path / "file")
+    make = Counter()
+    for number in (1, 2):
+        with pytest.warns(BurnishWarning, match="BURNISH_CACHE"):
+            assert cached("answers", IDENTITY, make) == [number]
+    with monkeypatch.context() as patch, pytest.warns(BurnishWarning, match="is full"):
+        patch.setattr(caching, "written", full)
+        assert cached("answers", IDENTITY, make) == [3]
+    with pytest.raises(OutputError, match="BURNISH_CACHE"), caching.cache_needed():
+        (tmp_path / "file" / "x").mkdir()

@@ -58,6 +58,46 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
         check_output(tmp_path / "file" / "out", 0, overwrite=False)
 
 
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("out", "out/file"):
+        link = tmp_path / name.replace("/", "-")
+        link.symlink_to(tmp_path / "disk" / name.replace("/", "-"))
+        with written(link, overwrite=False) as partial:
+            assert partial.parent == tmp_path / "disk"
+            partial.mkdir()
+            (partial / "new").write_text("x")
+        assert link.is_symlink()
+        assert (link.resolve() / "new").read_text() == "x"
+        with written(link, overwrite=True) as partial:
+            partial.write_text("a file now")
+        assert link.is_symlink()
+        assert link.read_text() == "a file now"
+        assert {p.name for p in tmp_path.iterdir() if p.suffix == ".partial"} == set()
+
+
+def test_the_disk_behind_a_link_is_the_one_that_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "deep" / "out")
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or SimpleNamespace(free=1 << 40))
+    check_output(tmp_path / "out", 0, overwrite=False)
+    assert asked == [tmp_path / "disk"]
+
+
+def test_a_mounted_disk_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(OutputError, match="a new folder inside it"):
+        check_output(tmp_path, 0, overwrite=False)
+    check_output(tmp_path / "model", 0, overwrite=False)
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop"):
+        check_output(tmp_path / "loop", 0, overwrite=False)
+
+
 def test_a_full_disk_is_seen_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100 << 20))
     check_output(tmp_path / "out", 30 << 20, overwrite=False)

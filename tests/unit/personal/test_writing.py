@@ -71,7 +71,7 @@ def test_folders_without_enough_writing_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n\n".join([WORDS] * 7))
     with pytest.raises(InputError, match="holds 7 passages"):
         read_passages(tmp_path)
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
     with pytest.raises(PromptFileError, match="not UTF-8"):
         read_passages(tmp_path)
 

@@ -1,9 +1,14 @@
 """The linter names what would make a direction measure something else."""
 
+import random
+import time
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.lint import lint
+from burnish.prompts.lint import lint, near_duplicates
 
 TOPICS = (
     "river oven market garden violin harbour ladder candle engine pepper glacier window carpet pillow lantern bridge"
@@ -36,3 +41,29 @@ def test_matched_sets_have_no_findings() -> None:
 )
 def test_each_mismatch_is_named(enhance: list[str], normal: list[str], finding: str) -> None:
     assert any(finding in line for line in lint(prompts("a", enhance), prompts("b", normal)))
+
+
+def test_a_text_that_says_what_an_earlier_one_says_is_named_once() -> None:
+    texts = ["Write me a poem!", "a poem write me", "write me a POEM", "sing", ""]
+    assert near_duplicates(texts) == [(texts[1], texts[0]), (texts[2], texts[0])]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12), max_size=30))
+def test_near_duplicates_are_those_of_comparing_all_pairs(bags: list[list[str]]) -> None:
+    texts = [f"{' '.join(bag)}" for bag in bags]
+    expected = []
+    for i, one in enumerate(bags):
+        near = (j for j in range(i) if one and len({*one} & {*bags[j]}) >= 0.8 * len({*one} | {*bags[j]}))
+        expected += [(texts[i], texts[j]) for j in [next(near, -1)] if j >= 0]
+    assert near_duplicates(texts) == expected
+
+
+def test_a_whole_instruction_set_is_compared_in_seconds() -> None:
+    generator = random.Random(0)
+    words = [f"word{i}" for i in range(5000)]
+    texts = [" ".join(generator.choices(words, k=12)) for _ in range(50_000)]
+    started = time.process_time()
+    assert near_duplicates(texts) == []
+    assert near_duplicates(["Write me a poem."] * 50_000)[-1] == ("Write me a poem.", "Write me a poem.")
+    assert time.process_time() - started < 20

@@ -1,10 +1,13 @@
 """Prompt files: every format, and an error that names file and line."""
 
+import json
 from pathlib import Path
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from burnish.errors import PromptFileError
 from burnish.prompts import Prompt, PromptSet, read_prompts
@@ -64,17 +67,126 @@ def test_rows_may_carry_answers(tmp_path: Path, name: str, text: str) -> None:
         ("p.txt", b"fine\nbad \xff\n", "line 2 is not UTF-8"),
         ("p.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON"),
         ("p.jsonl", '["a"]', "line 1 is not a JSON object"),
-        ("p.jsonl", '{"text": "a"}', r"line 1 has no 'prompt' text \(keys: text\)"),
-        ("p.jsonl", '{"prompt": "a", "answer": 3}', "line 1: the answer is not a text"),
-        ("p.jsonl", '{"messages": []}', "line 1: 'messages' must hold a user turn last"),
-        ("p.jsonl", '{"messages": [{"role": "user"}]}', "line 1: a message needs"),
-        ("p.csv", "text\na\n", r"no 'prompt' column \(columns: text\)"),
-        ("p.csv", "prompt,answer\n,b\n", "line 2 has an empty 'prompt'"),
+        ("p.jsonl", '{"words": "a"}', r"line 1 has no 'prompt' \(columns: words\)"),
+        ("p.jsonl", '{"prompt": "a", "answer": 3}', "line 1: 'answer' is neither a text"),
+        ("p.jsonl", '{"messages": []}', "line 1: 'messages' is neither"),
+        (
+            "p.jsonl",
+            '{"messages": [{"role": "assistant", "content": "a"}]}',
+            "line 1: 'messages' must hold a user turn last",
+        ),
+        ("p.jsonl", '{"messages": [{"role": "user"}]}', "line 1: a message in 'messages' needs"),
+        ("p.csv", "words\na\n", r"line 2 has no 'prompt' \(columns: words\)"),
+        ("p.csv", "prompt,answer\n,b\n", "line 2: 'prompt' is empty"),
+        ("p.csv", "prompt\n", "holds no prompts"),
+        ("p.csv", 'prompt\n"a\nb\n', "line 3 is no CSV.*Close its quotes"),
+        ("p.csv", "prompt,id\nfirst, then second,1\n", "line 2 has 3 cells for 2 columns"),
+        ("p.csv", "prompt,prompt\na,b\n", "two columns 'prompt'"),
+        ("p.jsonl", '{"prompt": "a"}\n{"prompt": "cut \\ud83d"}', "line 2 holds half of a surrogate pair"),
+        ("p.json", '[{"prompt": "a"}, {"prompt": "cut \\ud83d"}]', "row 2 holds half of a surrogate pair"),
+        ("p.json", '{\n"prompt": "a"\n}', "is one JSON object"),
+        ("p.json", "words", "is not JSON"),
+        ("p.json", "[1]", "row 1 is not a JSON object"),
+        ("p.jsonl", '{"a": ' + "[" * 100_000, "line 1 is not JSON"),
+        (
+            "p.jsonl",
+            '{"prompt": "a", "chosen": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]}',
+            "ask different",
+        ),
+        (
+            "p.jsonl",
+            '{"prompt": "a", "chosen": [{"role": "user", "content": "b"}]}',
+            "must end with a message of the assistant",
+        ),
+        ("p.yaml", "- a\n", r"ends in '\.yaml'.*\.jsonl"),
+        ("p.md", "a\n", r"ends in '\.md'"),
+        ("p.parquet", b"PAR1 no", "not a readable Parquet"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(PromptFileError, match=message):
         read_prompts(write(tmp_path, name, content))
+
+
+EXPECTED = ["Why?", "Tell me."]
+TALKS = [[{"role": "user", "content": text}, {"role": "assistant", "content": "So."}] for text in EXPECTED]
+LAYOUTS = {
+    "prompt": [{"prompt": text, "completion": "So."} for text in EXPECTED],
+    "text": [{"text": text} for text in EXPECTED],
+    "question": [{"question": text, "answer": "So."} for text in EXPECTED],
+    "instruction": [{"instruction": text, "input": "", "output": "So."} for text in EXPECTED],
+    "messages": [{"messages": talk} for talk in TALKS],
+    "parts": [{"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]} for text in EXPECTED],
+    "conversations": [
+        {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "So."}]} for text in EXPECTED
+    ],
+    "prompt of messages": [{"prompt": talk[:1], "chosen": talk[1:], "rejected": talk[1:]} for talk in TALKS],
+    "preferences with the prompt inside": [{"chosen": talk, "rejected": talk} for talk in TALKS],
+    "preferences as one text": [{"chosen": f"\n\nHuman: {text}\n\nAssistant: So."} for text in EXPECTED],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("ending", ["jsonl", "ndjson", "json", "parquet", "lines.json"])
+def test_every_layout_is_read_from_every_table(layout: str, ending: str, tmp_path: Path) -> None:
+    rows, path = LAYOUTS[layout], tmp_path / f"p.{ending}"
+    if ending == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif ending == "json":
+        path.write_text(json.dumps(rows, indent=2))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_prompts(path).prompts
+    assert [p.messages for p in found] == [(("user", text),) for text in EXPECTED]
+    assert {p.answer for p in found} == ({None} if layout in ("text", "parts") else {"So."})
+
+
+def test_an_instruction_takes_its_input_along(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.json", '[{"instruction": "Translate.", "input": "Hej", "output": "Hello"}]')
+    assert read_prompts(path).texts == ["Translate.\n\nHej"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding(encoding: str, tmp_path: Path) -> None:
+    text = "Why?\r\nHur då?\r\n"
+    data = text.encode(encoding) if encoding in ("utf-8-sig", "utf-16", "utf-32") else f"\ufeff{text}".encode(encoding)
+    assert read_prompts(write(tmp_path, "p.txt", data)).texts == ["Why?", "Hur då?"]
+
+
+@pytest.mark.parametrize(("name", "comma"), [("p.csv", ","), ("p.csv", ";"), ("p.tsv", "\t")])
+def test_tables_of_text_may_hold_long_cells_and_other_commas(name: str, comma: str, tmp_path: Path) -> None:
+    table = f"prompt{comma}source\nWhy?{comma}{'page ' * 30_000}\n\nTell me.{comma}x\n"
+    assert read_prompts(write(tmp_path, name, table)).texts == EXPECTED
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[object, ...]] = []
+
+    def load(*name: str, split: str) -> datasets.Dataset:
+        asked.append((*name, split))
+        if split == "gone":
+            raise ValueError("Unknown split")
+        return datasets.Dataset.from_list(LAYOUTS["instruction"])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert read_prompts("hf://datasets/owner/name:train").texts == EXPECTED
+    assert read_prompts(Path("hf://datasets/owner/name/main:train[:10]")).name == "main:train[:10]"
+    assert asked == [("owner/name", "train"), ("owner/name", "main", "train[:10]")]
+    for name, message in (
+        ("owner/name", "names no split"),
+        ("name:train", "names no split"),
+        ("a/b:gone", "Unknown split"),
+    ):
+        with pytest.raises(PromptFileError, match=message):
+            read_prompts(f"hf://datasets/{name}")
+
+
+def test_prompts_are_counted_once_and_never_held_out_from_themselves() -> None:
+    prompts = PromptSet("p", tuple(Prompt.of(text) for text in ("a", "b", "a", "c")))
+    assert prompts.different == 3
+    assert prompts.without(PromptSet("q", prompts.prompts[:1])).texts == ["b", "c"]
 
 
 def test_missing_files_folders_and_missing_answers_are_refused(tmp_path: Path) -> None:

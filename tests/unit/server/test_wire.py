@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from burnish.errors import InputError, ModelError, RefusedError, WrongModelError
 from burnish.server.replies import body_of, event
-from burnish.server.wire import ChatRequest, ChoiceRequest, CompletionRequest, NewProfile, Sliders
+from burnish.server.wire import TAG, ChatRequest, ChoiceRequest, CompletionRequest, NewProfile, Sliders
 
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -140,3 +140,43 @@ def test_an_event_is_one_line_of_ascii() -> None:
     assert text.startswith("data: ")
     assert text.endswith("\n\n")
     assert len(text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "place", "words"),
+    [
+        (ChatRequest, {"stop": list("abcde")}, ("stop",), "at most 4"),
+        (ChatRequest, {"stop": {"a": 1}}, ("stop",), "a list of up to 4 texts"),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": None}]},
+            ("messages", 0, "content"),
+            "Send a text, or a list",
+        ),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            ("messages", 0, "content", 0, "text"),
+            "required",
+        ),
+        (ChatRequest, {"messages": [{"role": "user", "content": []}]}, ("messages", 0, "content"), "at least 1"),
+        (CompletionRequest, {"prompt": ["a", "b"]}, ("prompt",), "at most 1"),
+        (CompletionRequest, {"prompt": [[1], [2]]}, ("prompt",), "at most 1"),
+        (CompletionRequest, {"prompt": []}, ("prompt",), "one text, or one list of token ids"),
+        (CompletionRequest, {"prompt": [1, "a"]}, ("prompt", 1), "valid integer"),
+    ],
+)
+def test_what_is_wrong_is_said_of_the_alternative_that_was_meant(
+    kind: Any, change: dict[str, Any], place: tuple[Any, ...], words: str
+) -> None:
+    with pytest.raises(ValidationError) as error:
+        kind.model_validate({**CHAT, "prompt": "x", **change})
+    (found,) = error.value.errors()
+    assert tuple(part for part in found["loc"] if not str(part).startswith(TAG)) == place
+    assert words in found["msg"]
+
+
+def test_null_is_what_was_not_set() -> None:
+    found = ChatRequest.model_validate({**CHAT, "stream_options": {"include_usage": None}, "stop": None, "tools": None})
+    assert not found.usage_asked
+    assert CompletionRequest.model_validate({"model": "base", "prompt": [[5, 6]], "n": None}).asked == [5, 6]

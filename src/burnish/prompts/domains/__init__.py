@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
-from burnish.prompts.domains.own import own_folder, own_names, read_rows
+from burnish.prompts.domains.own import own_folder, own_names, read_about, read_rows
 from burnish.prompts.reading import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
@@ -99,7 +99,7 @@ def _asked(folder: Traversable, file: str) -> PromptSet:
 def _own(name: str) -> Domain:
     """Raises InputError for a file that was changed."""
     folder = own_folder(name)
-    about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
+    about = read_about(folder / "domain.yaml")
     rows = read_rows(folder / "references.jsonl")
 
     def kept(file: str, label: str) -> PromptSet:

@@ -73,17 +73,30 @@ def domain_files(
 
 def split(enhance: PromptSet, references: PromptSet | None, seed: int) -> tuple[PromptSet, PromptSet]:
     """(held out, to find with). Raises InputError for too few prompts, or references that are too few or have no answers."""
-    if len(enhance) < FEWEST:
+    if enhance.different < FEWEST:
         raise InputError(
-            f"'{enhance.name}' holds {len(enhance)} prompts: {FEWEST} or more are needed, because a quarter of them is held out. Write "
+            f"'{enhance.name}' holds {enhance.different} different prompts: {FEWEST} or more are needed, because a quarter of them is held out. Write "
             "more prompts; a factor set by hand needs none held out."
         )
-    if references is not None and (len(references) < FEWEST or any(p.answer is None for p in references.prompts)):
+    if references is not None and (references.different < FEWEST or any(p.answer is None for p in references.prompts)):
         raise InputError(
-            f"'{references.name}' holds fewer than {FEWEST} rows (8 to choose on, 8 to report on), or rows without an answer. References are "
+            f"'{references.name}' holds fewer than {FEWEST} different rows (8 to choose on, 8 to report on), or rows without an answer. References are "
             'rows such as {"prompt": "...", "answer": "..."}.'
         )
     return enhance.split(max(8, len(enhance) // 4), seed)
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What `domain_files` wrote of a domain. Raises InputError for a file that was changed."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {key: str(found[key]) for key in ("title", "language", "summary", "expert_system_prompt")}
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _changed(path, error) from error
+
+
+def _changed(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as a file of a domain: {error}. Remove the domain and add it again.")
 
 
 def read_rows(path: Path) -> list[tuple[Prompt, str]]:
@@ -95,10 +108,8 @@ def read_rows(path: Path) -> list[tuple[Prompt, str]]:
                 row = json.loads(line)
                 messages = tuple((turn["role"], turn["content"]) for turn in row["messages"])
                 found.append((Prompt(messages, row.get("answer"), row.get("rejected")), row.get("split", "")))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} cannot be read as a file of a domain: {error}. Remove the domain and add it again."
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _changed(path, error) from error
     return found
 
 

@@ -1,0 +1,116 @@
+"""Whatever the libraries raise where their work is asked for ends as an error in words with an exit code of ours."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+import transformers
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from pyarrow import parquet
+
+from burnish.cli.app import run
+from burnish.model.outlines import REFUSALS
+from conftest import Folders
+
+SYSTEM = (PermissionError(13, "no"), OSError(5, "input/output"), OSError(24, "too many open files"))
+
+
+def kinds(*roots: type[Exception]) -> Iterator[Exception]:
+    """One of each of some exceptions and of those below them that take a text."""
+    for root in roots:
+        try:
+            yield root("what the library says")
+        except TypeError:
+            continue
+        yield from kinds(*root.__subclasses__())
+
+
+READING = [
+    ("rows.csv", "csv.reader", csv.Error("line contains NUL")),
+    *(("rows.parquet", "pyarrow.parquet.read_table", error) for error in kinds(pyarrow.ArrowException)),
+    *(("rows.jsonl", "json.loads", error) for error in (json.JSONDecodeError("x", "y", 0), RecursionError())),
+    *(
+        (name, "pathlib.Path.read_bytes", error)
+        for name in ("rows.txt", "rows.csv", "rows.parquet")
+        for error in SYSTEM
+    ),
+    *(("rows.txt", "pathlib.Path.exists", error) for error in SYSTEM),
+]
+
+
+@pytest.mark.parametrize(("name", "where", "error"), READING, ids=lambda value: str(value)[:40])
+def test_readers_of_prompts(
+    name: str, where: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        parquet.write_table(pyarrow.table({"prompt": ["a"]}), path)
+    else:
+        path.write_text('{"prompt": "a"}\n' if name.endswith("jsonl") else "prompt\na\n")
+    monkeypatch.setattr(where, thrower(error))
+    code = run(["domains", "lint", str(path)])
+    monkeypatch.undo()
+    assert code in (2, 5)
+    assert "Error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"])
+@pytest.mark.parametrize(
+    "error", [*(kind("x") for kind in REFUSALS), StrictDataclassError("x")], ids=lambda e: type(e).__name__
+)
+def test_loading_a_model(
+    part: str, error: Exception, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    if part != "AutoConfig" and isinstance(error, StrictDataclassError):
+        pytest.skip("raised for configs alone")
+    folder = tiny_folder("llama")
+    monkeypatch.setattr(f"transformers.{part}.from_pretrained", thrower(error))
+    assert run(["chat", str(folder), "--prompt", "hi", "--tokens", "1"]) == 3
+    assert "Error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [*kinds(yaml.YAMLError), ValueError("no such day"), RecursionError(), *SYSTEM], ids=str
+)
+def test_recipes(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "recipe.yaml").write_text("find: {model: x}\n")
+    monkeypatch.setattr("yaml.safe_load", thrower(error))
+    assert run(["run", str(tmp_path / "recipe.yaml")]) in (2, 5)
+    assert "Error: " in capsys.readouterr().err
+
+
+def thrower(error: Exception) -> Any:
+    def throw(*_: object, **__: object) -> None:
+        raise error
+
+    return throw
+
+
+def test_an_option_of_the_wrong_kind_is_told_from_the_config_that_is_refused(
+    tiny_folder: Folders, tmp_path: Path, capsys: Any
+) -> None:
+    """What to do fits the reason: code of its own, a model type of tomorrow, a key with another value."""
+    stated = json.loads((tiny_folder("llama") / "config.json").read_text())
+    for number, (change, words) in enumerate(
+        [
+            ({"auto_map": {"AutoConfig": "own.Config"}, "model_type": "own"}, "--trust-remote-code"),
+            ({"model_type": "tomorrow"}, f"transformers {transformers.__version__}"),
+            ({"dtype": "torch.bfloat16"}, "'dtype'"),
+            ({"rope_parameters": {"rope_type": "dynamic"}}, "'rope_parameters'"),
+            ({"rope_parameters": {"rope_type": "su", "rope_theta": 1e4}}, "'rope_parameters'"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for file in tiny_folder("llama").iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / "config.json").write_text(json.dumps(stated | change))
+        assert run(["chat", str(folder), "--prompt", "hi", "--tokens", "1"]) in (0, 3)
+        said = capsys.readouterr().err
+        assert "Error: " not in said or words in said
+        assert "install what" not in said
