@@ -16,12 +16,11 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)  ## enhance a real model and show both answers
-	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite \
-	  --enhancement-factor auto --dtype float32
+	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite --dtype float32
 	$(BIN)/burnish verify smollm2-135m demo/model
-	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 80 \
+	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 64 --dtype float32 \
 	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
-	$(BIN)/burnish explain smollm2-135m --with demo/model -o demo/page.html --overwrite --publish --dtype float32
+	@echo "What changed and what it cost: demo/model/burnish/page.html"
 
 test: $(STAMP)  ## every law, in a few minutes
 	$(BIN)/burnish models pull smollm2-135m --gguf
@@ -49,6 +48,7 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/finding.py
 	$(BIN)/python benchmarks/baking.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/learning.py --null
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/profiles.py

@@ -31,9 +31,9 @@ from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain, packaged_names
 
 RESULTS = Path(__file__).parent / "results"
-PROMPTS, TOKENS = 32, 32  # held-out prompts of each kind of answers that are scored
+PROMPTS, TOKENS = 24, 32  # held-out prompts of each kind of answers that are scored
 REFERENCES, REFERENCE_TOKENS = 24, 48
-READ, READ_TOKENS = 20, 64  # answers that are generated and read
+READ, READ_TOKENS = 20, 56  # answers that are generated and read
 STRENGTHS = (0.5, 1.0, 1.5)
 Change = Callable[[], AbstractContextManager[Any]]
 
@@ -50,7 +50,7 @@ class Material:
         held = subject.held_out.spread(PROMPTS)
         asked = PromptSet(held.name, tuple(subject.teacher.prompt(p) for p in held.prompts))
         rows = EvaluateOptions(tokens=24)
-        everyday = greedy_answers(model, everyday_sets([subject], replace(LearnOptions(), measured=64))[2], rows, None)
+        everyday = greedy_answers(model, everyday_sets([subject], replace(LearnOptions(), measured=48))[2], rows, None)
         references = subject.references.spread(REFERENCES).prompts
         written = [model.tokenizer(p.answer, add_special_tokens=False)["input_ids"] for p in references]
         self.answers = {
@@ -62,24 +62,22 @@ class Material:
             "everyday": everyday,
         }
         self.base = {name: log_probabilities(model, answered_items(model, rows)) for name, rows in self.answers.items()}
-        self.teacher = {
-            name: log_probabilities(
-                model,
-                answered_items(model, [replace(r, prompt=subject.teacher.prompt(r.prompt)) for r in rows]),
-            )
-            for name, rows in self.answers.items()
-        }
+        self.teacher = self.predicted(nullcontext, prompted=True)
 
     @staticmethod
     def _rows(prompts: PromptSet, answers: list[list[int]]) -> list[Answered]:
         return [Answered(Prompt(p.messages), a) for p, a in zip(prompts.prompts, answers, strict=True) if len(a) > 3]
 
-    def predicted(self, changed: Change) -> dict[str, list[Tensor]]:
+    def predicted(self, changed: Change, *, prompted: bool = False) -> dict[str, list[Tensor]]:
+        """prompted: with the expert's prompt in front as well."""
         with changed():
             return {
-                name: log_probabilities(self.model, answered_items(self.model, rows))
+                name: log_probabilities(self.model, answered_items(self.model, self._asked(rows) if prompted else rows))
                 for name, rows in self.answers.items()
             }
+
+    def _asked(self, rows: Sequence[Answered]) -> list[Answered]:
+        return [replace(r, prompt=self.subject.teacher.prompt(r.prompt)) for r in rows]
 
     def row(self, predicted: dict[str, list[Tensor]]) -> dict[str, Any]:
         """Effect and cost of a change, nats per token with intervals over prompts."""
@@ -156,6 +154,9 @@ def measured(model: Model, name: str, options: LearnOptions, null: bool) -> tupl
         label = "learnt" if strength == 1 else f"learnt, {strength:g} times as strong"
         at = enhancement.scaled(strength)
         rows[label] = material.row(material.predicted(lambda at=at: model.enhanced(at)))  # type: ignore[misc]
+    rows["learnt, and the expert prompt on top"] = material.row(
+        material.predicted(lambda: model.enhanced(enhancement), prompted=True)
+    )
     share, mixed = material.turned_down(rows["learnt"]["kl"]["mean"])
     rows[f"expert prompt turned down to the same KL ({share:.2f} of its logits)"] = material.row(mixed)
     if null:

@@ -214,7 +214,7 @@ class LearnOptions:
     budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
     directions: Annotated[int, "directions a layer"] = 4
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
-    steps: Annotated[int, "steps of the optimiser; more steps, more effect within the same budget"] = 16
+    steps: Annotated[int, "steps of the optimiser; more steps, more effect within the same budget"] = 12
     rows: Annotated[int, "answers of the speciality a step"] = 8
     everyday_rows: Annotated[int, "everyday answers a step"] = 6
     everyday_weight: Annotated[
@@ -226,8 +226,8 @@ class LearnOptions:
     tokens: Annotated[int, "tokens of each of its answers"] = 28
     everyday: Annotated[int, "everyday and protect prompts that are held while learning"] = 48
     everyday_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
-    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 32
-    reported: Annotated[int, "held-out prompts of the speciality that the effect is reported on"] = 16
+    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 24
+    reported: Annotated[int, "held-out prompts of the speciality that the effect is reported on"] = 14
     repetition: Annotated[
         float, "largest allowed rise of the share of repeated 4-grams in the speciality's answers"
     ] = 0.1

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import Folders
 
+PUBLISHED = ("--method", "published")
 BURNISH = str(Path(sys.executable).with_name("burnish"))
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Call = Callable[..., tuple[int, Any, str]]
@@ -42,7 +43,9 @@ def model(request: pytest.FixtureRequest, tiny_folder: Folders) -> Path:
 def test_enhance_writes_a_model_that_plain_transformers_loads(
     model: Path, files: tuple[str, ...], call: Call, tmp_path: Path
 ) -> None:
-    code, result, err = call("enhance", model, *files, "-o", tmp_path / "out", "--check-prompts", 4, "--json")
+    code, result, err = call(
+        "enhance", model, *files, *PUBLISHED, "-o", tmp_path / "out", "--check-prompts", 4, "--json"
+    )
     assert code == 0, err
     assert result["check"]["prompts"] == 4
     assert all(g["realised"] == pytest.approx(g["asked"], abs=1e-3) for g in result["gains"])
@@ -87,7 +90,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
 ) -> None:
     before = sorted(tmp_path.iterdir())
     code, plan, err = call(
-        "enhance", model, *files, "-o", tmp_path / "out", "--form", form, "--layers", "1..", "--dry-run", "--json"
+        "enhance",
+        model,
+        *files,
+        *PUBLISHED,
+        "-o",
+        tmp_path / "out",
+        "--form",
+        form,
+        "--layers",
+        "1..",
+        "--dry-run",
+        "--json",
     )
     assert code == 0, err
     assert plan["dry_run"]
@@ -105,7 +119,7 @@ def test_an_adapter_takes_the_bytes_that_were_planned(
     files: tuple[str, ...], tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:
     for family in ("kanana", "llama-biased"):
-        arguments = ("enhance", tiny_folder(family), *files, "--form", "adapter", "-o", tmp_path / family)
+        arguments = ("enhance", tiny_folder(family), *files, *PUBLISHED, "--form", "adapter", "-o", tmp_path / family)
         planned = call(*arguments, "--dry-run", "--json")[1]["bytes"]
         assert call(*arguments, "--check-prompts", 0)[0] == 0
         written = sum(file.stat().st_size for file in (tmp_path / family).rglob("*") if file.is_file())
@@ -145,7 +159,8 @@ def test_bad_prompt_files_are_refused_before_the_model_is_loaded(
     damaged(tmp_path, "n.txt", normal.encode())
     for command in ("enhance", "find"):
         arguments = ("--enhance", tmp_path / "e.txt", "--normal", tmp_path / "n.txt", "-o", tmp_path / "out")
-        found, out, err = call(command, tiny_folder("llama"), *arguments)
+        method = PUBLISHED if command == "enhance" else ()
+        found, out, err = call(command, tiny_folder("llama"), *arguments, *method)
         assert found == code
         assert out == ""
         assert err.startswith("Error: ") or "\nError: " in err
@@ -162,7 +177,7 @@ def test_bad_prompt_files_are_refused_before_the_model_is_loaded(
         (("--instructions", "1"), 2, "too few"),
         (("--enhancement-factor", "much"), 2, "much"),
         (("--layer-index", "3"), 2, "--layer-idx"),
-        (("--normal", "/no/such/file"), 2, "does not exist"),
+        (("--normal", "/no/such/file", *PUBLISHED), 2, "does not exist"),
         (("--form", "onnx"), 2, "adapter"),
         (("--form", "gguf"), 2, "is not a .gguf file"),
         (("--enhancement-factor", "0", "--form", "adapter"), 2, "Every gain is zero"),
@@ -210,6 +225,7 @@ def test_existing_outputs_full_disks_and_the_model_itself_are_refused(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
+    files = (*files, *PUBLISHED)
     code, _, err = call("enhance", tiny_folder("llama"), *files, "-o", tmp_path / "out")
     assert (code, "--overwrite" in err) == (5, True)
     assert (tmp_path / "out" / "precious").exists()
@@ -240,7 +256,7 @@ def test_the_wrong_model_is_refused_and_leaves_nothing(
 def test_an_enhanced_model_is_not_enhanced_twice(
     tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path
 ) -> None:
-    arguments = (*files, "--check-prompts", 0)
+    arguments = (*files, *PUBLISHED, "--check-prompts", 0)
     assert call("enhance", tiny_folder("llama"), *arguments, "-o", tmp_path / "one")[0] == 0
     code, _, err = call("enhance", tmp_path / "one", *arguments, "-o", tmp_path / "two")
     assert (code, "already enhanced" in err) == (3, True)
@@ -255,7 +271,7 @@ def test_a_quantised_model_is_refused_with_both_ways_out(
     for name in [n for n in tensors if n.endswith("o_proj.weight")]:
         tensors[name] = torch.zeros(tensors[name].numel() // 2, 1, dtype=torch.uint8)
     save_file(tensors, source / "model.safetensors")
-    code, _, err = call("enhance", source, *files, "-o", tmp_path / "out")
+    code, _, err = call("enhance", source, *files, *PUBLISHED, "-o", tmp_path / "out")
     assert code == 3
     assert "--form adapter" in err
     assert "original (unquantised) weights" in err
@@ -333,6 +349,7 @@ def test_ctrl_c_ends_without_a_traceback_and_without_an_output(
         "enhance",
         str(tiny_folder("llama")),
         *files,
+        *PUBLISHED,
         "-o",
         str(tmp_path / "out"),
         "--check-prompts",

@@ -110,7 +110,22 @@ def test_a_folders_own_check_and_realised_gains_are_on_the_page_unless_taken_at_
     tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:
     model, out, page = tiny_folder("llama"), tmp_path / "model", tmp_path / "page.html"
-    assert call("enhance", model, "--domain", "education", "-o", out, "--check-prompts", 2, "--force")[0] == 0
+    assert (
+        call(
+            "enhance",
+            model,
+            "--domain",
+            "education",
+            "--method",
+            "published",
+            "-o",
+            out,
+            "--check-prompts",
+            2,
+            "--force",
+        )[0]
+        == 0
+    )
     _, facts, _ = call("explain", model, "--with", out, "-o", page, *SMALL, "--json")
     assert facts["check"]["prompts"] == 2
     assert all(g["realised"] == pytest.approx(g["asked"], rel=0.01) for g in facts["gains"])

@@ -99,8 +99,8 @@ def test_a_small_model_is_loaded_and_so_is_one_that_is_asked_for(
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (("--enhancement-factor", "auto", "--domain", "creative-writing"), "run the whole model many times"),
-        (("--page", "--domain", "creative-writing"), "run the whole model many times"),
+        (("--enhancement-factor", "auto", "--domain", "creative-writing"), "runs the whole model many times"),
+        (("--page", "--domain", "creative-writing"), "runs the whole model many times"),
         (("--position", "answer", "--domain", "creative-writing"), "cannot write answers"),
         (("--states-memory", "-1", "--domain", "creative-writing"), "not a size"),
     ],

@@ -90,8 +90,8 @@ def test_auto_writes_gains_or_nothing_at_all(budget: float, tiny_folder: Folders
         model,
         "--domain",
         "education",
-        "--enhancement-factor",
-        "auto",
+        "--method",
+        "gains",
         "--budget",
         budget,
         "-o",
@@ -154,8 +154,8 @@ def test_wrong_calls_say_what_and_why(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--enhancement-factor", "auto", "--scope", "per-layer"), "directions are chosen too"),
-        (("--expert", "x"), "--enhancement-factor auto with them"),
+        (("--method", "learned", "--scope", "per-layer"), "directions are chosen too"),
+        (("--expert", "x", "--enhancement-factor", "0.5"), "say what is learnt or tuned"),
         (("--enhancement-factor", "much"), "enhancement-factor"),
     ],
 )

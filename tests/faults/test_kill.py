@@ -114,7 +114,7 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
     found = [
         *forms("apply", model, plan, kills=20),
-        *forms("enhance", model, *prompts, "--check-prompts", 0, kills=8),
+        *forms("enhance", model, *prompts, "--method", "published", "--check-prompts", 0, kills=8),
         *(
             line(f"apply {form}", "apply", sources / "model.gguf", sources / "gguf-plan.safetensors", "-o", out, "--form", form, kills=18)
             for form in ("gguf", "gguf-lora")

@@ -10,7 +10,7 @@ from burnish.cli import console
 from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
 from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName
+from burnish.cli.inputs import DryRun, Json, ModelName, WithFactor
 from burnish.errors import InputError
 from burnish.options import GainOptions, ModelOptions, OutputOptions
 
@@ -79,9 +79,7 @@ def apply(
     ],
     *,
     output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
-    enhancement_factor: Annotated[
-        float | None, Parameter(help="factor for a direction file; for an enhancement, a multiplier of its gains")
-    ] = None,
+    enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     force: Annotated[bool, Parameter(help="edit a model that is already enhanced", negative=())] = False,
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008

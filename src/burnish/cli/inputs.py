@@ -28,7 +28,13 @@ With = Annotated[
         name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
     ),
 ]
-WithFactor = Annotated[float | None, Parameter(help="factor (direction) or multiplier (enhancement)")]
+WithFactor = Annotated[
+    float | None,
+    Parameter(
+        alias="--strength",
+        help="factor (direction), or times the gains of an enhancement: 0.5 to 1.5 is the usual range",
+    ),
+]
 
 
 @Parameter(name="*")
