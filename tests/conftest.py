@@ -103,7 +103,11 @@ def tiny_model(
         shared = loaded[key]
         if own:
             own_folder(tmp_path_factory, monkeypatch)
-            return replace(shared, network=copy.deepcopy(shared.network), tokenizer=copy.deepcopy(shared.tokenizer))
+            network = copy.deepcopy(shared.network)
+            for module in network.modules():  # those of a server that is just stopping would stay for ever in the copy
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+            return replace(shared, network=network, tokenizer=copy.deepcopy(shared.tokenizer))
         given.setdefault(key, state(shared))
         return replace(shared)
 

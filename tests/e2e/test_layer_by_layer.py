@@ -60,7 +60,7 @@ def test_the_plan_says_what_it_costs_and_writes_nothing(
 ) -> None:
     for command in ("find", "enhance"):
         out = tmp_path / f"{command}.safetensors"
-        form = ("--form", "enhancement") if command == "enhance" else ()
+        form = ("--form", "enhancement", "--method", "published") if command == "enhance" else ()
         asked = (command, model, *files, *form, "--layer-by-layer", "--dry-run", "-o", out)
         code, plan, err = call(*asked, "--json")
         assert code == 0, err

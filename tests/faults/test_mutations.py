@@ -209,5 +209,7 @@ def test_a_type_that_is_not_known_is_kept_and_not_read(tmp_path: Path) -> None:
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_file({"a": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(BurnishError, match="lies in two files"):
         _ = Checkpoint(tmp_path).tensors

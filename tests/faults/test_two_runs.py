@@ -79,13 +79,13 @@ def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> Non
 def test_a_copy_holds_its_output_until_the_end(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "a").write_text("a")
+    (source / "model.safetensors").write_text("a")
     with FolderCopy(source, out) as copy:
         copy.start()
         copy.finish()
         with pytest.raises(OutputError, match=f"process {os.getpid()}"):
             FolderCopy(source, out)
-        assert (copy.partial / "a").read_text() == "a"
+        assert (copy.partial / "model.safetensors").read_text() == "a"
         with pytest.raises(OutputError, match="Another run"), written(out, overwrite=True):
             pytest.fail("two runs are writing")
     with claimed(out):
@@ -158,29 +158,28 @@ def test_a_run_killed_between_the_two_renames_gives_the_old_output_back(
     assert contents(out) == {"file": b"old"}
 
 
-def test_replacing_a_link_removes_the_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+def test_an_output_that_is_a_link_stays_one_and_is_written_where_it_leads(tmp_path: Path) -> None:
     real, out = tmp_path / "real", tmp_path / "out"
     real.mkdir()
-    (real / "file").write_text("precious")
+    (real / "file").write_text("old")
     out.symlink_to(real)
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         (partial / "file").write_text("new")
-    assert contents(out) == {"file": b"new"}
-    assert not out.is_symlink()
-    assert contents(real) == {"file": b"precious"}
+    assert out.is_symlink()
+    assert contents(out) == contents(real) == {"file": b"new"}
     assert sorted(tmp_path.iterdir()) == [out, real]
 
 
 def test_a_partial_of_the_other_kind_is_in_nobodys_way(tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "a").write_text("a")
+    (source / "model.safetensors").write_text("a")
     (tmp_path / "out.partial").write_text("a file that another form left")
     with FolderCopy(source, out) as copy:
         copy.start()
         copy.finish()
-        assert (copy.partial / "a").read_text() == "a"
+        assert (copy.partial / "model.safetensors").read_text() == "a"
     with written(out, overwrite=False) as partial:
         partial.write_text("a file again")
     assert out.read_text() == "a file again"
@@ -191,14 +190,14 @@ def test_a_damaged_journal_is_not_believed(journal: bytes, tmp_path: Path) -> No
     source, partial = tmp_path / "source", tmp_path / "out.partial"
     source.mkdir()
     partial.mkdir()
-    (source / "a").write_text("a")
-    (partial / "a").write_text("b")
+    (source / "model.safetensors").write_text("a")
+    (partial / "model.safetensors").write_text("b")
     (partial / ".burnish-journal.json").write_bytes(journal)
     with FolderCopy(source, tmp_path / "out") as copy:
-        assert not (partial / "a").exists()
+        assert not (partial / "model.safetensors").exists()
         copy.start()
         copy.finish()
-        assert (partial / "a").read_text() == "a"
+        assert (partial / "model.safetensors").read_text() == "a"
 
 
 def test_an_unfinished_output_is_never_taken_for_a_model_or_a_plan(tiny_folder: Folders, tmp_path: Path) -> None:

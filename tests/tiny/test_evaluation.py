@@ -230,7 +230,7 @@ def test_an_evaluation_says_everything_and_says_it_again(
     found = evaluate(model, enhancement, domain=domain, pairs=rows, options=SMALL)
     assert [e.kind for e in found.effects] == ["user", "references", "made"]
     assert found.damage.kl.mean > 0
-    assert found.damage.harmful == 16
+    assert found.damage.harmful == 22
     assert len(found.samples) == 3
     again = evaluate(model, enhancement, domain=domain, pairs=rows, options=SMALL)
     assert replace(again, seconds=0.0) == replace(found, seconds=0.0)

@@ -141,7 +141,7 @@ def test_protect_stays_within_its_budget(tiny_model: Models) -> None:
 def test_the_budget_is_measured_on_prompts_that_the_barrier_does_not_hold(tiny_model: Models) -> None:
     everyday = everyday_answers(tiny_model("llama"), TrainOptions(barrier_tokens=2))
     barred, measured = ({tuple(i.prompt) for i in items} for items in (everyday.barred, everyday.measured))
-    assert len(barred) > len(measured) > 0
+    assert barred and measured
     assert not barred & measured
 
 

@@ -143,7 +143,7 @@ def test_a_request_that_the_decoder_refuses_raises_from_its_iterator(llama: Mode
     engine = Engine(llama)
 
     async def work() -> None:
-        with pytest.raises(InputError, match="exceed the context"):
+        with pytest.raises(InputError, match="exceed the model's context"):
             await all_of(engine.submit("a", request(10_000)))
 
     driven(engine, work)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from burnish.learning.learning import Learned
     from burnish.learning.subject import Subject
     from burnish.model.model import Model
+    from burnish.model.planning import FolderPlan
     from burnish.pipeline import Applied
     from burnish.tuning.material import Speciality
     from burnish.tuning.tuning import Tuned
@@ -142,6 +143,8 @@ def enhance(
     fixed = how == "published" and not page
     layered = open_layered(model, loading, size) if fixed and by_layer(plan, loading, size) else None
     cost = estimated(layered, [contrast for _, contrast in contrasts], finding) if layered else None
+    if learns:
+        console.say(f"Learning takes {learning_time(plan, subjects, learning)}.")
     if dry_run:
         show_plan(vars(planned), cost, json=json)
         return
@@ -238,6 +241,18 @@ def chosen_method(
         )
         return "gains"
     return "gains" if aims_at_gains else "learned"
+
+
+def learning_time(plan: "FolderPlan", subjects: "list[Subject]", options: LearnOptions) -> str:
+    """Tokens and minutes in words."""
+    import torch
+
+    from burnish.learning.cost import learning_cost
+
+    parameters = sum(p.numel() for p in plan.network.parameters())
+    asked = plan.options.dtype
+    dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+    return str(learning_cost(subjects, options, parameters, dtype))
 
 
 def write_page(model: "Model", learned: "Learned", subjects: "list[Subject]", folder: Path) -> Path:

@@ -69,18 +69,26 @@ def distance(facts: DirectionFacts) -> AnyChart:
 def stability(facts: DirectionFacts) -> AnyChart:
     """Cosine between the directions of two halves of the prompts, and with the chosen layer's direction."""
     halves, chosen = "two halves of the prompts", "with the chosen layer"
+    split = [
+        q.split_half_cosine for q in facts.quality if q.split_half_cosine is not None
+    ]  # none of a learnt direction
     rows: list[dict[str, Any]] = [
-        {LAYER: q.layer, halves: q.split_half_cosine, chosen: q.cosine_with_chosen} for q in facts.quality
+        {LAYER: q.layer, **({halves: q.split_half_cosine} if split else {}), chosen: q.cosine_with_chosen}
+        for q in facts.quality
     ]
-    smallest = min(0.0, *(min(q.split_half_cosine, q.cosine_with_chosen) for q in facts.quality))
+    smallest = min(0.0, *split, *(q.cosine_with_chosen for q in facts.quality))
     y = alt.Y("value:Q", title="cosine", scale=alt.Scale(domain=[floor(smallest * 5) / 5, 1]))
     best = facts.at_chosen
     return finished(
-        lines(rows, [halves, chosen], y) + chosen_rule(facts.layer),
+        lines(rows, [halves, chosen] if split else [chosen], y) + chosen_rule(facts.layer),
         rows,
-        "Would other prompts find the same direction? Near 1: yes",
-        f"Cosines at each of {len(rows)} layers; {number(best.split_half_cosine)} between two halves of the prompts at the "
-        "chosen layer.",
+        "Would other prompts find the same direction? Near 1: yes" if split else "How alike the layers' directions are",
+        f"Cosines at each of {len(rows)} layers"
+        + (
+            f"; {number(best.split_half_cosine)} between two halves of the prompts at the chosen layer."
+            if best.split_half_cosine is not None
+            else "."
+        ),
     )
 
 

@@ -93,6 +93,7 @@ def title_of(name: str) -> str:
 
 def quality(direction: Direction) -> tuple[LayerQuality, ...]:
     report = direction.report
+    halves: list[float | None] = [*report.split_half_cosine] or [None] * len(report.auroc)
     return tuple(
         LayerQuality(layer, *values)
         for layer, values in enumerate(
@@ -100,7 +101,7 @@ def quality(direction: Direction) -> tuple[LayerQuality, ...]:
                 report.auroc,
                 report.null_auroc,
                 report.d_prime,
-                report.split_half_cosine,
+                halves,
                 report.cosine_with_chosen,
                 report.largest_share,
                 strict=True,

@@ -21,7 +21,7 @@ class LayerQuality:
     auroc: float
     null_auroc: float  # 95th percentile under shuffled labels
     d_prime: float  # distance of the means in standard deviations
-    split_half_cosine: float  # between the directions of two halves of the prompts
+    split_half_cosine: float | None  # between the directions of two halves of the prompts; a learnt direction has none
     cosine_with_chosen: float
     largest_share: float  # of the squared length, in the four largest coordinates
 

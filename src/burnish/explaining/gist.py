@@ -168,15 +168,24 @@ def _sure(facts: Explanation) -> Card:
 def _separations(facts: Explanation) -> list[str]:
     """One sentence a direction; one for all where they are many."""
     best = [d.at_chosen for d in facts.directions]
+    split = [q.split_half_cosine for q in best if q.split_half_cosine is not None]
     if len(best) > EACH:
+        halves = (
+            f"; made from two halves of the prompts they have cosines of {min(split):.2f} or more with themselves"
+            if split
+            else ""
+        )
         return [
             f"The directions separate their held-out prompts with AUROC {min(q.auroc for q in best):.3f} to "
-            f"{max(q.auroc for q in best):.3f} (shuffled labels: at most {max(q.null_auroc for q in best):.3f}); made from two "
-            f"halves of the prompts they have cosines of {min(q.split_half_cosine for q in best):.2f} or more with themselves."
+            f"{max(q.auroc for q in best):.3f} (shuffled labels: at most {max(q.null_auroc for q in best):.3f}){halves}."
         ]
     return [
-        f"Direction {name} separates {d.held_out} held-out prompts with AUROC {q.auroc:.3f} (shuffled labels: "
-        f"{q.null_auroc:.3f}); made from two halves of the prompts it has cosine {q.split_half_cosine:.2f} with itself."
+        f"Direction {name} separates {d.held_out} held-out prompts with AUROC {q.auroc:.3f} (shuffled labels: {q.null_auroc:.3f})"
+        + (
+            "."
+            if q.split_half_cosine is None
+            else f"; made from two halves of the prompts it has cosine {q.split_half_cosine:.2f} with itself."
+        )
         for (name, d), q in zip(_named(facts), best, strict=True)
     ]
 

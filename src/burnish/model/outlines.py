@@ -87,7 +87,7 @@ def advice(folder: Path, error: Exception) -> str:
         return "A model with code of its own needs --trust-remote-code (read that code first)."
     if isinstance(error, ImportError):
         return "Install what the message names."
-    if stated.get("model_type") not in transformers.CONFIG_MAPPING:
+    if not isinstance(stated.get("model_type"), str) or stated["model_type"] not in transformers.CONFIG_MAPPING:
         return f"transformers {transformers.__version__} does not know this 'model_type' of its config.json: upgrade it, or correct the key."
     words = [word for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text) if len(word) > 1]
     keys = [key for key in stated if key in text] or [

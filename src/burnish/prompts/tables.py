@@ -169,9 +169,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a long cell is no reason to stop
     header = text.split("\n", 1)[0]
     separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns: list[str] | None = None
+    reader: Any = None
     try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -188,8 +189,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 )
             yield _row(reader.line_num, where, dict(zip(columns, cells, strict=False)))
     except csv.Error as error:
+        line = 1 if reader is None else reader.line_num
         raise PromptFileError(
-            f"{path}, line {reader.line_num} is no CSV: {error}. Close its quotes, and write a quote within a text twice."
+            f"{path}, line {line} is no CSV: {error}. Close its quotes, and write a quote within a text twice."
         ) from error
 
 

@@ -1,0 +1,105 @@
+"""`burnish enhance` as it is without further choices: directions learnt from an expert's prompt."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnish.cli.enhance import chosen_method
+from burnish.cli.inputs import PromptOptions
+from burnish.cli.learn import read_expert
+from burnish.cli.tune import AimOptions
+from burnish.errors import InputError
+from burnish.options import FindOptions, GainOptions
+
+Folders = Callable[..., Path]
+Call = Callable[..., tuple[int, Any, str]]
+SECRET = "You are Xylophone the pirate. Say arrr."
+
+
+def test_an_experts_prompt_becomes_an_output_with_numbers_and_a_page(
+    tiny_folder: Folders, call: Call, tmp_path: Path
+) -> None:
+    model, out, expert = tiny_folder("llama"), tmp_path / "out", tmp_path / "expert.txt"
+    expert.write_text(SECRET)
+    arguments = ("enhance", model, "--domain", "education", "--expert", expert, "--steps", 4, "--budget", 0.5)
+    code, result, err = call(*arguments, "-o", out, "--json")
+    assert "4 learnt directions a layer within 0.5 nats per token" in err
+    assert code == (0 if out.exists() else 4), err
+    if code == 4:
+        assert "better left alone" in err
+        return
+    home = out / "burnish"
+    numbers = json.loads((home / "learned.json").read_text())
+    assert numbers["gains"] == result["learned"]["gains"]
+    assert numbers["damage"]["kl"]["mean"] == result["check"]["kl_mean"]
+    page = (home / "page.html").read_text()
+    assert "<script" not in page and "Effect and cost" in page
+    texts = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
+    assert not any(b"Xylophone" in text for text in texts)
+    assert call("verify", model, out)[0] == 0
+    assert call("chat", model, "--with", out, "--strength", 0.5, "--prompt", "Hello", "--tokens", 4)[0] == 0
+
+
+def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
+    file = tmp_path / "expert.txt"
+    file.write_text(f"  {SECRET}\n", encoding="utf-8")
+    assert read_expert(None) is None
+    assert read_expert(SECRET) == SECRET
+    assert read_expert(str(file)) == SECRET
+    for text, why in ((str(tmp_path / "none.txt"), "does not exist"), ("  ", "is empty")):
+        with pytest.raises(InputError, match=why):
+            read_expert(text)
+    file.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_expert(str(file))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "aim", "gains", "finding", "expected"),
+    [
+        ({"domain": ("education",)}, {}, {}, {}, "learned"),
+        ({}, {"expert": "x"}, {}, {}, "learned"),
+        ({"enhance": Path("e.txt")}, {}, {}, {}, "gains"),
+        ({"enhance": Path("e.txt")}, {"references": Path("r.jsonl")}, {}, {}, "learned"),
+        ({"domain": ("education",)}, {"pairs": Path("p.jsonl")}, {}, {}, "gains"),
+        ({"domain": ("education",)}, {}, {"enhancement_factor": 0.5}, {}, "published"),
+        ({"domain": ("education",)}, {}, {}, {"scope": "per-layer"}, "published"),
+    ],
+)
+def test_what_is_given_decides_the_method(
+    prompts: dict[str, Any], aim: dict[str, Any], gains: dict[str, Any], finding: dict[str, Any], expected: str
+) -> None:
+    found = chosen_method(
+        None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "learned", "--enhancement-factor", "0.5", "--domain", "education"), "Pass one of the two"),
+        (("--method", "learned", "--pairs", "p.jsonl", "--domain", "education"), "--method gains"),
+        (("--expert", "x", "--domain", "0.5 education + 0.5 creative-writing"), "teaches one speciality"),
+        (("--expert", "missing.txt"), "does not exist"),
+        (("--domain", "education", "--budget", "0"), "leaves no room"),
+        (("--domain", "education", "--steps", "0"), "too few"),
+        ((), "Pass either --enhance FILE or --domain NAME"),
+    ],
+)
+def test_wrong_calls_are_refused_before_the_model_is_loaded(
+    arguments: tuple[str, ...],
+    words: str,
+    tiny_folder: Folders,
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("weights were loaded"))
+    code, _, err = call("enhance", tiny_folder("llama"), *arguments, "-o", tmp_path / "out")
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
