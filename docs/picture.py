@@ -28,7 +28,20 @@ FRAME = """<svg xmlns="http://www.w3.org/2000/svg" class="rich-terminal" viewBox
 
 def main() -> None:
     asked = [part for question in QUESTIONS for part in ("--prompt", question)]
-    command = [BURNISH, "chat", "smollm2-135m", "--with", "demo/model", "--compare", "--tokens", "80", "--json", *asked]
+    command = [
+        BURNISH,
+        "chat",
+        "smollm2-135m",
+        "--with",
+        "demo/model",
+        "--compare",
+        "--tokens",
+        "64",
+        "--dtype",
+        "float32",
+        "--json",
+        *asked,
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     console = Console(record=True, width=WIDTH, file=sys.stderr, force_terminal=True)
     for row in json.loads(done.stdout):

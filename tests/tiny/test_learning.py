@@ -22,7 +22,7 @@ from burnish.prompts import Prompt, PromptSet
 
 Models = Callable[..., Model]
 WORDS = [
-    f"{a} the {b}" for a in ("Tell", "Show", "Name", "Sing") for b in ("way", "sea", "oven", "moon", "door", "tree")
+    f"{verb} the {noun}" for verb in ("Tell", "Show", "Name") for noun in ["way", "sea", "oven", "moon", "door", "tree", "boat"]
 ]
 SMALL = LearnOptions(
     steps=6,

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.explaining.drawing import PALETTE
-from burnish.explaining.text import visible
+from burnish.explaining.page import page_environment
 from burnish.learning.learning import Learned
 from burnish.learning.subject import Subject
 from burnish.model.capture import capture, prompt_sequences
@@ -87,15 +86,11 @@ def learned_facts(model: Model, enhancement: Enhancement, subjects: Sequence[Sub
 
 def render_learned(found: Learned, facts: LearnedFacts) -> str:
     """The whole page as one self-contained HTML document, without scripts or network."""
-    environment = Environment(
-        loader=PackageLoader("burnish.explaining", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = visible
     largest = max((value for _, value in facts.layers), default=0.0) or 1.0
-    return environment.get_template("learned.html.jinja").render(
-        found=found, facts=facts, palette=PALETTE, largest=largest, title=" + ".join(t.name for t in found.taught)
+    return (
+        page_environment()
+        .get_template("learned.html.jinja")
+        .render(
+            found=found, facts=facts, palette=PALETTE, largest=largest, title=" + ".join(t.name for t in found.taught)
+        )
     )

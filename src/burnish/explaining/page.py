@@ -68,8 +68,8 @@ class DirectionView:
     other_tokens: tuple[LayerTokens, ...]
 
 
-def render_page(facts: Explanation) -> str:
-    """The whole page as one self-contained HTML document."""
+def page_environment() -> Environment:
+    """Templates of pages: everything is escaped, nothing may be undefined, texts of strangers are made fit for reading by `shown`."""
     environment = Environment(
         loader=PackageLoader("burnish.explaining", "templates"),
         autoescape=True,
@@ -77,8 +77,14 @@ def render_page(facts: Explanation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shown"] = visible
+    return environment
+
+
+def render_page(facts: Explanation) -> str:
+    """The whole page as one self-contained HTML document."""
+    environment = page_environment()
     environment.filters.update(
-        shown=visible,
         number=number,
         percent=percent,
         signed=_signed,

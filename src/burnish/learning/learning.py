@@ -13,6 +13,7 @@ from burnish.artifacts.files import remove
 from burnish.checking import Check, repetition
 from burnish.errors import InputError, ModelError
 from burnish.evaluation.damage import refuses
+from burnish.evaluation.evaluating import Sample
 from burnish.evaluation.material import Answered, answered_items, base_answers, greedy_answers
 from burnish.learning.descent import descend
 from burnish.learning.directions import learned_enhancement, with_reports
@@ -80,13 +81,6 @@ class Taught:
     teacher_likelihood: float  # the same for the teacher itself
     references: Interval | None  # change of log p of reference answers
     teacher_references: float | None
-
-
-@dataclass(frozen=True)
-class Sample:
-    prompt: str
-    base: str
-    enhanced: str
 
 
 @dataclass(frozen=True)
