@@ -36,7 +36,7 @@ def main() -> None:
         "demo/model",
         "--compare",
         "--tokens",
-        "64",
+        "56",
         "--dtype",
         "float32",
         "--json",

@@ -214,7 +214,7 @@ class LearnOptions:
     budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
     directions: Annotated[int, "directions a layer"] = 4
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
-    steps: Annotated[int, "steps of the optimiser; more steps, more effect within the same budget"] = 12
+    steps: Annotated[int, "steps of the optimiser"] = 10
     rows: Annotated[int, "answers of the speciality a step"] = 8
     everyday_rows: Annotated[int, "everyday answers a step"] = 6
     everyday_weight: Annotated[

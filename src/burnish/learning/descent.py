@@ -21,8 +21,8 @@ RATE = 0.24  # length that a step moves a row of any width by, at most
 WARM_UP = 3  # steps
 LAST_RATE = 0.3  # of the first one
 OWN_ROWS = 0.375  # of a step's answers are then the edited model's own
-OWN_WEIGHT = 0.25  # of them beside the teacher's
-OWN_SHARE = 0.5  # of the steps, the last ones, learn on the edited model's own answers too
+OWN_WEIGHT = 0.6  # of them beside the teacher's
+OWN_SHARE = 0.6  # of the steps, the last ones, learn on the edited model's own answers too
 BETAS = (0.9, 0.95)
 SAVE_EVERY = 4  # steps
 
@@ -58,7 +58,7 @@ def descend(
         model: the base model; no weight changes.
         taught: lessons of the speciality.
         everyday: lessons whose target is the base model itself.
-        student: makes lessons of the edited model's own answers; called once, after the first half of the steps. Their
+        student: makes lessons of the edited model's own answers; called once, where the last steps begin. Their
             answers loop where the edit does, so that loops are unlearnt.
         options: steps, directions and rates.
         unfinished: where the state is kept while the run goes on; a run that was killed goes on from there.

@@ -31,13 +31,13 @@ from burnish.prompts.domains import load_protect
 RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a little more than those that were
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be
 SCALES = (0.7, 1.0, 1.4)  # of the learnt gains, measured; the last is the most there is where the budget leaves room
-SHRINK = 0.85  # what repeated runs of words take off the gains at a time
-SHRINKINGS = 2
+SHRINK = 0.8  # what repeated runs of words take off the gains at a time
+SHRINKINGS = 1
 SAMPLED = 24  # questions that the edited model answers itself while it learns
 SAMPLED_TOKENS = 56  # of those answers: long enough to loop
 WARM = 0.7  # temperature of the half of them that is not greedy
 READ = 12  # held-out prompts answered in full, to be read and to count repetition
-READ_TOKENS = 56
+READ_TOKENS = 48
 REFERENCE_TOKENS = 48
 HARMFUL, REFUSAL_TOKENS = 12, 20  # requests that should be declined, and how far their answers are read
 
