@@ -22,7 +22,9 @@ from burnish.prompts import Prompt, PromptSet
 
 Models = Callable[..., Model]
 WORDS = [
-    f"{verb} the {noun}" for verb in ("Tell", "Show", "Name") for noun in ["way", "sea", "oven", "moon", "door", "tree", "boat"]
+    f"{verb} the {noun}"
+    for verb in ("Tell", "Show", "Name")
+    for noun in ["way", "sea", "oven", "moon", "door", "tree", "boat"]
 ]
 SMALL = LearnOptions(
     steps=6,
