@@ -21,25 +21,22 @@ from torch import Tensor
 from burnish.checking import repetition
 from burnish.evaluation.material import Answered, answered_items, base_answers, greedy_answers
 from burnish.learning.learning import learn
+from burnish.learning.report import reference_answers
 from burnish.learning.subject import Subject, everyday_sets, subject_of
 from burnish.learning.teacher import Expert
 from burnish.maths.intervals import interval
-from burnish.model.imitation import log_probabilities
+from burnish.model.imitation import distances, likelihoods, log_probabilities
 from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, LearnOptions, ModelOptions
-from burnish.prompts import Prompt, PromptSet
+from burnish.prompts import PromptSet
 from burnish.prompts.domains import load_domain, packaged_names
 
 RESULTS = Path(__file__).parent / "results"
 PROMPTS, TOKENS = 24, 32  # held-out prompts of each kind of answers that are scored
-REFERENCES, REFERENCE_TOKENS = 24, 48
+REFERENCES = 24
 READ, READ_TOKENS = 20, 56  # answers that are generated and read
 STRENGTHS = (0.5, 1.0, 1.5)
 Change = Callable[[], AbstractContextManager[Any]]
-
-
-def bare(prompts: PromptSet) -> PromptSet:
-    return PromptSet(prompts.name, tuple(Prompt(p.messages) for p in prompts.prompts))
 
 
 class Material:
@@ -49,24 +46,19 @@ class Material:
         self.model, self.subject, self.seed = model, subject, seed
         held = subject.held_out.spread(PROMPTS)
         asked = PromptSet(held.name, tuple(subject.teacher.prompt(p) for p in held.prompts))
-        rows = EvaluateOptions(tokens=24)
-        everyday = greedy_answers(model, everyday_sets([subject], replace(LearnOptions(), measured=48))[2], rows, None)
-        references = subject.references.spread(REFERENCES).prompts
-        written = [model.tokenizer(p.answer, add_special_tokens=False)["input_ids"] for p in references]
+        everyday = everyday_sets([subject], LearnOptions(measured=48)).reported
         self.answers = {
             "expert": self._rows(held, base_answers(model, asked, TOKENS, seed=seed + 101)),
             "plain": self._rows(held, base_answers(model, held, TOKENS, seed=seed + 102)),
-            "references": [
-                Answered(Prompt(p.messages), t[:REFERENCE_TOKENS]) for p, t in zip(references, written, strict=True)
-            ],
-            "everyday": everyday,
+            "references": reference_answers(model, subject, REFERENCES),
+            "everyday": greedy_answers(model, everyday, EvaluateOptions(tokens=24), None),
         }
-        self.base = {name: log_probabilities(model, answered_items(model, rows)) for name, rows in self.answers.items()}
+        self.base = self.predicted(nullcontext)
         self.teacher = self.predicted(nullcontext, prompted=True)
 
     @staticmethod
     def _rows(prompts: PromptSet, answers: list[list[int]]) -> list[Answered]:
-        return [Answered(Prompt(p.messages), a) for p, a in zip(prompts.prompts, answers, strict=True) if len(a) > 3]
+        return [Answered(prompt, a) for prompt, a in zip(prompts.prompts, answers, strict=True) if len(a) > 3]
 
     def predicted(self, changed: Change, *, prompted: bool = False) -> dict[str, list[Tensor]]:
         """prompted: with the expert's prompt in front as well."""
@@ -81,26 +73,18 @@ class Material:
 
     def row(self, predicted: dict[str, list[Tensor]]) -> dict[str, Any]:
         """Effect and cost of a change, nats per token with intervals over prompts."""
+        answers = {name: [row.answer for row in rows] for name, rows in self.answers.items()}
         change = {
-            name: _likelihood(predicted[name], rows) - _likelihood(self.base[name], rows)
-            for name, rows in self.answers.items()
+            name: likelihoods(predicted[name], answers[name]) - likelihoods(self.base[name], answers[name])
+            for name in answers
         }
-        tokens = torch.cat([_kl(b, p) for b, p in zip(self.base["everyday"], predicted["everyday"], strict=True)])
-        means = torch.stack(
-            [_kl(b, p).mean() for b, p in zip(self.base["everyday"], predicted["everyday"], strict=True)]
-        )
-        before = torch.stack(
-            [_kl(t, b).mean() for t, b in zip(self.teacher["expert"], self.base["expert"], strict=True)]
-        )
-        after = torch.stack(
-            [_kl(t, p).mean() for t, p in zip(self.teacher["expert"], predicted["expert"], strict=True)]
-        )
-        shift = interval(change["expert"])
-        plain = interval(change["plain"])
+        tokens = distances(self.base["everyday"], predicted["everyday"])
+        before, after = (means(self.teacher["expert"], rows["expert"]) for rows in (self.base, predicted))
+        shift, plain = interval(change["expert"]), interval(change["plain"])
         return {
-            "kl": vars(interval(means)),
-            "kl_p95": float(tokens.quantile(0.95)),
-            "kl_rms": float(tokens.square().mean().sqrt()),
+            "kl": vars(interval(torch.stack([kl.mean() for kl in tokens]))),
+            "kl_p95": float(torch.cat(tokens).quantile(0.95)),
+            "kl_rms": float(torch.cat(tokens).square().mean().sqrt()),
             "references": vars(interval(change["references"])),
             "likelihood": vars(shift),
             "shift": shift.mean - plain.mean,
@@ -113,24 +97,19 @@ class Material:
         for _ in range(12):
             share = (low + high) / 2
             mixed = _mixed(self.base["everyday"], self.teacher["everyday"], share)
-            mean = torch.stack([_kl(b, p).mean() for b, p in zip(self.base["everyday"], mixed, strict=True)]).mean()
+            mean = means(self.base["everyday"], mixed).mean()
             low, high = (share, high) if float(mean) < kl else (low, share)
         return low, {name: _mixed(self.base[name], self.teacher[name], low) for name in self.answers}
+
+
+def means(targets: Sequence[Tensor], predicted: Sequence[Tensor]) -> Tensor:
+    """KL(target || predicted) of each answer, [answers]."""
+    return torch.stack([kl.mean() for kl in distances(targets, predicted)])
 
 
 def _mixed(base: Sequence[Tensor], teacher: Sequence[Tensor], share: float) -> list[Tensor]:
     rows = zip(base, teacher, strict=True)
     return [(b.float() + share * (t.float() - b.float())).log_softmax(-1) for b, t in rows]
-
-
-def _kl(target: Tensor, predicted: Tensor) -> Tensor:
-    exact = target.float()
-    return (exact.exp() * (exact - predicted.float())).sum(-1).double()
-
-
-def _likelihood(predicted: Sequence[Tensor], rows: Sequence[Answered]) -> Tensor:
-    pairs = zip(predicted, rows, strict=True)
-    return torch.stack([p.float().gather(1, torch.tensor(r.answer)[:, None]).mean() for p, r in pairs]).double()
 
 
 def generated(model: Model, prompts: PromptSet, changed: Change, seed: int) -> tuple[list[list[int]], list[list[int]]]:

@@ -36,7 +36,7 @@ def main() -> None:
         "demo/model",
         "--compare",
         "--tokens",
-        "56",
+        "48",
         "--dtype",
         "float32",
         "--json",

@@ -260,6 +260,7 @@ def damage(**changes: Any) -> Damage:
         "tokens": 760,
         "kl": interval(0.0102, 0.0012, 24),
         "kl_p95": 0.041,
+        "kl_rms": 0.021,
         "kl_max": 0.61,
         "top1_flips": 0.029,
         "perplexity_base": 24.31,

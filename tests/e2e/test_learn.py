@@ -49,6 +49,8 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
     assert read_expert(None) is None
     assert read_expert(SECRET) == SECRET
     assert read_expert(str(file)) == SECRET
+    for text in ("You are brief. " * 30, "w/o jargon, answer", "x" * 280):  # texts, not paths
+        assert read_expert(text) == text.strip()
     for text, why in ((str(tmp_path / "none.txt"), "does not exist"), ("  ", "is empty")):
         with pytest.raises(InputError, match=why):
             read_expert(text)
@@ -87,6 +89,10 @@ def test_what_is_given_decides_the_method(
         (("--expert", "missing.txt"), "does not exist"),
         (("--domain", "education", "--budget", "0"), "leaves no room"),
         (("--domain", "education", "--steps", "0"), "too few"),
+        (("--domain", "education", "--method", "gains", "--steps", "9"), "belong to learnt directions"),
+        (("--domain", "education", "--enhancement-factor", "0.5", "--guidance", "2"), "belong to learnt directions"),
+        (("--domain", "education", "--enhancement-factor", "0.5", "--budget", "0.1"), "Pass one of the two"),
+        (("--expert", "x", "--normal", "n.txt"), "go with prompts of a speciality"),
         ((), "Pass either --enhance FILE or --domain NAME"),
     ],
 )

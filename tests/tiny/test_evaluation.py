@@ -11,7 +11,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
 from burnish.evaluation import material
 from burnish.evaluation.comparison import Row, compare, with_verdicts
-from burnish.evaluation.damage import divergence_summary, early_stop, perplexity, prose_items, refuses
+from burnish.evaluation.damage import divergence, early_stop, perplexity, prose_items, refuses
 from burnish.evaluation.effect import Effect, affinity, effect_of, fit_probe, pair_changes, shifts
 from burnish.evaluation.evaluating import evaluate, statistic_changes
 from burnish.evaluation.material import Pair, base_answers, pair_items, user_pairs
@@ -130,10 +130,10 @@ def test_divergence_and_perplexity_summaries(tiny_model: Models) -> None:
     found = score(model, items, [Candidate("e", random_enhancement(model, 2.0))])
     logs = torch.cat([s.log_probability for s in found.base])
     assert perplexity(found.base) == pytest.approx(float(torch.exp(-logs.mean())))
-    summary = divergence_summary(found.candidates[0])
+    summary = divergence(found.candidates[0])
     kl = torch.cat([s.kl for s in found.candidates[0]])
-    assert summary["kl_max"] == pytest.approx(float(kl.max()))
-    assert summary["tokens"] == len(kl)
+    assert summary.kl_max == pytest.approx(float(kl.max()))
+    assert summary.tokens == len(kl)
 
 
 @pytest.mark.usefixtures("own_cache")

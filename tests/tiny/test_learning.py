@@ -3,22 +3,25 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from burnish.errors import InputError, ModelError
+from burnish.evaluation.material import Answered
 from burnish.learning import descent as descending
 from burnish.learning.descent import Descent, descend
 from burnish.learning.directions import learned_enhancement
 from burnish.learning.learning import Learned, learn
-from burnish.learning.subject import Subject, everyday_sets
+from burnish.learning.subject import Subject, alternating, everyday_sets, expert_subject
 from burnish.learning.tables import learned_summary, learned_table, samples_table
-from burnish.learning.teacher import Answer, Examples, Expert, lessons_of, worth_learning
+from burnish.learning.teacher import Examples, Expert, lessons_of, worth_learning
 from burnish.model.imitation import Lesson, SymmetricEdit
 from burnish.model.model import Model
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.domains import load_domain, load_general
 
 Models = Callable[..., Model]
 WORDS = [
@@ -52,7 +55,7 @@ def subject(**changes: object) -> Subject:
 
 
 def lessons(model: Model, teacher: Expert) -> list[Lesson]:
-    answers = [Answer(Prompt.of(t), [40 + i, 50, 60, 70 + i]) for i, t in enumerate(WORDS[:8])]
+    answers = [Answered(Prompt.of(t), [40 + i, 50, 60, 70 + i]) for i, t in enumerate(WORDS[:8])]
     return lessons_of(model, teacher, answers)
 
 
@@ -111,6 +114,13 @@ def test_a_killed_run_resumes_to_the_same_result(
     assert all(torch.equal(asked[0], rows) for rows in asked)
 
 
+@pytest.mark.filterwarnings("ignore:The cache")
+def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tiny_model: Models, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    kept = tmp_path / "file" / "state.safetensors"
+    assert torch.equal(run(tiny_model("llama"), unfinished=kept).edit.rows, run(tiny_model("llama")).edit.rows)
+
+
 def test_layers_outside_the_window_stay_as_they_are(tiny_model: Models) -> None:
     model = tiny_model("llama")
     edit = run(model, options={"layers": "1..1"}).edit
@@ -140,9 +150,9 @@ def test_the_teachers_prompt_reaches_no_file_and_no_table(tiny_model: Models, tm
 
 def test_everything_is_measured_and_told(tiny_model: Models) -> None:
     found = learnt(tiny_model("llama"))
-    assert found.damage.kl.n > 0 and found.taught[0].prompts > 0
+    assert found.damage.prompts > 0 and found.taught[0].prompts > 0
     assert found.check.kl_mean == found.damage.kl.mean
-    assert found.refusals.asked > 0
+    assert found.refusals.harmful > 0
     assert "Taught by expert prompt" in learned_table(found)
     for direction in found.enhancement.directions:
         assert direction.learned
@@ -216,9 +226,33 @@ def test_examples_never_hold_the_question_that_is_answered() -> None:
         assert context.text == row.text
 
 
-def test_no_everyday_prompt_is_in_two_sets() -> None:
-    sets = everyday_sets([subject()], LearnOptions())
-    texts = [set(s.texts) for s in sets]
-    assert not texts[0] & texts[1] and not texts[0] & texts[2] and not texts[1] & texts[2]
-    everywhere = everyday_sets([subject(everywhere=True)], LearnOptions())
-    assert all(len(s) for s in everywhere)
+@pytest.mark.parametrize("changes", [{}, {"everywhere": True}, {"normal": prompts([f"{w}?" for w in WORDS])}])
+def test_no_everyday_prompt_is_in_two_sets(changes: dict[str, Any]) -> None:
+    sets = everyday_sets([subject(**changes)], LearnOptions())
+    held, measured, reported = (set(s.texts) for s in (sets.held, sets.measured, sets.reported))
+    assert held and measured and reported
+    assert not held & measured and not held & reported and not measured & reported
+    if changes:
+        assert not (held | measured | reported) & set(load_general().held_out.texts)
+
+
+def test_several_sets_of_prompts_take_turns_in_equal_parts() -> None:
+    one, two, three = (prompts([f"{name} {i}" for i in range(n)]) for name, n in (("a", 9), ("b", 3), ("c", 4)))
+    assert [text[0] for text in alternating(one, two, three).texts] == ["a", "b", "c"] * 3
+    assert alternating(one, prompts([])).texts == one.texts
+
+
+def test_an_experts_prompt_alone_is_taught_on_everyday_questions_and_on_those_of_every_domain() -> None:
+    everything = expert_subject("mine", "Be brief.")
+    asked = set(everything.questions.texts)
+    for known in (load_general().prompts, *(load_domain(n).asked for n in ("education", "creative-writing"))):
+        assert len(asked & set(known.texts)) > 50
+    assert not asked & set(everything.held_out.texts)
+
+
+def test_bounds_that_are_not_kept_are_said(tiny_model: Models) -> None:
+    found = learnt(tiny_model("llama"))
+    assert not replace(found, repetition=(0.1, 0.1)).caveats or found.damage.kl.mean > SMALL.budget
+    looping = replace(found, repetition=(0.1, 0.9), options=replace(SMALL, repetition=0.1))
+    assert any("repeat themselves more: 90% of 4-grams against 10%" in caveat for caveat in looping.caveats)
+    assert "Note: Greedy answers" in learned_table(looping)

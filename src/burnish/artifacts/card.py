@@ -39,6 +39,7 @@ def model_card(
         base=base,
         check=check,
         directions=enhancement.directions,
+        learned=sorted({d.provenance.teacher for d in enhancement.directions if d.learned}),
         layers=enhancement.edited_layers(),
         total_layers=enhancement.provenance.layers,
         smallest=min(asked, default=0.0),

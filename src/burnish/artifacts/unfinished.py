@@ -6,17 +6,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from burnish.artifacts.files import written
+from burnish.artifacts.cache import keep
 
 TEXT = "state"  # metadata key
 
 
 def write_unfinished(path: Path, tensors: dict[str, Tensor], text: str) -> None:
-    """Replaces the state kept at a path: tensors by name, and whatever else as text."""
-    with written(path, overwrite=True, wait=True) as partial:
-        partial.write_bytes(
-            save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={TEXT: text})
-        )
+    """Replaces the state at a path of the cache: tensors by name, and whatever else as text. A cache that cannot be written is no reason
+    to stop."""
+    keep(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={TEXT: text}))
 
 
 def read_unfinished(path: Path) -> tuple[dict[str, Tensor], str] | None:

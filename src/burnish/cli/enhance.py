@@ -1,6 +1,6 @@
 """`burnish enhance`: the main job, from prompts to a model on disk."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,12 +8,13 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.explain import own_specialities, read_numbers
-from burnish.cli.find import check_layer, run_find, show_direction, show_plan, summary
+from burnish.cli.find import ContrastMethod, check_layer, show_plan
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, general_prompts, read_contrasts
+from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
-from burnish.cli.learn import read_subjects, require_learned, run_learn, show_learned, write_learned
-from burnish.cli.tune import AimOptions, read_specialities, require_gains, run_tune, show_tuned, write_numbers
+from burnish.cli.learn import LearnedMethod, read_subjects
+from burnish.cli.methods import Method
+from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.model.processes import launched
 from burnish.options import (
@@ -25,24 +26,30 @@ from burnish.options import (
     ModelOptions,
     OutputOptions,
     TuneOptions,
-    checked_factor,
 )
 
 if TYPE_CHECKING:
-    from burnish.artifacts.direction import Direction, Enhancement
+    from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
-    from burnish.learning.learning import Learned
-    from burnish.learning.subject import Subject
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.pipeline import Applied
     from burnish.tuning.material import Speciality
-    from burnish.tuning.tuning import Tuned
 
 CHECK_PROMPTS = 24
 FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
-DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
-Method = Literal["learned", "gains", "published"]
+MethodName = Literal["learned", "gains", "published"]
+
+
+@Parameter(name="*", group="Strength")
+@dataclass(frozen=True)
+class LearningFlags:
+    """Of learnt directions alone."""
+
+    steps: Annotated[int, Parameter(help="with learned: steps of the optimiser")] = LearnOptions.steps
+    directions: Annotated[int, Parameter(help="with learned: directions a layer")] = LearnOptions.directions
+    guidance: Annotated[float, Parameter(help="with learned: 1 is as the expert's prompt, above 1 beyond it")] = (
+        LearnOptions.guidance
+    )
 
 
 def enhance(
@@ -51,7 +58,7 @@ def enhance(
     output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
     prompts: PromptOptions | None = None,
     method: Annotated[
-        Method | None,
+        MethodName | None,
         Parameter(
             help="learned: directions and gains from the model under an expert's prompt (the default); gains: contrast directions with "
             "tuned gains (the default for prompt files alone); published: one contrast direction, factor 1.5",
@@ -66,25 +73,20 @@ def enhance(
             group="Strength",
         ),
     ] = None,
-    steps: Annotated[
-        int, Parameter(help="with learned: steps of the optimiser", group="Strength")
-    ] = LearnOptions.steps,
-    directions: Annotated[int, Parameter(help="with learned: directions a layer", group="Strength")] = (
-        LearnOptions.directions
-    ),
-    guidance: Annotated[
-        float, Parameter(help="with learned: 1 is as the expert's prompt, above 1 beyond it", group="Strength")
-    ] = LearnOptions.guidance,
+    learning: LearningFlags | None = None,
     aim: AimOptions | None = None,
     finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
     check_prompts: Annotated[
-        int, Parameter(help="general prompts of the closing check; 0 leaves it out")
+        int, Parameter(help="general prompts of the closing check of contrast directions; 0 leaves it out")
     ] = CHECK_PROMPTS,
     page: Annotated[
         bool,
-        Parameter(help="explain the result: a page in the output folder and figures in the model card", negative=()),
+        Parameter(
+            help="explain contrast directions: a page in the output folder and figures in the model card; learnt ones always have a page",
+            negative=(),
+        ),
     ] = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -101,10 +103,8 @@ def enhance(
     from burnish.pipeline import apply, open_plan, write_plan
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
-    how = chosen_method(method, gains, prompts, aim, finding)
-    gains = replace(gains, enhancement_factor=DEFAULT_FACTOR) if how == "published" and gains.auto else gains
-    learns, tunes = how == "learned", how == "gains"
-    _check(gains, how, finding, aim, size, page=page)
+    name = chosen_method(method, gains, prompts, aim, finding)
+    _check(name, gains, finding, aim, size, page=page)
     if loading.tensor_parallel and output.form == "gguf-control-vector":
         raise InputError(
             "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
@@ -114,110 +114,97 @@ def enhance(
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
-    learning = LearnOptions(
-        budget=LearnOptions.budget if budget is None else budget,
-        layers=gains.layers,
-        steps=steps,
-        directions=directions,
-        guidance=guidance,
-        seed=finding.seed,
-    )
-    tuning = TuneOptions(
-        budget=TuneOptions.budget if budget is None else budget, window=gains.layers, seed=finding.seed
-    )
-    subjects = read_subjects(prompts, aim, finding.seed) if learns else []
-    specialities = read_specialities(prompts, aim, finding.seed) if tunes else []
-    contrasts = [] if learns or tunes else read_contrasts(prompts, finding.position)
-    general = general_prompts(specialities) if tunes else contrasts[0][1].general if contrasts else None
+    way = _read(name, gains, budget, learning or LearningFlags(), prompts, aim, finding)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
     window = layer_window(gains.layers, plan.anatomy.layers)
-    rank = directions if learns else DIRECTIONS * len(specialities) if tunes else len(contrasts)
-    planned = write_plan(plan, output, list(window) if learns or tunes or gains.factor else [], rank=rank)
-    strength = {
-        "learned": f"{directions} learnt directions a layer within {learning.budget:g} nats per token",
-        "gains": f"gains chosen within {tuning.budget:g} nats per token",
-    }.get(how) or f"factor {gains.factor:g}"
-    console.say(f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {strength}.")
-    fixed = how == "published" and not page
-    layered = open_layered(model, loading, size) if fixed and by_layer(plan, loading, size) else None
-    cost = estimated(layered, [contrast for _, contrast in contrasts], finding) if layered else None
-    if learns:
-        console.say(f"Learning takes {learning_time(plan, subjects, learning)}.")
+    planned = write_plan(plan, output, list(window) if way.edits else [], rank=way.rank)
+    console.say(
+        f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {way.strength}."
+    )
+    if cost := way.cost(plan):
+        console.say(cost)
+    layered = cost_by_layer = None
+    if isinstance(way, ContrastMethod) and not page and by_layer(plan, loading, size):
+        layered = open_layered(model, loading, size)
+        cost_by_layer = estimated(layered, [contrast for _, contrast in way.contrasts], finding)
     if dry_run:
-        show_plan(vars(planned), cost, json=json)
+        show_plan(vars(planned), cost_by_layer, json=json)
         return
-    if cost is not None:
-        console.say(f"Layer by layer: {in_words(cost)}. The closing check needs the whole model and is left out.")
+    if cost_by_layer is not None:
+        console.say(
+            f"Layer by layer: {in_words(cost_by_layer)}. The closing check needs the whole model and is left out."
+        )
         check_prompts = 0
     with console.waiting(f"Loading {model}"):
         loaded = layered or load(model, loading)
-    tuned: Tuned | None = None
-    learned: Learned | None = None
-    found: list[Direction] = []
-    if learns:
-        learned = run_learn(loaded, subjects, learning)
-        enhancement = learned.enhancement
-        if learned.abstained:
-            show_learned(learned, json=json)
-            require_learned(learned)
-    elif tunes:
-        tuned = run_tune(loaded, specialities, aim, tuning)
-        enhancement = tuned.enhancement
-        if tuned.abstained:
-            show_tuned(tuned, json=json)
-            require_gains(tuned)
-    else:
-        enhancement, found = _found(loaded, contrasts, gains, finding)
+    enhancement = way.run(loaded, json=json)
     first = current().first
     if not (first or loaded.tensor_parallel):
         return
     with console.progress() as progress:
-        checked = None if learned is None else learned.check
-        if checked is None and check_prompts and general is not None:
-            checked = check(loaded, enhancement, general.spread(check_prompts), progress=progress)
+        checked = way.check
+        if checked is None and check_prompts and way.general is not None:
+            checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
         applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
-    home = applied.out / Path(PLAN_FILE).parent
-    if learned is not None and applied.form in FOLDERS:
-        write_learned(home, learned)
-        console.say(f"Page: {write_page(loaded, learned, subjects, home)}")
-    if tuned is not None and applied.form in FOLDERS:
-        write_numbers(home, tuned)
-    if page and learned is None:
+    if applied.form in FOLDERS:
+        way.write(loaded, applied.out / Path(PLAN_FILE).parent)
+    if page and name != "learned":
         _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
     if json:
-        from burnish.learning.tables import learned_summary
-        from burnish.tuning.tables import tuned_summary
-
-        listed = [summary(d) for d in found]
-        described: dict[str, Any] = (
-            {"direction": listed[0]} if len(listed) == 1 else {"directions": listed} if listed else {}
-        )
-        if tuned is not None:
-            described["tuned"] = tuned_summary(tuned)
-        if learned is not None:
-            described["learned"] = learned_summary(learned)
         numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
-        console.as_json({**described, **numbers})
+        console.as_json({**way.summary(), **numbers})
     else:
-        for direction in found:
-            show_direction(direction)
-        if tuned is not None:
-            show_tuned(tuned, json=False)
+        way.show()
         show_applied(applied)
-        if learned is not None:
-            show_learned(learned, json=False)
-        else:
+        if way.check is None:
             show_check(checked)
     _next(model, applied)
 
 
-def chosen_method(
-    method: Method | None, gains: GainOptions, prompts: PromptOptions, aim: AimOptions, finding: FindOptions
+def _read(
+    name: MethodName,
+    gains: GainOptions,
+    budget: float | None,
+    learning: LearningFlags,
+    prompts: PromptOptions,
+    aim: AimOptions,
+    finding: FindOptions,
 ) -> Method:
+    """The method with its prompts. Raises InputError, PromptFileError; also for flags of another method."""
+    if name != "learned" and learning != LearningFlags():
+        raise InputError(
+            f"--steps, --directions and --guidance belong to learnt directions, and this is --method {name}. Leave them out."
+        )
+    if name == "learned":
+        options = LearnOptions(
+            budget=LearnOptions.budget if budget is None else budget,
+            layers=gains.layers,
+            steps=learning.steps,
+            directions=learning.directions,
+            guidance=learning.guidance,
+            seed=finding.seed,
+        )
+        return LearnedMethod(read_subjects(prompts, aim, finding.seed), options)
+    if name == "gains":
+        tuning = TuneOptions(
+            budget=TuneOptions.budget if budget is None else budget, window=gains.layers, seed=finding.seed
+        )
+        return GainsMethod(read_specialities(prompts, aim, finding.seed), aim, tuning)
+    if budget is not None:
+        raise InputError(
+            "--budget chooses the strength, and a factor sets it. Pass one of the two; `burnish evaluate` measures what a factor disturbs."
+        )
+    factor = DEFAULT_FACTOR if gains.auto else gains.factor
+    return ContrastMethod(read_contrasts(prompts, finding.position), factor, gains.layers, finding)
+
+
+def chosen_method(
+    method: MethodName | None, gains: GainOptions, prompts: PromptOptions, aim: AimOptions, finding: FindOptions
+) -> MethodName:
     """The method asked for, or the one that fits what was given. Raises InputError for a factor with a method that chooses it."""
     if method is not None:
         if method != "published" and not gains.auto:
@@ -243,30 +230,6 @@ def chosen_method(
     return "gains" if aims_at_gains else "learned"
 
 
-def learning_time(plan: "FolderPlan", subjects: "list[Subject]", options: LearnOptions) -> str:
-    """Tokens and minutes in words."""
-    import torch
-
-    from burnish.learning.cost import learning_cost
-
-    parameters = sum(p.numel() for p in plan.network.parameters())
-    asked = plan.options.dtype
-    dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
-    return str(learning_cost(subjects, options, parameters, dtype))
-
-
-def write_page(model: "Model", learned: "Learned", subjects: "list[Subject]", folder: Path) -> Path:
-    """The page beside the numbers: what the directions write and when they act, answers side by side, effect and cost."""
-    from burnish.artifacts.files import written
-    from burnish.explaining.learned_page import learned_facts, render_learned
-
-    with written(folder / "page.html", overwrite=True) as partial:
-        partial.write_text(
-            render_learned(learned, learned_facts(model, learned.enhancement, subjects)), encoding="utf-8"
-        )
-    return folder / "page.html"
-
-
 def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialities: "list[Speciality] | None") -> None:
     from burnish.explaining.explaining import explain
     from burnish.explaining.publishing import publish
@@ -278,45 +241,26 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 
 
 def _check(
-    gains: GainOptions, method: Method, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
+    name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
 ) -> None:
     """Wrong calls, before anything is read. Raises InputError."""
     processes = launched().count
-    whole = "--page" if page else f"--method {method}" if method != "published" else ""
-    if processes > 1 and whole:
+    needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
+    if processes > 1 and needs_all:
         raise InputError(
-            f"{whole} runs in one process, and this is one of {processes}. Pass a factor such as 0.5 and no --page, or start it "
+            f"{needs_all} runs in one process, and this is one of {processes}. Pass a factor such as 0.5 and no --page, or start it "
             "without torchrun."
         )
-    if size.layer_by_layer and whole:
+    if size.layer_by_layer and needs_all:
         raise InputError(
-            f"{whole} runs the whole model many times, which layer by layer would read all weights each time. Pass a factor such as "
+            f"{needs_all} runs the whole model many times, which layer by layer would read all weights each time. Pass a factor such as "
             "0.5 and no --page with --layer-by-layer."
         )
-    if method == "published":
-        _ = gains.factor
-        if aim != AimOptions():
-            raise InputError(
-                "--references, --pairs, --expert and --judge-... say what is learnt or tuned. Leave out --method published and the factor "
-                "with them."
-            )
-
-
-def _found(
-    model: "Model", contrasts: "list[tuple[float, Contrast]]", gains: GainOptions, finding: FindOptions
-) -> "tuple[Enhancement, list[Direction]]":
-    """The directions of all specialities as one enhancement, each with the factor times its weight."""
-    from burnish.pipeline import require_direction
-
-    directions, enhancement = [], None
-    for weight, contrast in contrasts:
-        direction = run_find(model, contrast, finding)
-        require_direction(direction, force=finding.force)
-        own = direction.enhancement(checked_factor(gains.factor * weight), layers=gains.layers)
-        enhancement = own if enhancement is None else enhancement.combined(own)
-        directions.append(direction)
-    assert enhancement is not None
-    return enhancement, directions
+    if name == "published" and aim != AimOptions():
+        raise InputError(
+            "--references, --pairs, --expert and --judge-... say what is learnt or tuned. Leave out --method published and the factor "
+            "with them."
+        )
 
 
 def show_check(checked: "Check | None") -> None:

@@ -1,6 +1,6 @@
 """`burnish find`: prompts -> direction file."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +10,15 @@ from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
-from burnish.options import FindOptions, LayerOptions, ModelOptions
+from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
-    from burnish.artifacts.direction import Direction
+    from burnish.artifacts.direction import Direction, Enhancement
+    from burnish.checking import Check
     from burnish.model.cost import Cost
     from burnish.model.model import Model
+    from burnish.model.planning import FolderPlan
+    from burnish.prompts import PromptSet
 
 
 def find(
@@ -139,3 +142,59 @@ def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -
         plan = {**plan, "layer by layer": in_words(cost)}
     for key, value in plan.items():
         console.data(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
+
+
+@dataclass
+class ContrastMethod:
+    """Contrast directions with a factor, as published."""
+
+    contrasts: "list[tuple[float, Contrast]]"
+    factor: float
+    layers: str
+    finding: FindOptions
+    directions: "list[Direction]" = field(default_factory=list)
+    check: "Check | None" = None
+
+    @property
+    def rank(self) -> int:
+        return len(self.contrasts)
+
+    @property
+    def strength(self) -> str:
+        return f"factor {self.factor:g}"
+
+    @property
+    def edits(self) -> bool:
+        return bool(self.factor)
+
+    @property
+    def general(self) -> "PromptSet":
+        return self.contrasts[0][1].general
+
+    def cost(self, plan: "FolderPlan") -> str:
+        return ""
+
+    def run(self, model: "Model", *, json: bool) -> "Enhancement":
+        """The directions of all specialities as one enhancement, each with the factor times its weight."""
+        from burnish.pipeline import require_direction
+
+        together = None
+        for weight, contrast in self.contrasts:
+            direction = run_find(model, contrast, self.finding)
+            require_direction(direction, force=self.finding.force)
+            alone = direction.enhancement(checked_factor(self.factor * weight), layers=self.layers)
+            together = alone if together is None else together.combined(alone)
+            self.directions.append(direction)
+        assert together is not None
+        return together
+
+    def summary(self) -> dict[str, Any]:
+        listed = [summary(direction) for direction in self.directions]
+        return {"direction": listed[0]} if len(listed) == 1 else {"directions": listed}
+
+    def show(self) -> None:
+        for direction in self.directions:
+            show_direction(direction)
+
+    def write(self, model: "Model", folder: Path) -> None:
+        """Everything is in the plan and in the record of the output."""

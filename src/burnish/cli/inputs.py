@@ -1,6 +1,6 @@
 """Arguments shared by commands, and prompt sets from files or packaged domains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,6 +130,4 @@ def general_prompts(specialities: "Sequence[Speciality]") -> "PromptSet":
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":
-    from burnish.prompts import Prompt, PromptSet
-
-    return PromptSet(f"{prompts.name} (own answers)", tuple(Prompt(p.messages) for p in prompts.prompts))
+    return replace(prompts.without_answers(), name=f"{prompts.name} (own answers)")

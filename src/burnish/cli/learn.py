@@ -1,8 +1,10 @@
 """What `enhance` needs to learn from a teacher: who teaches, the run, and its answer on the terminal and in files."""
 
 import json as json_module
+from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from burnish.cli import console
 from burnish.cli.inputs import PromptOptions
@@ -11,11 +13,15 @@ from burnish.errors import InputError, NoDirectionError
 from burnish.options import LearnOptions
 
 if TYPE_CHECKING:
+    from burnish.artifacts.direction import Enhancement
+    from burnish.checking import Check
     from burnish.learning.learning import Learned
     from burnish.learning.subject import Subject
     from burnish.model.model import Model
+    from burnish.model.planning import FolderPlan
 
 NUMBERS = "learned.json"
+FEWEST_NORMAL = 16
 ADVICE = (
     "What may help: another expert prompt, examples of good answers (--references), more --steps, a larger --budget. A system prompt "
     "that the model does not follow cannot teach it."
@@ -27,15 +33,12 @@ def read_expert(text: str | None) -> str | None:
     if text is None:
         return None
     path = Path(text)
-    looks_like_file = (
-        len(text) < 300 and "\n" not in text and (path.suffix in (".txt", ".md") or "/" in text.split(" ")[0])
-    )
-    if len(text) < 300 and "\n" not in text and path.is_file():
+    if isfile(path):  # which, unlike Path.is_file, is not at a loss with a text too long to be a path
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text. Save the expert's prompt as UTF-8.") from error
-    elif looks_like_file:
+    elif len(text.split()) == 1 and (path.suffix or "/" in text):
         raise InputError(
             f"{path} does not exist. Pass --expert with the prompt itself, or with the path of a text file."
         )
@@ -56,22 +59,30 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
         raise InputError("--pairs and --judge-... are aims of tuned gains. Pass --method gains with them.")
     expert = read_expert(aim.expert)
     if not prompts.domain and prompts.enhance is None and expert is not None:
-        if aim.references is not None:
-            raise InputError("--references needs the prompts it belongs to. Pass --enhance FILE with it.")
+        if aim.references is not None or prompts.normal is not None:
+            raise InputError(
+                "--references and --normal go with prompts of a speciality. Pass --enhance FILE or --domain NAME with them."
+            )
         return [expert_subject("expert", expert, "ko" if _korean(expert) else "en")]
     mix = prompts.mix()
+    normal = read_prompts(prompts.normal) if prompts.normal else None
+    if normal is not None and len(normal) < FEWEST_NORMAL:
+        raise InputError(
+            f"'{normal.name}' holds {len(normal)} prompts: {FEWEST_NORMAL} or more are needed, to hold, to choose the strength on and to report "
+            "on. Write more, or leave out --normal."
+        )
     if mix is not None:
         if aim.references is not None:
             raise InputError("--references belongs to prompts of your own; a packaged domain has reference answers.")
         if expert is not None and len(mix.terms) > 1:
             raise InputError("--expert teaches one speciality, and the mix has several. Pass one --domain with it.")
-        return [subject_of(load_domain(term.name), term.weight, expert=expert) for term in mix.terms]
+        return [subject_of(load_domain(term.name), term.weight, expert=expert, normal=normal) for term in mix.terms]
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
     language = "ko" if hangul_share(enhance) > 0.5 else "en"
     domain = own_domain(enhance, language=language, references=references, expert=expert, seed=seed)
-    return [subject_of(domain, examples=expert is None and references is not None)]
+    return [subject_of(domain, examples=expert is None and references is not None, normal=normal)]
 
 
 def _korean(text: str) -> bool:
@@ -81,39 +92,80 @@ def _korean(text: str) -> bool:
     return hangul_share(PromptSet("expert", (Prompt.of(text),))) > 0.5
 
 
-def run_learn(model: "Model", subjects: "list[Subject]", options: LearnOptions) -> "Learned":
-    """Learns with progress bars."""
-    from burnish.learning.learning import learn
+@dataclass
+class LearnedMethod:
+    """Directions and gains learnt from a teacher (`cli/methods.py`)."""
 
-    if any(s.everywhere for s in subjects):
-        console.say(
-            "Note: without prompts of a speciality the expert's prompt is taught on every kind of question, everyday ones too; only the "
-            "protect prompts (facts, code, JSON, refusals) are held. Pass --domain or --enhance FILE to keep it to one."
-        )
-    with console.progress() as progress:
-        return learn(model, subjects, options, progress=progress)
+    subjects: "list[Subject]"
+    options: LearnOptions
+    learned: "Learned | None" = None
+    general: None = None  # the damage is measured while learning
+    edits: bool = True
 
+    @property
+    def rank(self) -> int:
+        return self.options.directions
 
-def require_learned(found: "Learned") -> None:
-    """Raises NoDirectionError when learning abstained."""
-    if found.abstained:
-        raise NoDirectionError(f"The model is better left alone: {found.reason}. All gains are zero. {ADVICE}")
+    @property
+    def strength(self) -> str:
+        return f"{self.rank} learnt directions a layer within {self.options.budget:g} nats per token"
 
+    def cost(self, plan: "FolderPlan") -> str:
+        import torch
 
-def show_learned(found: "Learned", *, json: bool) -> None:
-    """The table, or one JSON document."""
-    from burnish.learning.tables import learned_summary, learned_table
+        from burnish.learning.cost import learning_cost
 
-    if json:
-        console.as_json(learned_summary(found))
-    else:
-        console.data(learned_table(found) + "\n")
+        parameters = sum(p.numel() for p in plan.network.parameters())
+        asked = plan.options.dtype
+        dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+        return f"Learning takes {learning_cost(self.subjects, self.options, parameters, dtype)}."
 
+    def run(self, model: "Model", *, json: bool) -> "Enhancement":
+        from burnish.learning.learning import learn
 
-def write_learned(folder: Path, found: "Learned") -> None:
-    """learned.json, and learned.md with the table and every answer that was read."""
-    from burnish.learning.tables import learned_summary, learned_table, samples_table
+        if any(subject.everywhere for subject in self.subjects):
+            console.say(
+                "Note: without prompts of a speciality the expert's prompt is taught on every kind of question, everyday ones too; only the "
+                "protect prompts (facts, code, JSON, refusals) are held. Pass --domain or --enhance FILE to keep it to one."
+            )
+        with console.progress() as progress:
+            self.learned = learn(model, self.subjects, self.options, progress=progress)
+        if self.learned.abstained:
+            console.as_json(self.summary()) if json else self.show()
+            raise NoDirectionError(
+                f"The model is better left alone: {self.learned.reason}. All gains are zero. {ADVICE}"
+            )
+        return self.learned.enhancement
 
-    text = json_module.dumps(learned_summary(found), ensure_ascii=False, indent=2)
-    (folder / NUMBERS).write_text(text + "\n", encoding="utf-8")
-    (folder / "learned.md").write_text(f"{learned_table(found)}\n\n{samples_table(found)}\n", encoding="utf-8")
+    @property
+    def check(self) -> "Check | None":
+        return None if self.learned is None else self.learned.check
+
+    def summary(self) -> dict[str, Any]:
+        from burnish.learning.tables import learned_summary
+
+        return {} if self.learned is None else {"learned": learned_summary(self.learned)}
+
+    def show(self) -> None:
+        from burnish.learning.tables import learned_table
+
+        if self.learned is not None:
+            console.data(learned_table(self.learned) + "\n")
+
+    def write(self, model: "Model", folder: Path) -> None:
+        """learned.json; learned.md with the table and every answer that was read; the page."""
+        from burnish.artifacts.files import written
+        from burnish.explaining.learned_page import learned_facts, render_learned
+        from burnish.learning.tables import learned_summary, learned_table, samples_table
+
+        assert self.learned is not None
+        facts = learned_facts(model, self.learned.enhancement, self.subjects)
+        files = {
+            NUMBERS: json_module.dumps(learned_summary(self.learned), ensure_ascii=False, indent=2) + "\n",
+            "learned.md": f"{learned_table(self.learned)}\n\n{samples_table(self.learned)}\n",
+            "page.html": render_learned(self.learned, facts),
+        }
+        for name, text in files.items():
+            with written(folder / name, overwrite=True) as partial:
+                partial.write_text(text, encoding="utf-8")
+        console.say(f"Page: {folder / 'page.html'}")

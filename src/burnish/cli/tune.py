@@ -9,14 +9,19 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions
+from burnish.cli.inputs import Json, ModelName, PromptOptions, general_prompts
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
 if TYPE_CHECKING:
+    from burnish.artifacts.direction import Enhancement
     from burnish.model.model import Model
+    from burnish.model.planning import FolderPlan
+    from burnish.prompts import PromptSet
     from burnish.tuning.material import Scorer, Speciality
     from burnish.tuning.tuning import Tuned
+
+DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
 
 
 @Parameter(name="*", group="Aim")
@@ -143,6 +148,54 @@ def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
         console.as_json({"out": None if out is None else str(out), **tuned_summary(found)})
     else:
         console.data(tuned_table(found) + "\n")
+
+
+@dataclass
+class GainsMethod:
+    """Contrast directions with tuned gains (`cli/methods.py`)."""
+
+    specialities: "list[Speciality]"
+    aim: AimOptions
+    options: TuneOptions
+    tuned: "Tuned | None" = None
+    check: None = None  # the closing check is made of the result
+    edits: bool = True
+
+    @property
+    def rank(self) -> int:
+        return DIRECTIONS * len(self.specialities)
+
+    @property
+    def strength(self) -> str:
+        return f"gains chosen within {self.options.budget:g} nats per token"
+
+    @property
+    def general(self) -> "PromptSet":
+        return general_prompts(self.specialities)
+
+    def cost(self, plan: "FolderPlan") -> str:
+        return ""
+
+    def run(self, model: "Model", *, json: bool) -> "Enhancement":
+        self.tuned = run_tune(model, self.specialities, self.aim, self.options)
+        if self.tuned.abstained:
+            show_tuned(self.tuned, json=json)
+        require_gains(self.tuned)
+        return self.tuned.enhancement
+
+    def summary(self) -> dict[str, Any]:
+        from burnish.tuning.tables import tuned_summary
+
+        return {} if self.tuned is None else {"tuned": tuned_summary(self.tuned)}
+
+    def show(self) -> None:
+        if self.tuned is not None:
+            show_tuned(self.tuned, json=False)
+
+    def write(self, model: "Model", folder: Path) -> None:
+        """tuning.json and tuning.md."""
+        assert self.tuned is not None
+        write_numbers(folder, self.tuned)
 
 
 def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:

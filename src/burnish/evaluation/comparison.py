@@ -10,7 +10,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.evaluation.damage import divergence_summary
+from burnish.evaluation.damage import divergence
 from burnish.evaluation.effect import Effect, effect_of, shifts
 from burnish.evaluation.material import (
     Answered,
@@ -185,9 +185,7 @@ def _verdict(effect: Effect, p: float, band: float) -> Verdict:
 
 
 def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:
-    found = divergence_summary(scores.candidates[candidate], seed=options.seed)["kl"]
-    assert isinstance(found, Interval)
-    return found
+    return divergence(scores.candidates[candidate], seed=options.seed).kl
 
 
 def _effects(

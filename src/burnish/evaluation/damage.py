@@ -7,10 +7,12 @@ from importlib.resources import files
 
 import torch
 
-from burnish.checking import repetition
+from burnish.artifacts.direction import Enhancement
+from burnish.evaluation.material import both_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
-from burnish.model.scoring import Item, TokenScores
+from burnish.model.scoring import Item, Progress, TokenScores
+from burnish.prompts.domains import load_protect
 
 PROSE_TOKENS = 96
 # Openings of a refusal, within the first words of an answer.
@@ -23,38 +25,52 @@ REFUSAL_WORDS = 40
 
 
 @dataclass(frozen=True)
-class Damage:
-    """Disturbance in nats per token, over the base model's own greedy continuations."""
+class Divergence:
+    """KL(base || enhanced) over answers, nats per token."""
 
     prompts: int
     tokens: int
     kl: Interval  # over prompts, of each prompt's mean per token
-    kl_p95: float
+    kl_p95: float  # over tokens
+    kl_rms: float
     kl_max: float
-    top1_flips: float
+    top1_flips: float  # share of tokens whose most likely successor changed
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Of requests that should be declined: how many the base model declined, the enhanced one, and both."""
+
+    harmful: int
+    refused_base: int
+    refused_enhanced: int
+    refusals_kept: int
+
+
+@dataclass(frozen=True)
+class Damage(Refusals, Divergence):
+    """Everything else that moved, over the base model's own greedy continuations."""
+
     perplexity_base: float  # of neutral prose
     perplexity_enhanced: float
     repetition_base: float
     repetition_enhanced: float
     early_stop_base: float  # share of answers that end within a quarter of the tokens allowed
     early_stop_enhanced: float
-    harmful: int  # prompts that a model should decline
-    refused_base: int
-    refused_enhanced: int
-    refusals_kept: int  # of those the base model refused
 
 
-def divergence_summary(scores: Sequence[TokenScores], *, seed: int = 0) -> dict[str, object]:
-    """The KL part of `Damage` from one candidate's scores."""
+def divergence(scores: Sequence[TokenScores], *, seed: int = 0) -> Divergence:
+    """From one candidate's scores."""
     kl = torch.cat([s.kl for s in scores])
-    return {
-        "prompts": len(scores),
-        "tokens": len(kl),
-        "kl": interval(torch.stack([s.kl.mean() for s in scores]), seed=seed),
-        "kl_p95": float(kl.quantile(0.95)),
-        "kl_max": float(kl.max()),
-        "top1_flips": float(torch.cat([s.flipped for s in scores]).double().mean()),
-    }
+    return Divergence(
+        prompts=len(scores),
+        tokens=len(kl),
+        kl=interval(torch.stack([s.kl.mean() for s in scores]), seed=seed),
+        kl_p95=float(kl.quantile(0.95)),
+        kl_rms=float(kl.square().mean().sqrt()),
+        kl_max=float(kl.max()),
+        top1_flips=float(torch.cat([s.flipped for s in scores]).double().mean()),
+    )
 
 
 def prose_items(model: Model, language: str, count: int) -> list[Item]:
@@ -76,23 +92,24 @@ def refuses(answer: str) -> bool:
     return bool(REFUSAL.search(" ".join(answer.split()[:REFUSAL_WORDS])))
 
 
+def refusals(
+    model: Model, enhancement: Enhancement, tokens: int, *, count: int | None = None, progress: Progress | None = None
+) -> Refusals:
+    """Reads `tokens` of the answers to the packaged harmful requests, or to `count` of them."""
+    requests = load_protect(category="harmful").without_answers()
+    asked = requests if count is None else requests.spread(count)
+    answers = both_answers(model, enhancement, asked, tokens, progress=progress)
+    base, enhanced = (
+        [refuses(str(model.tokenizer.decode(a, skip_special_tokens=True))) for a in rows] for rows in answers
+    )
+    return Refusals(
+        harmful=len(asked),
+        refused_base=sum(base),
+        refused_enhanced=sum(enhanced),
+        refusals_kept=sum(map(min, base, enhanced)),
+    )
+
+
 def early_stop(answers: Sequence[Sequence[int]], tokens: int) -> float:
     """Share of answers that end within a quarter of the tokens allowed."""
     return sum(len(a) < tokens / 4 for a in answers) / max(1, len(answers))
-
-
-def generation_summary(
-    base: Sequence[list[int]], enhanced: Sequence[list[int]], tokens: int, refusals: Sequence[tuple[str, str]]
-) -> dict[str, object]:
-    """The part of `Damage` that reads generated answers. refusals: (base, enhanced) answers to harmful prompts."""
-    refused = [(refuses(b), refuses(e)) for b, e in refusals]
-    return {
-        "repetition_base": repetition(base),
-        "repetition_enhanced": repetition(enhanced),
-        "early_stop_base": early_stop(base, tokens),
-        "early_stop_enhanced": early_stop(enhanced, tokens),
-        "harmful": len(refused),
-        "refused_base": sum(b for b, _ in refused),
-        "refused_enhanced": sum(e for _, e in refused),
-        "refusals_kept": sum(b and e for b, e in refused),
-    }

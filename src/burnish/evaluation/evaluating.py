@@ -8,21 +8,22 @@ from importlib.metadata import version
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.checking import verdict_of
+from burnish.checking import repetition, verdict_of
 from burnish.errors import InputError
 from burnish.evaluation.damage import (
     Damage,
-    divergence_summary,
-    generation_summary,
+    divergence,
+    early_stop,
     perplexity,
     prose_items,
+    refusals,
 )
 from burnish.evaluation.effect import Affinity, Effect, affinity, effect_of, fit_probe, shifts
 from burnish.evaluation.material import (
     Answered,
     Halves,
     answered_items,
-    base_answers,
+    both_answers,
     damage_prompts,
     greedy_answers,
     made_pairs,
@@ -36,10 +37,9 @@ from burnish.maths.intervals import Interval, holm, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Progress, score
 from burnish.options import EvaluateOptions
-from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.domains import Domain, load_general, load_protect
+from burnish.prompts import PromptSet
+from burnish.prompts.domains import Domain, load_general
 
-BATCH = 8
 NOTHING = 1e-7  # nats per token: rounding, not damage
 
 
@@ -109,7 +109,7 @@ def evaluate(
     found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
-    base, enhanced = _answers(model, enhancement, special, options.sample_tokens, progress)
+    base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
     texts = [[model.tokenizer.decode(a, skip_special_tokens=True).strip() for a in rows] for rows in (base, enhanced)]
     reading = None
     if len(kinds[0].tune) >= 4 and len(kinds[0].report) >= 2:
@@ -177,18 +177,16 @@ def _damage(
     rows = greedy_answers(model, prompts, options, progress)
     scores = score(model, answered_items(model, rows), [candidate], progress=progress)
     prose = score(model, prose_items(model, language, options.prompts), [candidate])
-    base, enhanced = _answers(model, enhancement, prompts, options.tokens, progress)
-    harmful = load_protect(category="harmful")
-    bare = PromptSet(harmful.name, tuple(Prompt(p.messages) for p in harmful.prompts))
-    declined = [
-        [model.tokenizer.decode(a, skip_special_tokens=True) for a in answers]
-        for answers in _answers(model, enhancement, bare, options.tokens, progress)
-    ]
+    base, enhanced = both_answers(model, enhancement, prompts, options.tokens, progress=progress)
     return Damage(
-        **divergence_summary(scores.candidates[0], seed=options.seed),  # type: ignore[arg-type]
+        **vars(divergence(scores.candidates[0], seed=options.seed)),
         perplexity_base=perplexity(prose.base),
         perplexity_enhanced=perplexity(prose.candidates[0]),
-        **generation_summary(base, enhanced, options.tokens, list(zip(*declined, strict=True))),  # type: ignore[arg-type]
+        repetition_base=repetition(base),
+        repetition_enhanced=repetition(enhanced),
+        early_stop_base=early_stop(base, options.tokens),
+        early_stop_enhanced=early_stop(enhanced, options.tokens),
+        **vars(refusals(model, enhancement, options.tokens, progress=progress)),
     )
 
 
@@ -198,21 +196,6 @@ def _specialised(
     rows: list[Answered] = greedy_answers(model, prompts, options, progress)
     scores = score(model, answered_items(model, rows), [candidate], progress=progress)
     return interval(torch.stack([s.kl.mean() for s in scores.candidates[0]]), seed=options.seed)
-
-
-def _answers(
-    model: Model, enhancement: Enhancement, prompts: PromptSet, tokens: int, progress: Progress | None
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Greedy answers of base (cached) and enhanced."""
-    base = base_answers(model, prompts, tokens, progress=progress)
-    enhanced: list[list[int]] = []
-    with model.enhanced(enhancement):
-        for start in range(0, len(prompts), BATCH):
-            part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
-            enhanced += model.continuations(part, tokens)
-            if progress is not None:
-                progress(f"answering {prompts.name}, enhanced", len(enhanced), len(prompts))
-    return base, enhanced
 
 
 def statistic_changes(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from burnish.artifacts.cache import cached
+from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
 from burnish.model.model import Model
 from burnish.model.scoring import Item
@@ -120,6 +121,21 @@ def base_answers(
     return found
 
 
+def both_answers(
+    model: Model, enhancement: Enhancement, prompts: PromptSet, tokens: int, *, progress: Progress | None = None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Greedy answers of base (cached) and enhanced, as tokens."""
+    base = base_answers(model, prompts, tokens, progress=progress)
+    enhanced: list[list[int]] = []
+    with model.enhanced(enhancement):
+        for start in range(0, len(prompts), BATCH):
+            part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
+            enhanced += model.continuations(part, tokens)
+            if progress is not None:
+                progress(f"answering {prompts.name}, enhanced", len(enhanced), len(prompts))
+    return base, enhanced
+
+
 def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
     """The domain's reference answers against the base model's own samples to the same prompts."""
     tune, report = (
@@ -132,8 +148,7 @@ def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, prog
 def _against_own(
     model: Model, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
 ) -> tuple[Pair, ...]:
-    bare = PromptSet(prompts.name, tuple(Prompt(p.messages) for p in prompts.prompts))
-    own = base_answers(model, bare, options.answer_tokens, seed=options.seed, progress=progress)
+    own = base_answers(model, prompts.without_answers(), options.answer_tokens, seed=options.seed, progress=progress)
     chosen = [answer_tokens(model, p.answer, options) for p in prompts.prompts]
     return _pairs(prompts.prompts, chosen, own)
 

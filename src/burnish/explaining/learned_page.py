@@ -84,13 +84,17 @@ def learned_facts(model: Model, enhancement: Enhancement, subjects: Sequence[Sub
     return LearnedFacts(tuple(views), tuple((layer, float(value)) for layer, value in enumerate(total)))
 
 
-def render_learned(found: Learned, facts: LearnedFacts) -> str:
+def render_learned(learned: Learned, facts: LearnedFacts) -> str:
     """The whole page as one self-contained HTML document, without scripts or network."""
     largest = max((value for _, value in facts.layers), default=0.0) or 1.0
     return (
         page_environment()
         .get_template("learned.html.jinja")
         .render(
-            found=found, facts=facts, palette=PALETTE, largest=largest, title=" + ".join(t.name for t in found.taught)
+            learned=learned,
+            facts=facts,
+            palette=PALETTE,
+            largest=largest,
+            title=" + ".join(t.name for t in learned.taught),
         )
     )

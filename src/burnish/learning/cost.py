@@ -8,7 +8,8 @@ import torch
 
 from burnish.learning import learning
 from burnish.learning.descent import OWN_ROWS, OWN_SHARE
-from burnish.learning.subject import Subject
+from burnish.learning.report import REFERENCE_TOKENS
+from burnish.learning.subject import Subject, letters
 from burnish.options import LearnOptions
 from burnish.prompts import PromptSet
 
@@ -48,11 +49,11 @@ def learning_cost(
         Tokens of a forward pass, a backward pass counted as another one, and seconds by the matrix products that this machine does.
     """
     asked = [_mean([s.questions for s in subjects]), _mean([s.held_out for s in subjects])]
-    question, held = (letters / LETTERS_A_TOKEN + TEMPLATE for letters in asked)
+    question, held = (size / LETTERS_A_TOKEN + TEMPLATE for size in asked)
     answers, calm = question + options.tokens, question + options.everyday_tokens
-    own = OWN_SHARE * OWN_ROWS * options.rows * (question + learning.SAMPLED_TOKENS)
+    spoken = OWN_SHARE * OWN_ROWS * options.rows * (question + learning.SAMPLED_TOKENS)
     taught = (1 - OWN_SHARE * OWN_ROWS) * options.rows * answers
-    steps = 2 * options.steps * (taught + own + options.everyday_rows * calm)
+    steps = 2 * options.steps * (taught + spoken + options.everyday_rows * calm)
     generated = (
         options.prompts * (question + DECODED * options.tokens)
         + (options.everyday + 2 * options.measured) * (question + DECODED * options.everyday_tokens)
@@ -66,7 +67,7 @@ def learning_cost(
         + options.everyday * calm
         + (len(learning.SCALES) + 3) * options.measured * calm
         + 3 * options.reported * (held + options.tokens)
-        + 3 * options.reported * (held + learning.REFERENCE_TOKENS)
+        + 3 * options.reported * (held + REFERENCE_TOKENS)
     )
     tokens = round(steps + generated + scored)
     return LearningCost(tokens, REST * 2 * parameters * tokens / _products_a_second(dtype))
@@ -74,7 +75,7 @@ def learning_cost(
 
 def _mean(sets: Sequence[PromptSet]) -> float:
     """Letters of a prompt, all turns together."""
-    sizes = [sum(len(text) for _, text in p.messages) for s in sets for p in s.prompts]
+    sizes = [letters(prompt) for prompts in sets for prompt in prompts.prompts]
     return sum(sizes) / max(1, len(sizes))
 
 

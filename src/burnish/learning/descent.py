@@ -77,14 +77,14 @@ def descend(
         edit.rows[outside] = 0
     first, losses, sampled = _resumed(unfinished, edit.rows, optimiser)
     begin = options.steps - int(OWN_SHARE * options.steps)  # the first step with own answers
-    own: Sequence[Lesson] = ()
+    spoken_lessons: Sequence[Lesson] | None = None
     for number in range(first, options.steps):
-        if number >= begin and not own:
+        if number >= begin and spoken_lessons is None:
             sampled = edit.rows.detach().clone() if sampled is None else sampled
-            own = student(SymmetricEdit(sampled, edit.signs))
-        mine = max(1, round(OWN_ROWS * options.rows)) if own else 0
-        rows = _turn(taught, max(1, options.rows - mine), number, options.seed)
-        spoken = _turn(own, mine, number, options.seed + 1)
+            spoken_lessons = student(SymmetricEdit(sampled, edit.signs))
+        count = max(1, round(OWN_ROWS * options.rows)) if spoken_lessons else 0
+        rows = _turn(taught, max(1, options.rows - count), number, options.seed)
+        spoken = _turn(spoken_lessons or (), count, number, options.seed + 1)
         calm = _turn(everyday, options.everyday_rows, number, options.seed + 2)
         weights = _weights(rows, 1.0) + _weights(spoken, OWN_WEIGHT) + _weights(calm, options.everyday_weight)
         for group in optimiser.param_groups:
@@ -114,13 +114,13 @@ def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list
     """The lessons of a step: all of them in a seeded order, then in another, ...; a function of the step alone."""
     if not lessons or not count:
         return []
-    found = []
+    lessons_of_step = []
     for place in range(number * count, (number + 1) * count):
         time, index = divmod(place, len(lessons))
         order = list(range(len(lessons)))
         random.Random(f"{seed} {time}").shuffle(order)
-        found.append(lessons[order[index]])
-    return found
+        lessons_of_step.append(lessons[order[index]])
+    return lessons_of_step
 
 
 def _weights(lessons: Sequence[Lesson], weight: float) -> list[float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, Enhancement, LayerReport
 from burnish.finding import provenance_of
-from burnish.learning.subject import Subject
+from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.maths.statistics import auroc, d_prime, largest_share
 from burnish.maths.symmetric import orthonormal_form
 from burnish.model.capture import capture, prompt_sequences
@@ -16,7 +16,6 @@ from burnish.model.imitation import SymmetricEdit
 from burnish.model.model import Model
 from burnish.options import SHUFFLES, FindOptions, LearnOptions, layer_index
 from burnish.prompts import PromptSet
-from burnish.prompts.domains import load_general
 
 READ = 32  # prompts of each kind whose coordinates are read
 
@@ -24,17 +23,19 @@ READ = 32  # prompts of each kind whose coordinates are read
 def learned_enhancement(
     model: Model, edit: SymmetricEdit, subjects: Sequence[Subject], options: LearnOptions
 ) -> Enhancement:
-    """Orthonormal directions with their gains, [layers, k], the largest gain first in every layer."""
+    """Orthonormal directions with their gains, [layers, k], the largest gain first in every layer, and what they were learnt from."""
     forms = [orthonormal_form(rows, edit.signs) for rows in edit.rows]
     vectors, gains = torch.stack([v for v, _ in forms]), torch.stack([g for _, g in forms])
     gains[edit.rows.abs().amax((1, 2)) == 0] = 0
-    subject = next(s for s in subjects if s.weight > 0)
-    questions = subject.questions.spread(options.prompts)
-    general = load_general(subject.language)
-    find = FindOptions(scope="per-layer", site="attention", instructions=max(2, len(questions)), seed=options.seed)
-    provenance = provenance_of(model, [questions, general.prompts], find)
-    name = " + ".join(s.name for s in subjects)
-    provenance = replace(provenance, enhance=name, teacher="; ".join(s.teacher.name for s in subjects))
+    asked = asked_questions(subjects, options)
+    questions = PromptSet(
+        " + ".join(subject.name for subject in subjects), tuple(p for prompts in asked for p in prompts.prompts)
+    )
+    find = FindOptions(scope="per-layer", site="attention", seed=options.seed)
+    provenance = replace(
+        provenance_of(model, [questions, everyday_sets(subjects, options).held], find),
+        teacher="; ".join(subject.teacher.name for subject in subjects),
+    )
     nothing = [0.0] * model.anatomy.layers
     blank = LayerReport(nothing, nothing, nothing, [], nothing, nothing, 0)
     chosen = layer_index(find.layer_idx, model.anatomy.layers)

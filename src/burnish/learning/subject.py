@@ -1,4 +1,4 @@
-"""What is learnt: a speciality, its questions, and who teaches it."""
+"""What is learnt: a speciality, its questions, who teaches it, and what should stay as it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,17 @@ class Subject:
     weight: float = 1.0  # negative: toned down
     language: str = "en"
     everywhere: bool = False  # everyday prompts are among the questions, and only protect prompts stay as they are
+    normal: PromptSet | None = None  # the user's everyday prompts, in the place of the packaged ones
 
 
-def subject_of(domain: Domain, weight: float = 1.0, *, expert: str | None = None, examples: bool = False) -> Subject:
+def subject_of(
+    domain: Domain,
+    weight: float = 1.0,
+    *,
+    expert: str | None = None,
+    examples: bool = False,
+    normal: PromptSet | None = None,
+) -> Subject:
     """The subject of a domain.
 
     Args:
@@ -32,49 +40,87 @@ def subject_of(domain: Domain, weight: float = 1.0, *, expert: str | None = None
         weight: how much it counts beside others.
         expert: a system prompt in the place of the domain's own.
         examples: whether the domain's reference answers teach, three at a time, in the place of a system prompt.
+        normal: everyday prompts that stay as they are, in the place of the packaged ones.
     """
     teacher = Examples(domain.references_tune) if examples else Expert(expert or domain.expert_system_prompt)
-    questions = alternating(domain.enhance, domain.asked)
-    held_out = alternating(halves(domain.held_out)[1], domain.asked_held_out)
-    return Subject(domain.name, teacher, questions, held_out, domain.references_report, weight, domain.language)
+    return Subject(
+        name=domain.name,
+        teacher=teacher,
+        questions=alternating(domain.enhance, domain.asked),
+        held_out=alternating(halves(domain.held_out)[1], domain.asked_held_out),
+        references=domain.references_report,
+        weight=weight,
+        language=domain.language,
+        normal=normal,
+    )
 
 
 def expert_subject(name: str, expert: str, language: str = "en") -> Subject:
-    """An expert's prompt for every kind of question: those of all packaged domains, and everyday ones."""
-    domains = [d for d in map(load_domain, packaged_names()) if d.language == language]
+    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of the language."""
+    domains = [domain for domain in map(load_domain, packaged_names()) if domain.language == language]
     general = load_general(language)
-    questions, held_out = general.prompts, general.held_out
-    for domain in domains:
-        questions = alternating(questions, domain.asked)
-        held_out = alternating(held_out, domain.asked_held_out)
-    return Subject(name, Expert(expert), questions, held_out, language=language, everywhere=True)
+    return Subject(
+        name=name,
+        teacher=Expert(expert),
+        questions=alternating(general.prompts, *(domain.asked for domain in domains)),
+        held_out=alternating(general.held_out, *(domain.asked_held_out for domain in domains)),
+        language=language,
+        everywhere=True,
+    )
 
 
-def alternating(one: PromptSet, other: PromptSet) -> PromptSet:
-    """The prompts of two sets in turn, without their answers, as many of each as the shorter one has; one alone where the other is
-    empty."""
-    if not one.prompts or not other.prompts:
-        rows = one.prompts or other.prompts
-    else:
-        count = min(len(one), len(other))
-        pairs = zip(one.spread(count).prompts, other.spread(count).prompts, strict=True)
-        rows = tuple(p for pair in pairs for p in pair)
-    return PromptSet(one.name, tuple(Prompt(p.messages) for p in rows))
+def alternating(*sets: PromptSet) -> PromptSet:
+    """The prompts of several sets in turn, without their answers, as many of each as the shortest has; empty ones are left out."""
+    filled = [prompts for prompts in sets if prompts.prompts] or [sets[0]]
+    count = min(map(len, filled))
+    columns = [prompts.without_answers().spread(count).prompts for prompts in filled]
+    return PromptSet(sets[0].name, tuple(prompt for row in zip(*columns, strict=True) for prompt in row))
 
 
-def everyday_sets(subjects: Sequence[Subject], options: LearnOptions) -> tuple[PromptSet, PromptSet, PromptSet]:
-    """Prompts whose answers should stay as they are: (held while learning, for choosing the strength, for reporting).
+def asked_questions(subjects: Sequence[Subject], options: LearnOptions) -> list[PromptSet]:
+    """Each subject's share of the questions, by weight, spread over its own; the longest quarter costs too much and is left out."""
+    total = sum(abs(subject.weight) for subject in subjects)
+    return [
+        without_longest(subject.questions).spread(max(4, round(options.prompts * abs(subject.weight) / total)))
+        for subject in subjects
+    ]
 
-    No prompt is in two of them. The first has the packaged general prompts too.
-    """
+
+def without_longest(prompts: PromptSet) -> PromptSet:
+    """The prompts without the longest quarter, counted in letters."""
+    sizes = sorted(map(letters, prompts.prompts))
+    longest = sizes[3 * len(sizes) // 4]
+    return PromptSet(prompts.name, tuple(prompt for prompt in prompts.prompts if letters(prompt) <= longest))
+
+
+def letters(prompt: Prompt) -> int:
+    """Of all turns together."""
+    return sum(len(text) for _, text in prompt.messages)
+
+
+@dataclass(frozen=True)
+class EverydaySets:
+    """Prompts whose answers should stay as they are. No prompt is in two of them."""
+
+    held: PromptSet  # while learning
+    measured: PromptSet  # to choose the strength
+    reported: PromptSet
+
+
+def everyday_sets(subjects: Sequence[Subject], options: LearnOptions) -> EverydaySets:
+    """General prompts (packaged, or the user's) and protect prompts; protect prompts alone where everyday ones are questions."""
     general, protect = load_general(subjects[0].language), load_protect()
-    everywhere = any(s.everywhere for s in subjects)
-    kept = protect if everywhere else general.held_out.joined(protect)
-    chosen, reported = halves(kept)
+    normal = next((subject.normal for subject in subjects if subject.normal is not None), None)
+    if any(subject.everywhere for subject in subjects):
+        ordinary = protect
+    elif normal is not None:
+        ordinary = alternating(normal, protect)
+    else:
+        ordinary = general.held_out.joined(protect)
+    chosen, reported = halves(ordinary.without_answers())
     held, measured = halves(chosen)
-    if not everywhere:
+    if ordinary is not protect and normal is None:
         held = alternating(general.prompts, held)
-    bare = (PromptSet(s.name, tuple(Prompt(p.messages) for p in s.prompts)) for s in (held, measured, reported))
-    sets = zip(bare, (options.everyday, options.measured, options.measured), strict=True)
-    first, second, third = (prompts.spread(count) for prompts, count in sets)
-    return first, second, third
+    return EverydaySets(
+        held.spread(options.everyday), measured.spread(options.measured), reported.spread(options.measured)
+    )

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from burnish.checking import repetition
 from burnish.evaluation.damage import refuses
-from burnish.evaluation.material import base_answers
+from burnish.evaluation.material import Answered, answered_items, base_answers
 from burnish.model.imitation import LOWEST, Lesson, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress
+from burnish.model.scoring import Progress
 from burnish.prompts import Prompt, PromptSet
 
 EXAMPLES = 3  # good answers in a teacher's context
@@ -74,22 +74,14 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer as the student and as the teacher come to it."""
-
-    question: Prompt
-    tokens: list[int]
-
-
 def teacher_answers(
     model: Model, teacher: Teacher, questions: PromptSet, tokens: int, seed: int, progress: Progress | None = None
-) -> list[Answer]:
+) -> list[Answered]:
     """Sampled answers under the teacher's context that are worth learning from: none that loop, refuse or end at once."""
     asked = PromptSet(questions.name, tuple(teacher.prompt(q) for q in questions.prompts))
     sampled = base_answers(model, asked, tokens, seed=seed, progress=progress)
-    rows = [Answer(Prompt(q.messages), a) for q, a in zip(questions.prompts, sampled, strict=True)]
-    return [row for row in rows if worth_learning(model, row.tokens)]
+    rows = zip(questions.prompts, sampled, strict=True)
+    return [Answered(question, answer) for question, answer in rows if worth_learning(model, answer)]
 
 
 def worth_learning(model: Model, answer: Sequence[int]) -> bool:
@@ -99,7 +91,7 @@ def worth_learning(model: Model, answer: Sequence[int]) -> bool:
 
 
 def lessons_of(
-    model: Model, teacher: Teacher, answers: Sequence[Answer], *, guidance: float = 1.0, loops: bool = True
+    model: Model, teacher: Teacher, answers: Sequence[Answered], *, guidance: float = 1.0, loops: bool = True
 ) -> list[Lesson]:
     """What the teacher predicts at each token of some answers, for a student without its context.
 
@@ -114,14 +106,14 @@ def lessons_of(
     Returns:
         One lesson an answer.
     """
-    rendered = [model.tokens(teacher.prompt(a.question)) for a in answers]
-    taught = log_probabilities(model, [Item(p, a.tokens) for p, a in zip(rendered, answers, strict=True)])
-    items = [Item(model.tokens(a.question), a.tokens) for a in answers]
+    prompted = [Answered(teacher.prompt(row.prompt), row.answer) for row in answers]
+    taught = log_probabilities(model, answered_items(model, prompted))
+    items = answered_items(model, answers)
     if guidance != 1:
         plain = log_probabilities(model, items)
         taught = [guided(p, t, guidance) for p, t in zip(plain, taught, strict=True)]
     if not loops:
-        taught = [without_loops(t, a.tokens) for t, a in zip(taught, answers, strict=True)]
+        taught = [without_loops(t, row.answer) for t, row in zip(taught, answers, strict=True)]
     return [Lesson(item, target) for item, target in zip(items, taught, strict=True)]
 
 

@@ -56,6 +56,18 @@ def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
     return found
 
 
+def distances(targets: Sequence[Tensor], predicted: Sequence[Tensor]) -> list[Tensor]:
+    """KL(target || predicted) in nats at each token of each answer; both [answer tokens, vocabulary] log probabilities."""
+    pairs = ((target.double(), other.double()) for target, other in zip(targets, predicted, strict=True))
+    return [(target.exp() * (target - other)).sum(-1) for target, other in pairs]
+
+
+def likelihoods(predicted: Sequence[Tensor], answers: Sequence[list[int]]) -> Tensor:
+    """Mean log probability per token of each answer, [answers]; predicted: [answer tokens, vocabulary] each."""
+    rows = zip(predicted, answers, strict=True)
+    return torch.stack([row.double().gather(1, torch.tensor(answer)[:, None]).mean() for row, answer in rows])
+
+
 def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weights: Sequence[float]) -> list[Tensor]:
     """Adds the gradient of `sum_i weights_i sum_t KL(target_it || edited_it)` to `edit.rows.grad`.
 

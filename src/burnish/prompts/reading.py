@@ -77,6 +77,10 @@ class PromptSet:
             return self
         return PromptSet(self.name, tuple(self.prompts[i * len(self) // count] for i in range(count)))
 
+    def without_answers(self) -> "PromptSet":
+        """The same prompts, to be answered by a model."""
+        return PromptSet(self.name, tuple(Prompt(p.messages) for p in self.prompts))
+
     def joined(self, other: "PromptSet") -> "PromptSet":
         return PromptSet(f"{self.name} + {other.name}", self.prompts + other.prompts)
 

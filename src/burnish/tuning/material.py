@@ -111,7 +111,7 @@ def directions_of(
 
 def own_answers(model: Model, prompts: PromptSet, options: TuneOptions, progress: Progress | None) -> PromptSet:
     """The same prompts with the base model's greedy answers (cached); prompts that it answers with nothing are left out."""
-    bare = PromptSet(f"{prompts.name} (own answers)", tuple(Prompt(p.messages) for p in prompts.prompts))
+    bare = replace(prompts.without_answers(), name=f"{prompts.name} (own answers)")
     answers = base_answers(model, bare, options.answer_tokens, progress=progress)
     texts = [str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in answers]
     rows = zip(bare.prompts, texts, strict=True)
