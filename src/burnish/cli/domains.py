@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.inputs import Json
+from burnish.cli.inputs import PROMPT_FILES, ROWS, Json
 from burnish.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _about(found: "Domain | Axis") -> dict[str, str]:
 def add(
     name: str,
     *,
-    enhance: Annotated[Path, Parameter(help="file of specialised prompts (.txt, .jsonl, .csv), 16 or more")],
+    enhance: Annotated[Path, Parameter(help=f"file of specialised prompts ({PROMPT_FILES}), 16 or more")],
     references: Annotated[
         Path | None,
-        Parameter(help="prompts with good answers (.jsonl, .csv), 16 or more: the effect is measured on them"),
+        Parameter(help=f"prompts with good answers ({ROWS}), 16 or more: the effect is measured on them"),
     ] = None,
     title: Annotated[str | None, Parameter(help="how it is called in words; by default the name")] = None,
     language: Annotated[str, Parameter(help="language of its prompts (en or ko)")] = "en",

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, With, WithFactor
+from burnish.cli.inputs import ROWS, Json, ModelName, With, WithFactor
 from burnish.errors import BurnishError, InputError
 from burnish.options import EvaluateOptions, ModelOptions
 
@@ -46,7 +46,7 @@ def evaluate(
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     domain: Annotated[str | None, Parameter(help="domain to measure the effect on, packaged or your own")] = None,
-    pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,
+    pairs: Annotated[Path | None, Parameter(help=f"own pairs: rows of prompt, chosen, rejected ({ROWS})")] = None,
     compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
     adapter: Annotated[
         tuple[Path, ...],

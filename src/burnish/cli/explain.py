@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
+from burnish.cli.inputs import PROMPT_FILES, Json, ModelName, PromptOptions, With, WithFactor
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.options import ExplainOptions, ModelOptions
@@ -47,7 +47,7 @@ def explain(
         ),
     ] = False,
     corpus: Annotated[
-        Path | None, Parameter(help="texts of your own in which the direction is looked for (.txt, .jsonl, .csv)")
+        Path | None, Parameter(help=f"texts of your own in which the direction is looked for ({PROMPT_FILES})")
     ] = None,
     numbers: Annotated[
         Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
@@ -181,7 +181,7 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
 def _json(path: Path) -> dict[str, Any]:
     try:
         stored = json_module.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json_module.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as JSON: {error}. Pass the evaluation.json or tuning.json of an output folder."
         ) from error

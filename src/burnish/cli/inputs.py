@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from burnish.cli.console import say
 from burnish.errors import InputError
+from burnish.prompts.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
     from burnish.tuning.material import Speciality
+
+ROWS = f"{', '.join(TABLES)}, or hf://datasets/OWNER/NAME:SPLIT"  # of prompts, answers and pairs
+PROMPT_FILES = f".txt, {ROWS}"
 
 ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
@@ -42,10 +46,12 @@ WithFactor = Annotated[
 class PromptOptions:
     """Which prompts are contrasted."""
 
-    enhance: Annotated[Path | None, Parameter(help="file of specialised prompts (.txt, .jsonl, .csv)")] = None
+    enhance: Annotated[Path | None, Parameter(help=f"file of specialised prompts ({PROMPT_FILES})")] = None
     normal: Annotated[
         Path | None,
-        Parameter(help="file of everyday prompts; by default the packaged general set of the same language"),
+        Parameter(
+            help=f"file of everyday prompts ({PROMPT_FILES}); by default the packaged general set of the same language"
+        ),
     ] = None
     domain: Annotated[
         tuple[str, ...],

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
+from burnish.cli.inputs import ROWS, Json, ModelName
 from burnish.errors import InputError
 from burnish.options import ModelOptions
 
@@ -70,7 +70,7 @@ def choose(
     model: ModelName,
     *,
     pairs: Annotated[
-        Path | None, Parameter(help="rows of prompt, chosen, rejected, or of prompt, draft, final (.jsonl, .csv)")
+        Path | None, Parameter(help=f"rows of prompt, chosen, rejected, or of prompt, draft, final ({ROWS})")
     ] = None,
     prompt: Annotated[
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
+from burnish.cli.inputs import ROWS, DryRun, Json, ModelName, With, WithFactor
 from burnish.options import Combine, ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def train(
     ] = False,
     data: Annotated[
         Path | None,
-        Parameter(
-            help="rows to learn: .jsonl, .csv or .parquet of prompt and completion, messages, or prompt, chosen, rejected"
-        ),
+        Parameter(help=f"rows to learn: prompt and completion, messages, or prompt, chosen, rejected ({ROWS})"),
     ] = None,
     knowledge: Annotated[Path | None, Parameter(help="rows of facts, mixed with those of --data")] = None,
     enhancement: With = None,

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, general_prompts
+from burnish.cli.inputs import ROWS, Json, ModelName, PromptOptions, general_prompts
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -30,9 +30,9 @@ class AimOptions:
     """What better means, besides a packaged domain's own answers."""
 
     references: Annotated[
-        Path | None, Parameter(help="good answers: .jsonl or .csv rows of prompt, answer (no rejected)")
+        Path | None, Parameter(help=f"good answers: rows of prompt, answer, no rejected ({ROWS})")
     ] = None
-    pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None
+    pairs: Annotated[Path | None, Parameter(help=f"own pairs: rows of prompt, chosen, rejected ({ROWS})")] = None
     expert: Annotated[
         str | None,
         Parameter(

@@ -9,8 +9,8 @@ from typing import Any
 
 from burnish.errors import InputError, PromptFileError
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.layouts import BETTER, TALKS, WORSE, parsed_row
-from burnish.prompts.tables import TABLES, Row, is_table, read_table_rows
+from burnish.prompts.layouts import BETTER, WORSE, parsed_row
+from burnish.prompts.tables import TABLES, TALKS, Row, is_table, read_table_rows
 
 ROW = '{"prompt": "...", "completion": "..."}'
 EXAMPLE = f"rows such as {ROW}"
@@ -110,6 +110,10 @@ def _row(row: Row) -> Prompt:
             f"{row.where} has no 'chosen' (columns: {', '.join(row.values)}). Add what is better than 'rejected'."
         )
     turns, answer, rejected = parsed_row(row)
+    if answer is None and rejected is not None:
+        raise PromptFileError(
+            f"{row.where} holds an answer that is marked as bad (label: false). Leave such rows out, or write chosen and rejected side by side."
+        )
     if answer is None:
         talk = next((key for key in TALKS if key in row.values), None)
         if talk is not None:

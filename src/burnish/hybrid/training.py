@@ -16,7 +16,7 @@ import torch
 
 from burnish.anatomy import LinearMap, linear_maps
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.files import claimed, disk_errors, partial_of
+from burnish.artifacts.files import claimed, disk_errors, partial_of, read_table
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
@@ -341,7 +341,7 @@ def _identify(folder: Path, identity: str) -> None:
     mark = folder / IDENTITY
     fresh = partial_of(mark)
     if folder.exists() and any(p != fresh for p in folder.iterdir()):
-        known = json.loads(mark.read_text(encoding="utf-8"))["identity"] if mark.is_file() else None
+        known = read_table(mark).get("identity") if mark.is_file() else None
         if known != identity:
             raise OutputExistsError(
                 f"{folder} holds checkpoints of another training (other rows, options or model). Remove it to start anew, or repeat that "

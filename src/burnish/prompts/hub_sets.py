@@ -7,6 +7,8 @@ from typing import Any
 from burnish.errors import InputError, PromptFileError
 
 FORM = "hf://datasets/OWNER/NAME:SPLIT"
+# What libraries raise for sets that are not there, damaged, made by code, or of things that need other libraries (pictures, sounds).
+REFUSALS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError, ArithmeticError)
 
 
 def hub_rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -17,7 +19,8 @@ def hub_rows(path: Path) -> Iterable[dict[str, Any]]:
         raise PromptFileError(f"'{path}' names no split of a data set. Write {FORM}, for example with the split train.")
     try:
         import datasets
-        from huggingface_hub.errors import HfHubHTTPError
+        import pyarrow
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client
     except ImportError as error:
         raise InputError(
             f"'{path}' is a data set of the hub, and the datasets library is not installed. Run `pip install 'burnish[train]'`."
@@ -25,7 +28,7 @@ def hub_rows(path: Path) -> Iterable[dict[str, Any]]:
     try:
         found = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
         rows: Iterable[dict[str, Any]] = found.to_list()
-    except (datasets.exceptions.DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
+    except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, HTTPError, *REFUSALS) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise PromptFileError(
             f"The data set {name}, split {split} could not be read from the hub: {reason} Check the name, the split, the network, and that "

@@ -5,16 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from burnish.errors import PromptFileError
-from burnish.prompts.tables import Row
+from burnish.prompts.tables import ASKED, TALKS, Row
 
-ASKED = (
-    "prompt",
-    "instruction",
-    "question",
-    "query",
-    "text",
-)  # keys of a prompt, in the order in which they are looked for
-TALKS = ("messages", "conversations", "conversation")
+INSTRUCTIONS = ("system", "system_prompt")  # of what the model is told before
+ABOUT = ("input", "context")  # of what an instruction or a question is about
+EARLIER = "history"  # of pairs of a question and its answer
 BETTER = ("answer", "completion", "chosen", "final", "output", "response")  # of an answer
 WORSE = ("rejected", "draft")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
@@ -52,7 +47,16 @@ def parsed_row(row: Row) -> tuple[Turns, str | None, str | None]:
         )
     if not turns or turns[-1][0] != "user":
         raise PromptFileError(f"{row.where}: '{talk or asked}' must hold a user turn last (or user, then assistant).")
-    return turns, answer, rejected
+    if not turns[-1][1].strip():
+        raise PromptFileError(
+            f"{row.where}: the user's turn in '{talk or asked}' is empty. Fill it, or remove the row."
+        )
+    answer = answer if _there(answer) else None
+    if (
+        better == "completion" and str(values.get("label")).casefold() == "false"
+    ):  # an answer that is marked as a bad one
+        answer, rejected = None, answer if rejected is None else rejected
+    return (*_told(row, turns), *turns), answer, rejected
 
 
 def _there(value: Any) -> bool:
@@ -66,10 +70,36 @@ def _asked(row: Row, key: str) -> Turns:
         return _turns(row, key)
     if not value.strip():
         raise PromptFileError(f"{row.where}: '{key}' is empty. Fill it, or remove the row.")
-    text, more = value.strip(), row.values.get("input")
-    if key == "instruction" and isinstance(more, str) and more.strip():
-        text = f"{text}\n\n{more.strip()}"
-    return (("user", text),)
+    text = value.strip()
+    if key in ("instruction", "question"):
+        more = (row.values.get(name) for name in ABOUT)
+        text = "\n\n".join([text, *(part.strip() for part in more if isinstance(part, str) and part.strip())])
+    return (*_earlier(row), ("user", text))
+
+
+def _told(row: Row, turns: Turns) -> Turns:
+    """The system turn that stands in a column of its own."""
+    name = next((name for name in INSTRUCTIONS if _there(row.values.get(name))), None)
+    if name is None:
+        return ()
+    text = row.values[name]
+    if not isinstance(text, str) or turns[0][0] == "system":
+        raise PromptFileError(
+            f"{row.where}: '{name}' is {'the second system turn' if isinstance(text, str) else 'no text'}. Give one text, or leave it out."
+        )
+    return (("system", text.strip()),)
+
+
+def _earlier(row: Row) -> Turns:
+    """The turns before an instruction that stand in a column of their own."""
+    pairs = row.values.get(EARLIER) or []
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair) for pair in pairs
+    ):
+        raise PromptFileError(
+            f"{row.where}: '{EARLIER}' is no list of pairs (question, answer). Mend it, or leave it out."
+        )
+    return tuple(turn for question, answer in pairs for turn in (("user", question), ("assistant", answer)))
 
 
 def _answer(row: Row, key: str | None) -> tuple[Turns, str | None]:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,14 @@ from burnish.errors import InputError, PromptFileError
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LINES = (".txt", ".text", "")  # one prompt a line; no ending: a pipe, for example
 EXAMPLE = '{"prompt": "..."}'
+ASKED = (
+    "prompt",
+    "instruction",
+    "question",
+    "query",
+    "text",
+)  # columns of a prompt, in the order in which they are looked for
+TALKS = ("messages", "conversations", "conversation")
 HUB = "hf:/datasets/"  # of the hub's data sets, after a Path has taken one of the two slashes
 MARKS = (  # of encodings, the longer ones first: the mark of UTF-16 begins that of UTF-32
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -22,6 +31,19 @@ MARKS = (  # of encodings, the longer ones first: the mark of UTF-16 begins that
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
+)
+COMMAS = ",;\t|"  # what may stand between cells; the first one wins a tie
+NAMES = re.compile(rf'"?\w+"?(?:[{COMMAS}]"?\w+"?)+')  # of columns, side by side
+OTHERWISE = (  # how a file begins that is no list of prompts, and what to do
+    (
+        re.compile(rb"version https://git-lfs\."),
+        "is a pointer of Git LFS and not the file itself. Fetch it with `git lfs pull`",
+    ),
+    (
+        re.compile(rb"<(!doctype|html|\?xml)", re.IGNORECASE),
+        "is a page of the web and not the file itself. Download the raw file",
+    ),
+    (re.compile(rb"\{\\rtf"), "is a document with formats. Save it as plain text"),
 )
 
 
@@ -71,14 +93,33 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path} ends in '{path.suffix}', which is not read. Write one prompt a line into a .txt file, or rows such as {EXAMPLE} into "
             f"one of {', '.join(TABLES)}."
         )
-    return _numbered(read_text(path))
+    lines = list(_numbered(read_text(path)))
+    if lines and _is_rows(lines[0][1]):
+        raise PromptFileError(
+            f"{path} holds rows such as {lines[0][1].strip()[:60]!r}, and with its ending each line would be a prompt. Give it the ending of "
+            f"what it is, one of {', '.join(TABLES)}."
+        )
+    return iter(lines)
+
+
+def _is_rows(line: str) -> bool:
+    """Whether the first line of a file begins JSON, or names columns of a table."""
+    text = line.strip()
+    if text in ("[", "{", "[{"):
+        return True
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        header = NAMES.fullmatch(text) is not None
+        return header and any(name.casefold() in (*ASKED, *TALKS) for name in re.findall(r"\w+", text))
+    return isinstance(value, dict) or (isinstance(value, list) and isinstance(next(iter(value), None), dict | str))
 
 
 def read_text(path: Path) -> str:
     """A file's text: UTF-8, or as its byte-order mark says. Raises PromptFileError."""
     data = _bytes(path)
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and b"\0" in data[:65536]:
+    if encoding == "utf-8" and b"\0" in data:
         raise PromptFileError(
             f"{path} is a binary file, or UTF-16 without its mark, not UTF-8 text. Save it as UTF-8, one prompt a line."
         )
@@ -99,11 +140,15 @@ def _bytes(path: Path) -> bytes:
             f"{path} is a folder. Pass a text file with one prompt a line, or one of {', '.join(TABLES)}."
         )
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise PromptFileError(
             f"{path} cannot be read: {error.strerror}. Check its permissions, or pass a copy."
         ) from error
+    for begin, what in OTHERWISE:
+        if begin.match(data[:1000].lstrip()):
+            raise PromptFileError(f"{path} {what}.")
+    return data
 
 
 def _numbered(text: str) -> Iterator[tuple[int, str]]:
@@ -113,7 +158,13 @@ def _numbered(text: str) -> Iterator[tuple[int, str]]:
 def _row(number: int, where: str, values: Any) -> Row:
     if not isinstance(values, dict):
         raise PromptFileError(f"{where} is not a JSON object. Write rows such as {EXAMPLE}.")
-    return Row(number, where, {str(key): value for key, value in values.items() if value is not None})
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).strip().casefold()
+        if name and name in named:
+            raise PromptFileError(f"{where} has two columns '{name}'. Rename or remove one.")
+        named[name] = value
+    return Row(number, where, {name: value for name, value in named.items() if value is not None})
 
 
 def _parsed(where: str, text: str) -> Any:
@@ -167,8 +218,10 @@ def _parsed_list(path: Path, text: str) -> list[Any]:
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # a long cell is no reason to stop
-    header = text.split("\n", 1)[0]
-    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
+    stated = re.match(rf"sep=([{COMMAS}])\r?\n", text)  # as one spreadsheet program writes it
+    if stated is not None:
+        text = "\n" + text[stated.end() :]
+    separator = stated[1] if stated is not None else "\t" if path.suffix.lower() == ".tsv" else _comma(text)
     columns: list[str] | None = None
     reader: Any = None
     try:
@@ -178,7 +231,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 continue
             where = f"{path}, line {reader.line_num}"
             if columns is None:
-                columns = [cell.strip() for cell in cells]
+                columns = [cell.strip().casefold() for cell in cells]
                 twice = next((name for name in columns if name and columns.count(name) > 1), None)
                 if twice is not None:
                     raise PromptFileError(f"{path} has two columns '{twice}'. Rename or remove one.")
@@ -195,6 +248,12 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         ) from error
 
 
+def _comma(text: str) -> str:
+    """What stands between the names of the columns, outside quotes."""
+    header = re.sub(r'"[^"]*"', "", next((line for _, line in _numbered(text)), ""))
+    return max(COMMAS, key=header.count)
+
+
 def _parquet_rows(path: Path) -> Iterable[Row]:
     try:
         import pyarrow
@@ -204,7 +263,10 @@ def _parquet_rows(path: Path) -> Iterable[Row]:
             f"{path} is a Parquet file, and pyarrow, which reads them, is not installed. Run `pip install 'burnish[train]'`."
         ) from error
     try:
-        rows = parquet.read_table(io.BytesIO(_bytes(path))).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise PromptFileError(f"{path} is not a readable Parquet file ({error}). Write it again.") from error
+        table = parquet.read_table(io.BytesIO(_bytes(path)))
+        # A point in time is no prompt, and one that Python cannot hold is no reason to stop.
+        rows = table.select([f.name for f in table.schema if not pyarrow.types.is_temporal(f.type)]).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PromptFileError(f"{path} is not a readable Parquet file ({reason}). Write it again.") from error
     return [_row(number, f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]

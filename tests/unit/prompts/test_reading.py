@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from burnish.errors import PromptFileError
+from burnish.hybrid.rows import read_rows
 from burnish.prompts import Prompt, PromptSet, read_prompts
 
 
@@ -101,6 +102,25 @@ def test_rows_may_carry_answers(tmp_path: Path, name: str, text: str) -> None:
         ("p.yaml", "- a\n", r"ends in '\.yaml'.*\.jsonl"),
         ("p.md", "a\n", r"ends in '\.md'"),
         ("p.parquet", b"PAR1 no", "not a readable Parquet"),
+        ("p.txt", "a\n" * 40_000 + "b\0c", "binary file"),
+        ("p.txt", '{"prompt": "a"}\n{"prompt": "b"}\n', "holds rows such as"),
+        ("p", '[\n{"prompt": "a"}\n]\n', "holds rows such as"),
+        ("p.txt", '["a", "b"]', "holds rows such as"),
+        ("p.txt", "id,prompt\n1,a\n", "holds rows such as 'id,prompt'"),
+        ("p.txt", '"Prompt";"answer"\na;b\n', "holds rows such as"),
+        ("p.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        ("p.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        ("p.jsonl", "\n<!DOCTYPE html>\n<p>404", "a page of the web"),
+        ("p.txt", "{\\rtf1 Hello}", "a document with formats"),
+        ("p.jsonl", '{"prompt": "a", "Prompt": "b"}', "two columns 'prompt'"),
+        ("p.jsonl", '{"messages": [{"role": "user", "content": " "}]}', "the user's turn in 'messages' is empty"),
+        ("p.jsonl", '{"prompt": "a", "system": 3}', "'system' is no text"),
+        (
+            "p.jsonl",
+            '{"system": "b", "messages": [{"role": "system", "content": "c"}, {"role": "user", "content": "a"}]}',
+            "second system",
+        ),
+        ("p.jsonl", '{"instruction": "a", "history": ["b"]}', "'history' is no list of pairs"),
     ],
 )
 def test_a_bad_file_is_refused_by_name_and_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -141,9 +161,53 @@ def test_every_layout_is_read_from_every_table(layout: str, ending: str, tmp_pat
     assert {p.answer for p in found} == ({None} if layout in ("text", "parts") else {"So."})
 
 
-def test_an_instruction_takes_its_input_along(tmp_path: Path) -> None:
-    path = write(tmp_path, "p.json", '[{"instruction": "Translate.", "input": "Hej", "output": "Hello"}]')
+@pytest.mark.parametrize(
+    ("asked", "about"), [("instruction", "input"), ("instruction", "context"), ("question", "context")]
+)
+def test_what_an_instruction_is_about_is_taken_along(asked: str, about: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "p.json", json.dumps([{asked: "Translate.", about: "Hej", "output": "Hello"}]))
     assert read_prompts(path).texts == ["Translate.\n\nHej"]
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt", "System"])
+def test_a_system_turn_and_earlier_turns_in_columns_of_their_own_are_read(column: str, tmp_path: Path) -> None:
+    row = {column: "Be brief. ", "instruction": "And then?", "history": [["Who?", "Ann."]], "output": "So."}
+    (prompt,) = read_prompts(write(tmp_path, "p.jsonl", json.dumps(row))).prompts
+    assert [role for role, _ in prompt.messages] == ["system", "user", "assistant", "user"]
+    assert [content for _, content in prompt.messages] == ["Be brief.", "Who?", "Ann.", "And then?"]
+    assert prompt.answer == "So."
+
+
+@pytest.mark.parametrize("label", ["false", "true"])
+def test_an_answer_that_is_marked_as_bad_is_none_to_learn(label: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "p.jsonl", f'{{"prompt": "Why?", "completion": "So.", "label": {label}}}')
+    (prompt,) = read_prompts(path).prompts
+    assert (prompt.answer, prompt.rejected) == ((None, "So.") if label == "false" else ("So.", None))
+    if label == "false":
+        with pytest.raises(PromptFileError, match="marked as bad"):
+            read_rows(path)
+
+
+def test_an_answer_of_nothing_is_no_answer(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}]
+    assert read_prompts(write(tmp_path, "p.jsonl", json.dumps({"messages": talk}))).prompts[0].answer is None
+
+
+@pytest.mark.parametrize(
+    "line", ["[1, 2, 3] goes on how?", "{x} is what?", "Question, answer", "[1, 2]", "prompt", '"Why?"']
+)
+def test_lines_that_only_look_like_rows_are_prompts(line: str, tmp_path: Path) -> None:
+    assert read_prompts(write(tmp_path, "p.txt", f"{line}\n")).texts == [line]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pyarrow.timestamp("us", tz="Mars/Olympus"), pyarrow.timestamp("us"), pyarrow.date32(), pyarrow.duration("s")],
+)
+def test_times_beside_the_prompts_are_no_reason_to_stop(kind: pyarrow.DataType, tmp_path: Path) -> None:
+    far = 2**30 if kind == pyarrow.date32() else 2**62
+    parquet.write_table(pyarrow.table({"prompt": ["Why?"], "at": pyarrow.array([far], kind)}), tmp_path / "p.parquet")
+    assert read_prompts(tmp_path / "p.parquet").texts == ["Why?"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -153,9 +217,24 @@ def test_a_byte_order_mark_says_the_encoding(encoding: str, tmp_path: Path) -> N
     assert read_prompts(write(tmp_path, "p.txt", data)).texts == ["Why?", "Hur då?"]
 
 
-@pytest.mark.parametrize(("name", "comma"), [("p.csv", ","), ("p.csv", ";"), ("p.tsv", "\t")])
-def test_tables_of_text_may_hold_long_cells_and_other_commas(name: str, comma: str, tmp_path: Path) -> None:
-    table = f"prompt{comma}source\nWhy?{comma}{'page ' * 30_000}\n\nTell me.{comma}x\n"
+@pytest.mark.parametrize("header", ["{0}prompt{1}source", '{0}"Prompt"{1}"source, or; none|"', "\n{0}PROMPT {1}source"])
+@pytest.mark.parametrize(
+    ("name", "stated", "comma"),
+    [
+        ("p.csv", "", ","),
+        ("p.csv", "", ";"),
+        ("p.csv", "", "\t"),
+        ("p.csv", "", "|"),
+        ("p.csv", "sep=;\r\n", ";"),
+        ("p.tsv", "", "\t"),
+    ],
+)
+def test_tables_of_text_may_hold_long_cells_and_other_commas(
+    name: str, stated: str, comma: str, header: str, tmp_path: Path
+) -> None:
+    if stated and header.startswith("\n"):
+        pytest.skip("it stands in the first line")
+    table = f"{header.format(stated, comma)}\nWhy?{comma}{'page ' * 30_000}\n\nTell me.{comma}x\n"
     assert read_prompts(write(tmp_path, name, table)).texts == EXPECTED
 
 

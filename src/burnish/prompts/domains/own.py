@@ -91,7 +91,7 @@ def read_about(path: Path) -> dict[str, str]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {key: str(found[key]) for key in ("title", "language", "summary", "expert_system_prompt")}
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _changed(path, error) from error
 
 
