@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import socket
 import threading
@@ -20,6 +21,8 @@ from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
 from burnish.personal.store import Store
 from serving_example import ASKED, PROMPT, Running, running, small_measurements
+
+TIMES = int(os.environ.get("BURNISH_FUZZ", "1"))  # as many as in the long run of the tests
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
 pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
@@ -240,8 +243,9 @@ def test_a_client_that_is_killed_in_the_middle_of_its_body_leaves_nothing_open(s
     served.until_idle()
 
 
-def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
-    chance = random.Random(0)
+@pytest.mark.parametrize("bodies", [100, pytest.param(3000 * TIMES, marks=pytest.mark.full)])
+def test_no_body_whatsoever_is_an_error_of_the_server(bodies: int, served: Running) -> None:
+    chance = random.Random(bodies)
     words = [
         "base",
         "base+tuned",
@@ -295,7 +299,7 @@ def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
         "/api/profiles/%2e%2e"
     ]
     with served.client() as http:
-        for _ in range(100):
+        for _ in range(bodies):
             body = {"model": chance.choice(["base", "base+tuned", "base+0.1 education"]), **good}
             for field in chance.sample(fields, chance.randint(1, 4)):
                 body[field] = value()
@@ -304,6 +308,7 @@ def test_no_body_whatsoever_is_an_error_of_the_server(served: Running) -> None:
             assert found.status_code in (200, 201, 400, 404, 405, 409), (path, body, found.text)
             if found.status_code >= 400:
                 assert found.json()["error"].keys() == {"message", "type", "param", "code"}
+                assert str(served.reference.folder) not in found.text
         http.delete("/api/profiles/mine")
     served.until_idle()
 
