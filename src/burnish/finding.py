@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
-from burnish.errors import InputError
+from burnish.errors import InputError, ModelError, NoDirectionError
 from burnish.maths.direction import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
@@ -63,6 +63,12 @@ class _Sums:
         return _Sums(weights.double(), torch.zeros(weights.shape[0], layers, hidden, dtype=torch.float64))
 
     def add(self, rows: list[int], states: Tensor) -> None:
+        """Raises ModelError for states that are no numbers."""
+        if not bool(states.isfinite().all()):
+            raise ModelError(
+                "The model's hidden states are not finite: its number type overflows, or its weights are damaged. Pass --dtype float32 or "
+                "bfloat16, or download the model again."
+            )
         flat = states.double().flatten(1)
         self.totals.view(self.totals.shape[0], -1).addmm_(self.weights[:, rows], flat)
 
@@ -112,6 +118,11 @@ def find_direction(
         read(spared, keep, progress=_reporter(progress, "reading protected", len(_own(crew, spared))))
         kept = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
         whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
+    if (whole == 0).all(-1).any() or (fitted == 0).all(-1).any():
+        raise NoDirectionError(
+            "The two sets leave the same states at a layer of the model, so that there is nothing between them. Pass sets that differ, or "
+            "check that the model's weights are not zero there."
+        )
     vectors = unit(whole)
 
     rulers = torch.stack([unit(fitted), *shuffled])  # [1 + shuffles, layers, hidden]

@@ -53,6 +53,13 @@ def test_yes_and_no_are_passed_on(option: str, flags: list[str], tmp_path: Path)
     assert recipe_arguments(path) == ["find", "x", *flags]
 
 
+@pytest.mark.parametrize("value", ["0123456", "1e10", "12e4567", "2024-01-01", "1_000", "0x10", "12:30", "~/models"])
+def test_a_value_is_passed_on_as_it_is_written(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"find:\n  model: x\n  revision: {value}\n")
+    assert recipe_arguments(path) == ["find", "x", f"--revision={value}"]
+
+
 def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     out = tmp_path / "out"
@@ -72,6 +79,9 @@ def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: P
         ("enhance: [", "is not YAML"),
         ("paint:\n  model: x\n", "must hold one command"),
         ("enhance:\n  out: x\n", "needs model"),
+        ("enhance:\n  model:\n", "needs model"),
+        ("enhance:\n  model: x\n  seed: 1\n  seed: 2\n", "a key is there twice"),
+        ("enhance:\n  model: x\n  seed: !!int ''\n", "is not YAML"),
         ("enhance: smollm2\n", "belong options"),
         ("enhance:\n  model: x\n  out: {a: b}\n", "not a mapping"),
         ("enhance:\n  model: x\n  out:\n", "'out' has no value"),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from burnish.cli.app import run
+
 COMMAND = [sys.executable, "-m", "burnish"]
 
 
@@ -38,6 +40,25 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(tmp_path: Path) ->
     os.close(writer)
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_stream_that_is_closed_does_not_end_the_work(stream: int, tmp_path: Path) -> None:
+    settings = {"BURNISH_DATA": str(tmp_path / "data"), **os.environ}
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *COMMAND, "domains", "list", "--json"],
+        capture_output=True,
+        env=settings,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert bool(done.stdout) == (stream != 1)
+
+
+def test_an_argument_with_a_null_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["domains", "lint", "a\0b.txt"]) == 2  # no terminal passes one, a recipe can
+    assert "null character" in capsys.readouterr().err
 
 
 def test_an_argument_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
-from burnish.errors import InputError, NoDirectionError, PromptFileError, WrongModelError
+from burnish.errors import InputError, ModelError, NoDirectionError, PromptFileError, WrongModelError
 from burnish.finding import find_direction, split
 from burnish.model.model import Model
 from burnish.options import FindOptions, Scope
@@ -42,6 +42,17 @@ def test_a_planted_difference_is_found(tiny_model: Models) -> None:
     assert direction.report.held_out == 20
     torch.testing.assert_close(direction.vectors.norm(dim=1), torch.ones(3))
     assert direction.report.cosine_with_chosen[direction.layer] == pytest.approx(1)
+
+
+def test_states_that_are_no_numbers_or_all_the_same_are_refused_in_words(tiny_model: Models) -> None:
+    model = tiny_model("llama", own=True)
+    write = model.network.model.layers[1].self_attn.o_proj.weight
+    write.zero_()
+    with pytest.raises(NoDirectionError, match="the same states at a layer"):
+        found(model, site="attention")
+    write.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        found(model)
 
 
 def test_two_samples_of_one_kind_are_no_direction(tiny_model: Models) -> None:

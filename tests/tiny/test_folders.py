@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from burnish.cli.app import run
 from burnish.errors import BurnishWarning, ModelError
+from burnish.model.layerwise import load_layered
 from burnish.model.model import Model, load
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, OutputOptions
@@ -32,6 +34,19 @@ def rewritten(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str
     return folder
 
 
+def require_same(folder: Path, out: Path) -> None:
+    """The model that is written, as the library loads it, is the live one, which is another than the base."""
+    model = load(folder, FLOAT)
+    enhancement = random_enhancement(model, 0.5)
+    apply(open_plan(folder, FLOAT), enhancement, OutputOptions(out=out), name="x")
+    with model.enhanced(enhancement):
+        live = logits(model)
+    assert (live - logits(model)).abs().max() > 1e-3
+    with torch.no_grad():
+        written = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)(IDS).logits
+    assert torch.allclose(written, live, atol=1e-4)
+
+
 def logits(model: Model) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model.network(IDS).logits
@@ -44,6 +59,10 @@ def logits(model: Model) -> torch.Tensor:
         (lambda tensors: {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}, "_orig_mod"),
         (lambda tensors: {name: t for name, t in tensors.items() if "o_proj" not in name}, "o_proj"),
         (lambda tensors: {name: t for name, t in tensors.items() if "layers.2" not in name}, r"layers\.2"),
+        (
+            lambda tensors: {name: t[:16] if "1.self_attn.o_proj" in name else t for name, t in tensors.items()},
+            "another shape.*o_proj",
+        ),
     ],
 )
 def test_a_checkpoint_that_lacks_tensors_is_refused_by_their_names(
@@ -51,6 +70,26 @@ def test_a_checkpoint_that_lacks_tensors_is_refused_by_their_names(
 ) -> None:
     with pytest.raises(ModelError, match=f"lacks.*{named}"):
         load(rewritten(folder, change), FLOAT)
+
+
+def test_a_tensor_under_two_names_is_refused(folder: Path) -> None:
+    """With and without the model's prefix: the library loads one of them."""
+    rewritten(folder, lambda tensors: {**tensors, **{n.removeprefix("model."): t + 1 for n, t in tensors.items()}})
+    for opened in (load, load_layered):
+        with pytest.raises(ModelError, match=r"stores 'model\..* twice"):
+            opened(folder, FLOAT)
+
+
+def test_a_checkpoint_of_the_bare_model_is_loaded_and_edited(folder: Path, tmp_path: Path) -> None:
+    """Without the prefix that the whole model's tensors have."""
+    rewritten(folder, lambda tensors: {name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    require_same(folder, tmp_path / "out")
+
+
+def test_a_pointer_of_git_lfs_is_told_from_damage(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelError, match="pointer of Git LFS"):
+        load(folder, FLOAT)
 
 
 def test_tensors_that_the_config_knows_nothing_of_are_said(folder: Path) -> None:
@@ -80,13 +119,7 @@ def test_the_written_model_as_loaded_is_the_live_one_in_every_layout(
         shutil.copy(tmp_path / "other" / "model.safetensors", folder / "second.safetensors")
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": "second.safetensors"}))
-    model = load(folder, FLOAT)
-    enhancement = random_enhancement(model, 0.5)
-    apply(open_plan(folder, FLOAT), enhancement, OutputOptions(out=tmp_path / "out"), name="x")
-    with model.enhanced(enhancement):
-        live = logits(model)
-    assert (live - logits(model)).abs().max() > 1e-3
-    assert torch.allclose(logits(load(tmp_path / "out", FLOAT)), live, atol=1e-4)
+    require_same(folder, tmp_path / "out")
 
 
 def test_weights_in_other_forms_stay_behind_and_that_is_said(folder: Path, tmp_path: Path) -> None:

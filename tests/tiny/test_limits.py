@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 import transformers
 
-from burnish.errors import ContextWarning, InputError, ModelError
+from burnish.cli.app import run
+from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelError
 from burnish.finding import find_direction
 from burnish.model.capture import Tokens, capture
 from burnish.model.model import Model, load
@@ -59,6 +61,52 @@ def test_a_template_that_leaves_words_out_is_refused(template: str, who: str, ti
     turns = (("user", "Tell me about tides"), ("assistant", "They turn."), ("user", "Why do they?"))
     with pytest.raises(ModelError, match=f"template .* leaves out what the {who} says"):
         templated(tiny_model("llama", own=True), template).render(Prompt(turns))
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (("system", "Be terse."), ("assistant", "Yes."), ("user", "Be terse. Why?")),  # the one holds the other
+        (("user", "tides"), ("assistant", "turn"), ("user", "tides and how they turn")),
+    ],
+)
+def test_words_that_stand_in_another_turn_do_not_count_for_one_that_is_left_out(
+    turns: tuple[tuple[str, str], ...], tiny_model: Callable[..., Model]
+) -> None:
+    model = templated(tiny_model("llama", own=True), "{{ messages[-1].content }}")
+    with pytest.raises(ModelError, match="leaves out"):
+        model.render(Prompt(turns))
+    assert model.render(turns[-1][1]) == turns[-1][1]
+
+
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
+def test_characters_without_a_token_are_said_once(unknown: str | None, tiny_model: Callable[..., Model]) -> None:
+    model = tiny_model("llama", own=True, template=False)
+    signs = ["<pad>", "<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz "]
+    words = tokenizers.models.BPE(vocab={sign: i for i, sign in enumerate(signs)}, merges=[], unk_token=unknown)
+    model.tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(words), eos_token="</s>", unk_token=unknown
+    )
+    assert len(model.tokens("the sea is blue")) == 15
+    with pytest.warns(BurnishWarning, match=r"has no token for a part of 'sea 바다': .*(<unk>|'바다')") as warned:
+        model.tokens("sea 바다")
+        model.tokens("sea 바다")
+    assert len(warned) == 1
+    if unknown is None:
+        with pytest.raises(InputError, match="is no token"):
+            model.tokens("바다")
+
+
+def test_nothing_is_no_prompt(tiny_model: Callable[..., Model], capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model("llama", own=True, template=False)
+    model.tokenizer._tokenizer.post_processor = (
+        tokenizers.processors.ByteLevel()
+    )  # without a token that begins the text
+    with pytest.raises(InputError, match="Write a prompt"):
+        model.generate([""], tokens=1)
+    for options, words in ((("--prompt", " "), "--prompt is empty"), (("--prompt", "Hi", "--tokens", "0"), "no room")):
+        assert run(["chat", "nobody/loads-this", *options]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_assistants_thoughts_may_be_left_out(tiny_model: Callable[..., Model]) -> None:

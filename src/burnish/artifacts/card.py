@@ -106,7 +106,8 @@ def read_card(card: str) -> tuple[dict[str, Any], str]:
         return {}, text
     try:
         found = yaml.load(block[2], Loader=_Yaml12)
-    except (yaml.YAMLError, ValueError, RecursionError):  # a stranger's card: what cannot be read is unknown
+    # A stranger's card: what cannot be read is unknown.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}, text[block.end() :]
 

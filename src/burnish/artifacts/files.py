@@ -43,6 +43,10 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
     with disk_errors(path):
         check_absent(path, overwrite=overwrite)
     place = place_of(path)
+    if place.exists() and not place.is_file() and not place.is_dir():
+        raise OutputError(
+            f"{path} is a device or a pipe, which cannot be replaced by a file. Pass another output path."
+        )
     if place.is_mount():
         raise OutputError(
             f"{path} is where a disk is mounted, and a finished output is renamed into its place. Pass a new folder inside it, such as "
@@ -100,7 +104,10 @@ def overlapping(source: Path, out: Path) -> bool:
 
 
 def place_of(path: Path) -> Path:
-    """Where an output really lies: a link is followed, so that it stays and its target is written. Raises OutputError for a circle."""
+    """Where an output really lies: a link is followed, so that it stays and its target is written. Raises OutputError for a circle, and
+    for a path that ends in no name (`.`, `..`, `/`)."""
+    if path.name in ("", ".."):
+        raise OutputError(f"'{path}' is no name for an output. Pass the path of a new file or folder.")
     place = Path(os.path.realpath(path)) if path.is_symlink() else path
     if place.is_symlink():
         raise OutputError(f"{path} is a link that leads in a circle. Remove it, or pass another output path.")

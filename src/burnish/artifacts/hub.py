@@ -95,12 +95,15 @@ def hub_errors(what: str, *, after: str = "") -> Iterator[None]:
 
     what: the sentence's beginning; after: how things stand now, as a sentence.
     """
-    from huggingface_hub.errors import HTTPError, XetDownloadError  # type: ignore[attr-defined]  # of its HTTP client
+    from huggingface_hub import errors
 
+    kinds: tuple[type[Exception], ...] = tuple(
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    )
     try:
         yield
     # The client raises RuntimeError for an upload that failed and ValueError for an answer or a card that is not valid.
-    except (HTTPError, OSError, RuntimeError, ValueError, XetDownloadError) as error:
+    except (*kinds, OSError, RuntimeError, ValueError) as error:
         translated = _translated(error, what, f" {after}" if after else "")
         raise translated from None  # the cause may quote what the hub said, token and all
 

@@ -9,10 +9,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from burnish.artifacts.card import CARD, base_facts, model_card, read_card, write_card
+from burnish.artifacts.card import CARD, base_facts, card_text, model_card, read_card, write_card
 from burnish.artifacts.copying import model_files
 from burnish.artifacts.direction import Enhancement, kind_of
-from burnish.artifacts.files import MARK, PLAN_FILE, read_mark
+from burnish.artifacts.files import MARK, PLAN_FILE, read_mark, read_table
 from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
 from burnish.errors import InputError
 
@@ -123,7 +123,7 @@ def _folder(folder: Path, base: str | None) -> Publication:
         raise InputError(
             f"{folder} holds links ({', '.join(links[:3])}), which may lead to files that are not meant. Replace them by the files."
         )
-    front, _ = read_card((folder / CARD).read_text(encoding="utf-8"))
+    front, _ = read_card(card_text(folder) or "")
     stated = front.get("base_model")
     found = _base(folder, stated if isinstance(stated, str) else "", base)
     names = [p.relative_to(folder).as_posix() for p in model_files(folder)]
@@ -160,7 +160,7 @@ def _names(folder: Path, mark: dict[str, Any]) -> Iterator[str]:
     yield str(mark.get("base", ""))
     yield from (str(d.get("model", "")) for d in mark.get("directions") or [])
     for settings in sorted(folder.rglob(LORA_FILES[0])):
-        yield str(json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path") or "")
+        yield str(read_table(settings).get("base_model_name_or_path") or "")
     if (folder / PLAN_FILE).is_file():
         yield from (d.provenance.model for d in Enhancement.load(folder / PLAN_FILE).directions)
 
@@ -180,7 +180,7 @@ class _Rewriting:
             return path if known else enhancement.renamed(self.base).as_bytes()
         if not name.endswith(TEXT_ENDINGS) or (name != CARD and not _ours(name)):
             return path
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")  # as `card_text`
         new = text
         for local in sorted(self.local, key=len, reverse=True):  # a path may begin another
             for form in {local, json.dumps(local)[1:-1], html.escape(local)}:

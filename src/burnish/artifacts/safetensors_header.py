@@ -16,6 +16,7 @@ from burnish.errors import ModelError
 
 LONGEST = 100_000_000  # bytes of a header, the library's own limit
 MOST_DIMENSIONS = 64  # torch's limit
+LFS = b"version "  # how the file begins that stands for another one in a repository
 BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -47,6 +48,8 @@ def read_header(folder: Path, file: str) -> list[StoredTensor]:
         size = path.stat().st_size
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if prefix == LFS:
+            raise ModelError(f"{path} is a pointer of Git LFS and not the weights. Fetch them with `git lfs pull`.")
         if not 0 < length <= min(LONGEST, size - 8):
             raise ModelError(f"{path} is not a complete safetensors file. Download it again.")
         try:

@@ -88,8 +88,10 @@ def refused(error: OSError) -> int:
 
 
 def _require_text(arguments: Sequence[str]) -> None:
-    """Raises InputError for an argument that is not in the terminal's encoding: no record could hold it."""
+    """Raises InputError for an argument that is not in the terminal's encoding, or holds a null: no record or path could hold it."""
     for argument in arguments:
+        if "\0" in argument:
+            raise InputError(f"{argument[:200]!r} holds a null character. Leave it out.")
         try:
             argument.encode()
         except UnicodeEncodeError as error:

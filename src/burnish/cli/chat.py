@@ -35,6 +35,10 @@ def chat(
     from burnish.model.model import load
     from burnish.pipeline import read_enhancement
 
+    if tokens < 1:
+        raise InputError(f"--tokens {tokens} leaves no room for an answer. Pass 1 or more.")
+    if prompt and not all(question.strip() for question in prompt):
+        raise InputError("--prompt is empty. Write a question, or leave it out to be asked for one.")
     if compare and enhancement is None:
         raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
     plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None

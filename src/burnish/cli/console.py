@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +21,11 @@ stdout = Console(highlight=False, soft_wrap=True, quiet=SILENT)
 
 
 def prepare() -> None:
-    """For a process of its own: what a stream cannot encode is escaped instead of ending the work, and warnings are talk."""
+    """For a process of its own: what a stream cannot encode is escaped instead of ending the work, warnings are talk, and what is written
+    to a stream that is closed is lost."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

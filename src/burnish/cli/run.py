@@ -14,6 +14,23 @@ COMMANDS = ("enhance", "find", "tune", "apply", "verify", "evaluate", "chat", "t
 SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {"apply": ("model", "plan-file"), "verify": ("base", "enhanced")}
 
 
+class _Written(yaml.SafeLoader):
+    """Values as they are written, but for truths, nothing and whole tables: a revision of digits is no number, a day no date. Raises
+    ConstructorError for a key that is there twice, of which one would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(names)) < len(names):
+            raise yaml.constructor.ConstructorError(None, None, "a key is there twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Written.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0].rpartition(":")[2] in ("bool", "null", "merge")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def run_recipe(
     recipe: Annotated[Path, Parameter(help="YAML file: one command, and below it its options by their names")],
     *,
@@ -36,8 +53,8 @@ def recipe_arguments(recipe: Path) -> list[str]:
     if not recipe.is_file():
         raise InputError(f"{recipe} does not exist. Pass a YAML file with one command and its options.")
     try:
-        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        content = yaml.load(recipe.read_text(encoding="utf-8"), Loader=_Written)
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{recipe} is not YAML: {error}. Write one command and below it its options.") from error
     if not isinstance(content, dict) or len(content) != 1 or next(iter(content)) not in COMMANDS:
         raise InputError(f"{recipe} must hold one command ({', '.join(COMMANDS)}) and below it its options.")
@@ -45,7 +62,7 @@ def recipe_arguments(recipe: Path) -> list[str]:
     if not isinstance(options, dict):
         raise InputError(f"{recipe}: below '{command}' belong options, one a line, such as `model: smollm2-135m`.")
     options = {str(name).replace("_", "-"): value for name, value in options.items()}
-    missing = [name for name in SUBJECTS[command] if name not in options]
+    missing = [name for name in SUBJECTS[command] if options.get(name) is None]
     if missing:
         raise InputError(f"{recipe}: '{command}' needs {' and '.join(missing)}. Add a line for it.")
     arguments = [command, *(str(options.pop(name)) for name in SUBJECTS[command])]

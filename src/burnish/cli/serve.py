@@ -74,7 +74,7 @@ def _keys(store: "Store", new_person: bool, file: Path | None) -> None:
     from burnish.artifacts.files import written
 
     if file is not None and file.exists():
-        store.person_of(file.read_text(encoding="utf-8").strip())
+        store.person_of(file.read_text(encoding="utf-8", errors="replace").strip())  # other bytes are nobody's key
     elif file is not None or new_person or not store.anyone():
         person, key = store.new_person()
         if file is not None:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from burnish.artifacts.card import CARD, card_text
 from burnish.artifacts.files import written
 from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import AnyChart, chart_png, chart_title
@@ -12,7 +13,6 @@ from burnish.explaining.page import render_page
 from burnish.explaining.text import visible
 
 HOME = "burnish"  # sub-folder of an output folder
-CARD = "README.md"
 BEGIN, END = "<!-- burnish: figures -->\n", "<!-- burnish: end of figures -->\n"
 BEFORE = "## Undo\n"
 
@@ -30,7 +30,7 @@ def publish(facts: Explanation, folder: Path) -> Path:
         with written(folder / HOME / f"{name}.png", overwrite=True) as partial:
             partial.write_bytes(chart_png(chart))
     card = folder / CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = card_text(folder) or ""
     with written(card, overwrite=True) as partial:
         partial.write_text(with_section(text, _section(facts, shown)), encoding="utf-8")
     return page

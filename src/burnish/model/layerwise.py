@@ -32,7 +32,7 @@ from burnish.model.capture import (
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.outlines import anatomy_of, load_config, skeleton
+from burnish.model.outlines import anatomy_of, load_config, require_once, skeleton
 from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.source import resolve
@@ -98,6 +98,7 @@ def load_layered(
         network, _ = skeleton(folder, options, **how)
     tokenizer = load_tokenizer(folder, options)
     network.requires_grad_(False).eval()
+    require_once(folder, network, checkpoint.tensors)
     anatomy = anatomy_of(network, network.config)
     weights = DiskWeights(network, checkpoint, anatomy.stack, torch.device(options.device))
     return LayeredModel(str(model), folder, network, tokenizer, anatomy, weights, states_bytes)

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import read_table
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.outlines import REFUSALS, advice, auto_class, load_config, reason
+from burnish.model.outlines import REFUSALS, advice, auto_class, load_config, reason, require_once
 from burnish.model.placement import placement, require_running, tell_offloaded
 from burnish.options import ModelOptions
 
@@ -30,12 +31,13 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer). Only safetensors files are read for weights. Raises ModelError, QuantisedModelError."""
     config = load_config(folder, options)
     kind = auto_class(config)
-    _ = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
+    stored = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
     arguments: dict[str, Any] = {
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
         "config": config,
         "use_safetensors": True,  # other formats can run code when they are read
+        "ignore_mismatched_sizes": True,  # they are reported, and refused by name
     }
     arguments |= placement(folder, options)
     if options.attn_implementation:
@@ -48,7 +50,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
                 if quantisation is None
                 else _load_quantised(kind, folder, quantisation, arguments)
             )
-    except (*REFUSALS, RuntimeError) as error:
+    except (*REFUSALS, RuntimeError, SafetensorError) as error:
         if "offload_folder" in str(error):
             raise ModelError(
                 f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the "
@@ -56,6 +58,7 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
             ) from error
         raise ModelError(f"The model in {folder} cannot be loaded: {reason(error)} {advice(folder, error)}") from error
     _require_loaded(folder, report)
+    require_once(folder, model, stored)
     tell_offloaded(model)
     if options.tensor_parallel:
         require_running(model)
@@ -88,6 +91,7 @@ def _require_loaded(folder: Path, report: dict[str, Any]) -> None:
     unexpected = sorted(report["unexpected_keys"])
     if missing or wrong:
         beside = f" ({len(unexpected)} others fit nothing, such as {unexpected[0][:80]!r})" if unexpected else ""
+        beside = f" ({len(wrong)} of them are there in another shape, such as {wrong[0]!r})" if wrong else beside
         raise ModelError(
             f"{folder} lacks {len(missing + wrong)} of the model's tensors, such as {', '.join(map(repr, (missing + wrong)[:3]))}{beside}; "
             "the library would fill them with random numbers. Download the model again, or save it under the names that its config asks for."

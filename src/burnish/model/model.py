@@ -32,6 +32,7 @@ from burnish.prompts import Prompt
 SLOW = 20  # seconds
 PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
 SHOWN_TOKENS = 60  # of a sequence that is too long
+RARE = "\N{UGARITIC LETTER ALPA}"  # a letter that no vocabulary holds as a whole
 # A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
 TEMPLATE_ERRORS = (
     TemplateError,
@@ -45,12 +46,19 @@ TEMPLATE_ERRORS = (
 )
 
 
-def _holds(text: str, turn: dict[str, str]) -> bool:
-    """Whether a turn's words are in a rendered text, whatever became of the white space. Templates leave out an assistant's thoughts."""
-    words = turn["content"]
-    if turn["role"] == "assistant" and words.strip() not in text:
-        words = words.rpartition("</think>")[2]
-    return words.strip() in text or " ".join(words.split()) in " ".join(text.split())
+def _lost(text: str, turns: Iterable[dict[str, str]]) -> dict[str, str] | None:
+    """The first turn whose words are not in a rendered text, each in a place of its own, whatever became of the white space. Templates
+    leave out an assistant's thoughts."""
+    left = " ".join(text.split())
+    for turn in sorted(turns, key=lambda turn: -len(turn["content"])):  # longer ones may hold a shorter one
+        words = " ".join(turn["content"].split())
+        if turn["role"] == "assistant" and words not in left:
+            words = words.rpartition("</think>")[2].strip()
+        before, place, after = left.partition(words) if words else (left, " ", "")
+        if not place:
+            return turn
+        left = f"{before}\0{after}"
+    return None
 
 
 @dataclass
@@ -63,6 +71,7 @@ class Model:
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
     anatomy: Anatomy
     _warned: bool = field(default=False, init=False, repr=False)  # of a sequence longer than the context
+    _told_unknown: bool = field(default=False, init=False, repr=False)  # of characters without a token
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,13 +116,13 @@ class Model:
         """The turns as the template writes them, as texts or, where it wants those, as lists of parts. Raises ModelError for a template
         that fails, or that leaves out words of a turn, but for those of an answer to be learnt, which are looked at where they are."""
         text, heard = self._applied(turns, asked=asked), turns if asked else turns[:-1]
-        lost = next((turn for turn in heard if not _holds(text, turn)), None)
+        lost = _lost(text, heard)
         if lost is None:
             return text
         with suppress(ModelError):
             parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
             text = self._applied(parts, asked=asked)
-            if all(_holds(text, turn) for turn in heard) and not PART.search(text):
+            if _lost(text, heard) is None and not PART.search(text):
                 return text
         raise ModelError(
             f"The chat template of {self.name} leaves out what the {lost['role']} says ({lost['content'][:60]!r}), so that the model would "
@@ -141,6 +150,10 @@ class Model:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
         text = self.render(prompt, system)
         found = self.encode(text, special=not self.chat_template)
+        if not found:
+            raise InputError(
+                f"{text[:60]!r} is no token for {self.name}, and it needs one to go on from. Write a prompt."
+            )
         self.require_fit(len(found), prompt if isinstance(prompt, str) else prompt.text)
         return found
 
@@ -151,6 +164,7 @@ class Model:
         """
         require_text(text)
         ids = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        self._tell_unknown(text, ids)
         if ids and max(ids) >= self.known_tokens:
             beyond = max(ids)
             raise ModelError(
@@ -159,6 +173,42 @@ class Model:
                 "tokens (resize_token_embeddings) and train what is new."
             )
         return ids
+
+    def _tell_unknown(self, text: str, ids: list[int]) -> None:
+        """Warns, once, of characters that the tokenizer has no token for and writes as an unknown one, or leaves out."""
+        if self._told_unknown:
+            return
+        if self._unknown in ids and self.tokenizer.unk_token not in text:
+            lost = f"as {self.tokenizer.unk_token}"
+        elif self._drops and (spelt := self._dropped(text)):
+            lost = f"without {spelt[:20]!r}"
+        else:
+            return
+        self._told_unknown = True
+        warnings.warn(
+            f"The tokenizer of {self.name} has no token for a part of {' '.join(text.split())[:60]!r}: the model reads it {lost}. Use prompts in "
+            "a language that the model was made for (said once).",
+            BurnishWarning,
+            stacklevel=3,
+        )
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The token that stands for unknown characters and for nothing else."""
+        unknown: int | None = self.tokenizer.unk_token_id
+        others = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        return None if unknown in others else unknown
+
+    @cached_property
+    def _drops(self) -> bool:
+        """Whether the tokenizer leaves out what it has no token for. Slow ones do not say which characters that would be."""
+        return bool(self.tokenizer.is_fast) and not self.tokenizer(RARE, add_special_tokens=False)["input_ids"]
+
+    def _dropped(self, text: str) -> str:
+        """The characters of a text that are in none of its tokens."""
+        places = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        covered = {place for start, end in places for place in range(start, end)}
+        return "".join(c for place, c in enumerate(text) if place not in covered and not c.isspace())
 
     @cached_property
     def known_tokens(self) -> int:

@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,11 @@ def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
 def module_names(network: Any, stored: Iterable[str]) -> dict[str, str]:
     """The stored name of each tensor by the name it has in the loaded model; the library renames those of some
     architectures while loading (OLMo hybrid, DeepSeek V4)."""
+    return {renamed: name for name, renamed, _ in _renamed(network, stored)}
+
+
+def _renamed(network: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+    """(stored name, its name in the loaded model, whether others are joined with it) of each tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -150,7 +155,21 @@ def module_names(network: Any, stored: Iterable[str]) -> dict[str, str]:
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     state, prefix = network.state_dict(), network.base_model_prefix
-    return {rename_source_key(name, renamings, converters, prefix, state)[0]: name for name in stored}
+    for name in stored:
+        renamed, pattern = rename_source_key(name, renamings, converters, prefix, state)
+        yield name, renamed, pattern is not None
+
+
+def require_once(folder: Path, network: Any, stored: Iterable[str]) -> None:
+    """Raises ModelError where two stored tensors have one name in the loaded model: the library would take one of them, and an edit might
+    be written into the other. Those that it joins into one are many on purpose."""
+    first: dict[str, str] = {}
+    for name, renamed, joined in _renamed(network, stored):
+        if not joined and first.setdefault(renamed, name) != name:
+            raise ModelError(
+                f"{folder} stores {renamed!r} twice, as {first[renamed]!r} and as {name!r}, and one of them is not what is loaded. Remove "
+                "the one that does not belong to the model."
+            )
 
 
 def auto_class(config: Any) -> Any:

@@ -1,6 +1,7 @@
 """Nothing is half-written, nothing is silently lost."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +91,19 @@ def test_a_mounted_disk_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OutputError, match="a new folder inside it"):
         check_output(tmp_path, 0, overwrite=False)
     check_output(tmp_path / "model", 0, overwrite=False)
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "/", "a/.."])
+def test_an_output_without_a_name_is_refused(path: str) -> None:
+    with pytest.raises(OutputError, match="is no name"):
+        check_output(Path(path), 0, overwrite=True)
+
+
+def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device or a pipe"), written(tmp_path / "pipe", overwrite=True):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
