@@ -5,9 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from burnish.artifacts.direction import Enhancement
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, TokenScores, score, score_prompts
 from burnish.prompts import PromptSet
@@ -104,16 +103,9 @@ def _answers(
 
 
 def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
-    kl = torch.cat([s.kl for s in found])
-    flipped = torch.cat([s.flipped for s in found]).double()
+    moved = divergence(found)
     return Check(
-        prompts=len(base),
-        tokens=len(kl),
-        kl_mean=float(kl.mean()),
-        kl_p95=float(kl.quantile(0.95)),
-        top1_flips=float(flipped.mean()),
-        repetition_base=repetition(base),
-        repetition_enhanced=repetition(enhanced),
+        len(base), moved.tokens, moved.kl.mean, moved.kl_p95, moved.top1_flips, repetition(base), repetition(enhanced)
     )
 
 

@@ -108,14 +108,16 @@ def test_chosen_gains_keep_the_budget_on_every_everyday_prompt(tiny_model: Model
     given = material(model, plan, effect=True)
     options = replace(SMALL, budget=0.5 * float(damage_on(model, given.everyday[0], [plan]).mean()))
     point = measure(model, given, [Candidate("p", plan)])[0]
-    settled = settle(model, Tried(plan, point), given, options)
+    settled, bounds = settle(model, Tried(plan, point), given, "en", options)
+    assert settled is not None
     kept = float(damage_on(model, given.everyday[0], [settled.enhancement]).mean())
     assert 0.9 * options.budget < kept <= options.budget
+    assert bounds.load(options) <= 1
     assert settled.point.kl == pytest.approx(
         damage_of(model, given, [Candidate("p", settled.enhancement)])[0].kl, rel=1e-3
     )
-    same = replace(SMALL, budget=100.0)
-    assert settle(model, Tried(plan, point), given, same).enhancement is plan
+    same = replace(SMALL, budget=100.0, perplexity_floor=100.0, repetition_floor=1.0)
+    assert settle(model, Tried(plan, point), given, "en", same)[0] == Tried(plan, point)
 
 
 def test_damage_alone_equals_the_damage_measured_with_effects(tiny_model: Models) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.evaluation.damage import divergence
 from burnish.evaluation.effect import Effect, effect_of, shifts
 from burnish.evaluation.material import (
     Answered,
@@ -25,6 +24,7 @@ from burnish.evaluation.material import (
 )
 from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.maths.intervals import Interval, holm, interval_above
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter
 from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
