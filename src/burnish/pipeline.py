@@ -15,8 +15,8 @@ from burnish.artifacts.direction import Direction, Enhancement, kind_of, stored_
 from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping, refuse_partial, stored_size
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.packaged import public_name
-from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import Form, ModelOptions, OutputOptions
 

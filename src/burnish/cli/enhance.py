@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.model.model import Model
     from burnish.pipeline import Applied
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 CHECK_PROMPTS = 24
 FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file

@@ -18,8 +18,8 @@ from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
-from burnish.model.prefix import SHORTEST_PREFIX, prefix_cache, shared_prefix
 from burnish.model.scoring import Item, only_at
+from burnish.model.shared_prefix import SHORTEST_PREFIX, filled_cache, shared_prefix
 
 CPU_TOKENS, GPU_TOKENS = 640, 8192  # a batch behind the shared prefix, padding included: its graph takes memory
 LOWEST = -100.0  # log probability of a token that a model holds for impossible: keeps half precision finite
@@ -121,7 +121,7 @@ def _run(
     done = 0
     for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
         members = order[done : done + size]
-        cache = prefix_cache(model, begins, differentiable=differentiable) if begins else None
+        cache = filled_cache(model, begins, differentiable=differentiable) if begins else None
         prefix = len(begins) if cache is not None else 0
         batch = padded_batch([Item(items[i].prompt[prefix:], items[i].answer) for i in members], model.device)
         arguments: dict[str, Any] = {"use_cache": cache is not None}
