@@ -38,6 +38,7 @@ def test_nothing_is_loaded_and_nothing_is_complained_of(
     page.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, TELEPHONE], ids=["wide", "telephone"])
 def test_every_chart_is_seen_and_the_page_fits(
@@ -72,6 +73,7 @@ def test_dark_and_light_have_different_colours_in_page_and_charts(
     assert seen[0][0] != seen[1][0] and seen[0][1] != seen[1][1]
 
 
+@pytest.mark.full
 def test_the_numbers_open_with_the_keyboard(browser: "sync_api.Browser", files: dict[str, Path]) -> None:
     page = browser.new_page(viewport=TELEPHONE)
     page.goto(files["minimal"].as_uri())
@@ -99,6 +101,7 @@ def test_the_two_shadings_can_be_seen_apart(browser: "sync_api.Browser", files: 
     page.close()
 
 
+@pytest.mark.full
 def test_the_page_prints(browser: "sync_api.Browser", files: dict[str, Path], tmp_path: Path) -> None:
     page = browser.new_page(viewport=WIDE)
     page.goto(files["full"].as_uri())

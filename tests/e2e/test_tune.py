@@ -82,7 +82,8 @@ def test_own_prompts_with_good_answers_are_tuned(
     assert "flatters" in err
 
 
-@pytest.mark.parametrize("budget", [pytest.param(0.01, marks=pytest.mark.full), 0.2])
+@pytest.mark.full
+@pytest.mark.parametrize("budget", [0.01, 0.2])
 def test_auto_writes_gains_or_nothing_at_all(budget: float, tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, out = tiny_folder("llama"), tmp_path / "out"
     arguments = (

@@ -250,6 +250,7 @@ def test_no_enhancement_is_no_effect_and_no_damage(tiny_model: Models) -> None:
     assert found.damage.perplexity_base == pytest.approx(found.damage.perplexity_enhanced)
 
 
+@pytest.mark.full
 def test_a_comparison_scales_every_method_to_the_budget(tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model("llama")
     domain = load_domain("education")
