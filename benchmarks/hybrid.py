@@ -140,9 +140,9 @@ def prepare_shared(bench: Bench, wanted: list[str]) -> None:
     """What several rows share is made before any of them is timed: pairs, answers, probe, and where needed the directions."""
     _ = bench.base_scores, bench.everyday, bench.probe, bench.data(bench.sizes.rows)
     everyday_answers(bench.model, bench.options)
-    if any(word in name for name in wanted for word in ("tuned", "start", "keep", "protect", "prevent")):
+    if any(word in name for name in wanted for word in ("tuned", "keep", "protect")):
         _ = bench.tuned
-    if any(word in name for name in wanted for word in ("heal", "steering", "published")):
+    if any(word in name for name in wanted for word in ("steering", "published")):
         _ = bench.published
 
 

@@ -351,10 +351,7 @@ METHODS: dict[str, Callable[[Bench], Variant]] = {
     "LoRA": partial(trained, combine="plain"),
     "LoRA, slower": partial(trained, combine="plain", **SLOWER),
     "full fine-tune": fully_trained,
-    "start": partial(trained, combine="start", shared="tuned"),
     "keep": partial(trained, combine="keep", shared="tuned"),
     "protect": partial(trained, combine="protect", shared="tuned", budget=BUDGET),
     "protect, slower": partial(trained, combine="protect", shared="tuned", budget=WIDER, **SLOWER),
-    "prevent": partial(trained, combine="prevent", shared="tuned"),
-    "heal (published direction)": partial(trained, combine="heal", shared="published", budget=BUDGET),
 }

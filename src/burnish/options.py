@@ -14,7 +14,7 @@ Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-con
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
 DEFAULT_INSTRUCTIONS = 95
@@ -262,7 +262,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[

@@ -138,10 +138,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     ("arguments", "message"),
     [
         ((), "nothing to learn"),
-        (("--data", "ROWS", "--combine", "prevent"), "needs an enhancement"),
+        (("--data", "ROWS", "--combine", "keep"), "needs an enhancement"),
         (("--data", "ROWS", "--held-out", 1.5), "--held-out"),
         (("--data", "ROWS", "--budget", 0), "--budget"),
-        (("--knowledge", "ROWS", "--with", "PLAN", "--combine", "heal"), "own answers to the prompts of --data"),
     ],
 )
 def test_calls_that_make_no_sense_are_refused_before_weights_are_loaded(

@@ -42,9 +42,8 @@ def train(
     combine: Annotated[
         Combine | None,
         Parameter(
-            help="start: the LoRA begins as the enhancement; keep: it stays underneath (with --with the default); protect: and the LoRA "
-            "writes nothing along it; prevent: it is there while training only; heal: the LoRA takes back what it disturbed; plain: a "
-            "LoRA alone"
+            help="keep: the enhancement stays underneath the LoRA (with --with the default); protect: and the LoRA writes nothing along "
+            "it; plain: a LoRA alone"
         ),
     ] = None,
     options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
@@ -55,7 +54,7 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or starting from, keeping or protecting a direction.
+    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or keeping or protecting a direction.
 
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
@@ -78,7 +77,7 @@ def train(
         plan = open_plan(model, loading, again=True)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
-    rank = options.rank + (plan_file.rank if plan_file is not None and prepared.way.kept else 0)
+    rank = options.rank + (plan_file.rank if plan_file is not None else 0)
     size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
     expected = prepared.estimated(drawn, loading.device)
     show_plan(prepared, expected, size, json=json and dry_run, talk=not dry_run)
