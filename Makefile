@@ -27,7 +27,7 @@ test: $(STAMP)  ## every law, in a few minutes
 
 test-full: $(STAMP)  ## every law in every architecture family, hundreds of kills, thousands of damaged files
 	$(BIN)/burnish models pull smollm2-135m --gguf
-	$(PYTEST) -m "full or not full"
+	$(PYTEST) -m "full or not full" --hypothesis-profile patient
 
 check: $(STAMP)  ## format, lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
