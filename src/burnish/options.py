@@ -302,9 +302,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

@@ -46,9 +46,6 @@ def explain(
             negative=(),
         ),
     ] = False,
-    corpus: Annotated[
-        Path | None, Parameter(help="texts of your own in which the direction is looked for (.txt, .jsonl, .csv)")
-    ] = None,
     numbers: Annotated[
         Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
     ] = None,
@@ -66,9 +63,9 @@ def explain(
     from burnish.explaining.gist import gist
     from burnish.explaining.page import render_page
     from burnish.explaining.publishing import publish as publish_page
+    from burnish.explaining.text import visible
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
-    from burnish.prompts import read_prompts
 
     if audit is not None:
         if model is not None or out is not None:
@@ -91,7 +88,6 @@ def explain(
         )
     plan = read_enhancement(enhancement, enhancement_factor, layers)
     specialities = own_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
-    texts = read_prompts(corpus) if corpus else None
     measured = read_numbers(enhancement, numbers, scaled=enhancement_factor is not None)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
@@ -99,9 +95,7 @@ def explain(
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
     with console.progress() as progress:
-        facts = run(
-            loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured
-        )
+        facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
     if out is not None:
         page = render_page(facts)
         with written(out, overwrite=overwrite) as partial:
@@ -119,12 +113,8 @@ def explain(
                 console.data(f"  {sentence}")
         for caveat in found.caveats:
             console.data(f"\nNote: {caveat}")
-        if facts.answers and console.on_terminal():
-            from burnish.cli.token_view import LEGEND, token_tables
-
-            for table in token_tables(facts.answers):
-                console.drawn(table)
-            console.data(LEGEND)
+        for pair in facts.answers:
+            console.data("\n" + visible(f"> {pair.prompt}\n\nbase: {pair.base}\n\nenhanced: {pair.enhanced}"))
     if out is not None:
         console.say(f"Written: {out}")
     if out is None and not publish:
