@@ -72,7 +72,7 @@ def test_find_apply_verify_and_chat_agree(model: Path, files: tuple[str, ...], c
     code, verified, _ = call("verify", model, out, "--json")
     assert code == 0
     assert verified["clean"]
-    assert [layer["gain"] for layer in verified["edited"]] == pytest.approx([0.5] * 3, abs=1e-3)
+    assert [layer["gains"] for layer in verified["edited"]] == [pytest.approx([0.5], abs=1e-3)] * 3
     answers = [
         call("chat", model, "--with", source, "--prompt", "Hello", "--tokens", 6, "--json")[1][0]["enhanced"]
         for source in (plan, out, adapter)

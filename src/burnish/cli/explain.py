@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
+from burnish.cli.inputs import Json, ModelName, PromptOptions, WithFactor, WithRequired
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.options import ExplainOptions, ModelOptions
@@ -19,19 +19,9 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: ModelName | None = None,
+    model: ModelName,
     *,
-    audit: Annotated[
-        tuple[str, str] | None,
-        Parameter(
-            help="instead of a page: two checkpoints of the same shape, BASE OTHER, and what was done to get from one to the other"
-        ),
-    ] = None,
-    named: Annotated[
-        bool,
-        Parameter(help="with --audit: compare with every packaged domain and style axis, found on BASE", negative=()),
-    ] = False,
-    enhancement: With = None,
+    enhancement: WithRequired,
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     out: Annotated[
@@ -54,10 +44,7 @@ def explain(
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost.
-
-    Or, with --audit BASE OTHER, find out from two checkpoints alone what was done to a model.
-    """
+    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.gist import gist
@@ -67,19 +54,6 @@ def explain(
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
 
-    if audit is not None:
-        if model is not None or out is not None:
-            raise InputError(
-                "An audit takes two checkpoints, and prints what it finds: leave out MODEL and -o (--json gives the numbers)."
-            )
-        from burnish.cli.audit import run_audit
-
-        return run_audit(*audit, known=enhancement, named=named, loading=loading, json=json)
-    if model is None or enhancement is None or named:
-        raise InputError(
-            "There is nothing to explain. Pass MODEL --with FILE (a direction, an enhancement, or a folder with one), or "
-            "--audit BASE OTHER, which --named belongs to."
-        )
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
     if publish and not enhancement.is_dir():

@@ -22,12 +22,11 @@ ModelName = Annotated[
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
-With = Annotated[
-    Path | None,
-    Parameter(
-        name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
-    ),
-]
+_WITH = Parameter(
+    name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+)
+With = Annotated[Path | None, _WITH]
+WithRequired = Annotated[Path, _WITH]
 WithFactor = Annotated[
     float | None,
     Parameter(
