@@ -173,10 +173,10 @@ def _check(
 
 
 def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dict[str, Any] | None:
-    """Marks of base and enhanced answers and the pairwise verdict, where a judge was named."""
+    """Marks of base and enhanced answers, where a judge was named."""
     if extras.judge_url is None or extras.judge_model is None or domain is None:
         return None
-    from burnish.evaluation.judge import Judge, compare_answers, mark_answers
+    from burnish.evaluation.judge import Judge, mark_answers
 
     judge = Judge(extras.judge_url, extras.judge_model)
     prompts = [s.prompt for s in found.samples]
@@ -185,7 +185,6 @@ def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dic
     return {
         "base": asdict(mark_answers(judge, prompts, base, **about)),
         "enhanced": asdict(mark_answers(judge, prompts, enhanced, **about)),
-        "pairwise": asdict(compare_answers(judge, prompts, base, enhanced, **about)),
     }
 
 
