@@ -117,7 +117,7 @@ def test_an_answer_that_the_template_cuts_out_is_refused(
 
 
 @pytest.mark.usefixtures("no_weights")
-def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
     tiny_folder: Folders, rows: Path, call: Call, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -126,10 +126,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     )
     assert code == 0, err
     assert (result["combine"], result["style_rows"], result["knowledge_rows"]) == ("plain", 11, 11)
-    assert result["estimate"]["steps"] == 3
-    assert result["estimate"]["trained"] == 2 * sum((32 + 32) * 2 + (32 + 16) * 2 + (32 + 48) * 3 for _ in range(3))
-    assert result["estimate"]["bytes"] > 4 * result["estimate"]["parameters"]
-    assert result["estimate"]["seconds"] > 0
+    assert result["steps"] == 3
+    assert result["trained"] == 2 * sum((32 + 32) * 2 + (32 + 16) * 2 + (32 + 48) * 3 for _ in range(3))
+    assert result["tokens"] > 0
     assert not list(tmp_path.glob("out*"))
 
 

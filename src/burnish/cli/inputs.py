@@ -12,6 +12,7 @@ from burnish.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
     from burnish.tuning.material import Speciality
@@ -34,6 +35,28 @@ WithFactor = Annotated[
         help="factor (direction), or times the gains of an enhancement: 0.5 to 1.5 is the usual range",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A model that marks answers."""
+
+    judge_url: Annotated[
+        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint whose model marks answers")
+    ] = None
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+
+    def judge(self) -> "Judge | None":
+        """Raises InputError for half a judge, or one that cannot work."""
+        from burnish.evaluation.judge import Judge
+
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+        if self.judge_url is None or self.judge_model is None:
+            return None
+        return Judge(self.judge_url, self.judge_model)
 
 
 @Parameter(name="*")

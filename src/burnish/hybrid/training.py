@@ -23,7 +23,6 @@ from burnish.errors import InputError, ModelError, OutputExistsError
 from burnish.hybrid import require_trl
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, combine_of, scaled, total_layers, trained_factors
-from burnish.hybrid.estimate import Estimate, estimate
 from burnish.hybrid.material import TrainingItem, order, tokens_in, training_items
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
@@ -66,9 +65,10 @@ class Prepared:
     def budget(self) -> float | None:
         return self.options.budget or (BUDGET if self.combine == "protect" else None)
 
-    def estimated(self, model: Model, device: str) -> Estimate:
-        barred = self.budget is not None
-        return estimate(model, self.maps, self.items, self.steps, self.options, barred=barred, device=device)
+    @property
+    def trained(self) -> int:
+        """Numbers that the LoRA has."""
+        return self.options.rank * sum(m.inputs + m.outputs for m in self.maps)
 
 
 def prepare(
