@@ -15,6 +15,7 @@ import torch
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.maths.statistics import unit
 from burnish.model.model import Model, load
+from burnish.model.streaming import BROKEN
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
 from burnish.server.app import make_app
@@ -22,7 +23,6 @@ from burnish.server.directions import Directions
 from burnish.server.guard import Access
 from burnish.server.service import Service
 from burnish.server.serving import Server, address, listen
-from burnish.server.text import BROKEN
 from conftest import fake_direction, random_enhancement
 
 PROMPT = "Describe the sea"

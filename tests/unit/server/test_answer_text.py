@@ -8,9 +8,9 @@ import pytest
 
 from burnish.model.decoding import DecodedToken, DecodeRequest, Finished
 from burnish.model.row_edits import Candidate
+from burnish.model.streaming import BROKEN
 from burnish.server.answer_text import Piece, pieces_of
 from burnish.server.answering import Answering
-from burnish.server.text import BROKEN
 from families import build_tokenizer
 
 TOKENIZER = build_tokenizer()
