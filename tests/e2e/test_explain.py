@@ -58,8 +58,8 @@ def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp
     found = call("find", model, "--enhance", short, "-o", plan, "--force")
     assert found[0] == 0, found[2]
     code, _, err = call(
-        "explain", model, "--with", plan, "--enhance", short, "-o", page, *SMALL
-    )  # fmt: skip
+        "explain", model, "--with", plan, "--enhance", short, "-o", page, "--answers", 32, "--tokens", 2, *SMALL[4:]
+    )
     assert code == 0, err
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text
