@@ -32,8 +32,8 @@ def main() -> None:
         load_domain,
         load_general,
     )
-    from burnish.evaluation.material import reference_pairs
-    from burnish.evaluation.tables import comparison_table
+    from burnish.evaluation.evaluation_tables import comparison_table
+    from burnish.evaluation.pairs import reference_pairs
     from burnish.model.scoring import Candidate
     from burnish.prompts.domains import packaged_names
 
@@ -80,7 +80,7 @@ def interference(
     import torch
 
     from burnish.evaluation.effect import effect_of
-    from burnish.evaluation.material import pair_items
+    from burnish.evaluation.pairs import pair_items
     from burnish.model.scoring import score
 
     table: dict[str, dict[str, Any]] = {name: {} for name in candidates}

@@ -103,10 +103,10 @@ def recall(
     ]
     with changed():
         scores = score(model, items, [], progress=progress).base
-        said = _said(model, rows, system, asked, tokens, progress) if tokens else [False] * len(rows)
+        stated = _said(model, rows, system, asked, tokens, progress) if tokens else [False] * len(rows)
     means = iter(float(s.log_probability.mean()) for s in scores)
-    found = [[next(means) for _ in answers] for answers in options]
-    margins = torch.tensor([values[0] - max(values[1:]) for values in found], dtype=torch.float64)
+    chances = [[next(means) for _ in answers] for answers in options]
+    margins = torch.tensor([values[0] - max(values[1:]) for values in chances], dtype=torch.float64)
     per_fact = len(rows) // len(facts)
     return Recall(
         facts=len(facts),
@@ -114,19 +114,19 @@ def recall(
         chance=1 / len(options[0]),
         chosen=interval((margins > 0).double().view(-1, per_fact).mean(1)),
         margin=interval(margins.view(-1, per_fact).mean(1)),
-        said=interval(torch.tensor(said, dtype=torch.float64).view(-1, per_fact).mean(1)),
+        said=interval(torch.tensor(stated, dtype=torch.float64).view(-1, per_fact).mean(1)),
     )
 
 
 def _items(model: Model, prompt: list[int], stem: str, answers: Sequence[str]) -> list[Item]:
     """Each answer behind the stem, as tokens. Stem and answer are cut into tokens together, so that none is split unnaturally."""
     before = model.encode(stem)
-    found = []
+    items = []
     for answer in answers:
-        whole = model.encode(f"{stem} {answer}")
-        shared = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
-        found.append(Item(prompt + whole[:shared], whole[shared:]))
-    return found
+        tokens = model.encode(f"{stem} {answer}")
+        shared = next((i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before))
+        items.append(Item(prompt + tokens[:shared], tokens[shared:]))
+    return items
 
 
 def _said(
@@ -138,14 +138,14 @@ def _said(
     progress: Progress | None,
 ) -> list[bool]:
     """Whether the greedy answer to each question contains what is accepted."""
-    found: list[bool] = []
+    right: list[bool] = []
     for start in range(0, len(rows), BATCH):
         part = rows[start : start + BATCH]
         texts = model.generate([asked(question) for _, question in part], tokens=tokens, system=system)
-        found += [
+        right += [
             any(accepted.lower() in text.lower() for accepted in fact.accepted)
             for (fact, _), text in zip(part, texts, strict=True)
         ]
         if progress is not None:
-            progress("asking for facts", len(found), len(rows))
-    return found
+            progress("asking for facts", len(right), len(rows))
+    return right

@@ -14,8 +14,8 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.maths.statistics import unit
+from burnish.model.detokenizer import BROKEN
 from burnish.model.model import Model, load
-from burnish.model.streaming import BROKEN
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
 from burnish.server.app import make_app
@@ -107,7 +107,7 @@ def named(model: Model, site: Any, seed: int) -> dict[str, Direction]:
 
 def small_measurements(monkeypatch: Any) -> None:
     """Two packaged names, and measurements on a few prompts."""
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: list(NAMES) if language == "en" else [])
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES) if language == "en" else [])
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=8, tokens=8))
     monkeypatch.setattr("burnish.server.measuring.PROMPTS", 6)

@@ -77,15 +77,15 @@ CASES = [
 @pytest.fixture
 def places(tiny_folder: Folders, tmp_path: Path) -> dict[str, str]:
     """What stands for words of the calls."""
-    found = {name: tmp_path / name.lower() for name in ("SPECIAL", "PLAIN", "ROWS", "PLAN", "OUT")}
+    files = {name: tmp_path / name.lower() for name in ("SPECIAL", "PLAIN", "ROWS", "PLAN", "OUT")}
     for name, end in (("SPECIAL", " ?!"), ("PLAIN", " ...")):
-        found[name] = tmp_path / f"{name.lower()}.txt"
-        found[name].write_text("\n".join(f"{word} {n}{end}" for n in range(20) for word in ("sea", "hill")))
-    found["ROWS"] = tmp_path / "rows.jsonl"
+        files[name] = tmp_path / f"{name.lower()}.txt"
+        files[name].write_text("\n".join(f"{word} {n}{end}" for n in range(20) for word in ("sea", "hill")))
+    files["ROWS"] = tmp_path / "rows.jsonl"
     rows = [{"prompt": f"What is {w}?", "completion": f"{w} is {w}.", "answer": f"{w}."} for w in "abcdefghijkl"]
-    found["ROWS"].write_text("\n".join(map(json.dumps, rows)))
-    random_enhancement(outline(tiny_folder("llama")), 0.2).save(found["PLAN"])
-    return {"MODEL": str(tiny_folder("llama")), **{name: str(path) for name, path in found.items()}}
+    files["ROWS"].write_text("\n".join(map(json.dumps, rows)))
+    random_enhancement(outline(tiny_folder("llama")), 0.2).save(files["PLAN"])
+    return {"MODEL": str(tiny_folder("llama")), **{name: str(path) for name, path in files.items()}}
 
 
 @pytest.mark.usefixtures("no_weights")

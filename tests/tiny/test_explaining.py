@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered
+from burnish.evaluation.pairs import Answered
 from burnish.explaining.attribution import attribute
 from burnish.explaining.direction_facts import direction_facts, layer_tokens
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.explaining import applied_gains, explain
+from burnish.model.logit_lens import after_blocks, vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import after_blocks, vocabulary_weights
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, ExplainOptions
 from burnish.prompts import Prompt

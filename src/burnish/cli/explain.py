@@ -15,7 +15,7 @@ from burnish.errors import InputError
 from burnish.options import ExplainOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 
 def explain(
@@ -25,7 +25,7 @@ def explain(
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     out: Annotated[
-        Path | None, Parameter(alias="-o", help="page to write, .html; without it only the gist is printed")
+        Path | None, Parameter(alias="-o", help="page to write, .html; without it only the summary is printed")
     ] = None,
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
@@ -47,10 +47,10 @@ def explain(
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
-    from burnish.explaining.gist import gist
+    from burnish.explaining.formats import visible
     from burnish.explaining.page import render_page
     from burnish.explaining.publishing import publish as publish_page
-    from burnish.explaining.text import visible
+    from burnish.explaining.summary import summarise
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
 
@@ -79,7 +79,7 @@ def explain(
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})
     else:
-        found = gist(facts)
+        found = summarise(facts)
         console.data(found.verdict)
         for card in found.cards:
             console.data(f"\n{card.title}")

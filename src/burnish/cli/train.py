@@ -124,7 +124,7 @@ def _remove(checkpoints: Path) -> None:
 
 def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> None:
     """What would be trained."""
-    from burnish.hybrid.material import tokens_in
+    from burnish.hybrid.tokenised import tokens_in
 
     pools = [len(pool) for pool in prepared.pools]
     if json:

@@ -11,7 +11,7 @@ import altair as alt
 from burnish.explaining.chart_parts import DIAMOND, LAYER, chosen_rule, data, layer_axis, lines, zero_rule
 from burnish.explaining.drawing import AnyChart, finished, ink
 from burnish.explaining.facts import DirectionFacts, Likenesses
-from burnish.explaining.text import label, labels, number
+from burnish.explaining.formats import label, labels, number
 
 
 def separation(facts: DirectionFacts) -> AnyChart:

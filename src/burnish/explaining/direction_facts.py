@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction
+from burnish.catalogue import named_directions, names_in
 from burnish.explaining.facts import (
     Coordinate,
     DirectionFacts,
@@ -16,9 +17,8 @@ from burnish.explaining.facts import (
 from burnish.finding import Progress
 from burnish.maths.decomposition import kurtosis, parts_of
 from burnish.maths.statistics import unit
+from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import vocabulary_weights
-from burnish.naming import named_directions, names_in
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
+from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
@@ -16,7 +16,7 @@ from burnish.model.scoring import Progress
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import domain_names, load_domain, load_general
-from burnish.tuning.material import Speciality
+from burnish.tuning.aims import Speciality
 
 
 def explain(

@@ -23,14 +23,14 @@ from burnish.errors import InputError, ModelError, OutputExistsError
 from burnish.hybrid import require_trl
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, combine_of, scaled, total_layers, trained_factors
-from burnish.hybrid.material import TrainingItem, order, tokens_in, training_items
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
+from burnish.hybrid.tokenised import TrainingItem, order, tokens_in, training_items
 from burnish.hybrid.trainers import Run, lent, run
 from burnish.maths.intervals import Interval
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
 from burnish.model.scoring import Item, Progress
 from burnish.options import Combine, ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers

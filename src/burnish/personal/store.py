@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from burnish.errors import InputError, OutputError
+from burnish.paths import data_root
 from burnish.personal.profile import Choice, Profile
-from burnish.places import data_root
 
 FILE = "profiles.sqlite"
 LOCAL = "local"  # the person at this computer, who needs no key

@@ -1,18 +1,18 @@
-"""What an expression does, measured while the server runs: damage, dose. Each is work in pieces for the engine."""
+"""What an expression does, measured while the server runs: damage, dose. Each is work in steps for the engine."""
 
 from dataclasses import replace
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Progress, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import Progress, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.dose import doses
 from burnish.model.model import Model
 from burnish.model.scoring import Item
 from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
-from burnish.pieces import Pieces
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_domain, load_general
+from burnish.steps import Steps
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on
@@ -27,7 +27,7 @@ def damage_items(model: Model, language: str, progress: Progress | None = None) 
     return answered_items(model, greedy_answers(model, prompts, options, progress))
 
 
-def damage(model: Model, enhancement: Enhancement | None, language: str) -> Pieces[dict[str, Any]]:
+def damage(model: Model, enhancement: Enhancement | None, language: str) -> Steps[dict[str, Any]]:
     """Nats per token that everyday prompts move, with a 95 % interval over prompts."""
     items = damage_items(model, language)
     if enhancement is None:
@@ -37,7 +37,7 @@ def damage(model: Model, enhancement: Enhancement | None, language: str) -> Piec
     return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
-def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Pieces[dict[str, Any]]:
+def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Steps[dict[str, Any]]:
     """Damage, and likelihood of the domain's reference answers, at several scales."""
     items = damage_items(model, language)
     items = items[:: max(1, len(items) // CURVE)]

@@ -18,7 +18,7 @@ from burnish.explaining.drawing import (
     finished,
     ink,
 )
-from burnish.explaining.gist import effects_of
+from burnish.explaining.summary import effects_of
 from explaining_example import LAYERS, attribution, direction, doses, full, tuned
 
 FULL = full()

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 
 from burnish.errors import InputError, OutputError
+from burnish.paths import data_root
 from burnish.personal.profile import Choice, Profile, Scale
 from burnish.personal.store import FILE, LOCAL, MIGRATIONS, Store, new_profile
-from burnish.places import data_root
 
 MARKER = "zq-unmistakable-9137"
 WRITER = """
 import sys
 from pathlib import Path
 from dataclasses import replace
+from burnish.paths import data_root
 from burnish.personal.profile import Choice
 from burnish.personal.store import Store
 store, count = Store(Path(sys.argv[1])), int(sys.argv[2])

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from burnish.model.decoding import DecodedToken, DecodeRequest, Finished
+from burnish.model.detokenizer import BROKEN
 from burnish.model.row_edits import Candidate
-from burnish.model.streaming import BROKEN
 from burnish.server.answer_text import Piece, pieces_of
 from burnish.server.answering import Answering
 from families import build_tokenizer
