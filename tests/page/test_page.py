@@ -106,27 +106,6 @@ def test_the_dose_curve_is_drawn_and_told(opened: Open) -> None:
     expect(page.get_by_test_id("dose-chart")).to_have_count(0)
 
 
-@pytest.mark.full
-def test_tokens_are_shaded_and_tell_their_number(opened: Open, state: State) -> None:
-    page = opened()
-    slide(page)
-    turn = ask(page)
-    page.get_by_test_id("shade").click()
-    tokens = page.get_by_test_id("token")
-    tokens.first.wait_for()
-    assert text_of(turn, "enhanced").text_content() == ENHANCED
-    line = "element => getComputedStyle(element).borderBottomStyle"
-    assert (tokens.nth(3).evaluate(line), tokens.nth(4).evaluate(line)) == ("solid", "dotted")
-    tokens.first.focus()
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_test_id("readout")).to_contain_text("+0.42 nats, likelier")
-    assert tokens.nth(1).get_attribute("title").startswith("+0.42 nats")
-    sent = state.bodies("/api/tokens")[0]
-    assert (sent["model"], sent["answer"]) == ("base+0.6 creative-writing", ENHANCED)
-    page.get_by_test_id("shade").click()
-    assert tokens.count() == 0 and text_of(turn, "enhanced").text_content() == ENHANCED
-
-
 def test_a_choice_changes_what_was_learned_and_undo_takes_it_back(opened: Open, state: State) -> None:
     page = opened()
     slide(page)

@@ -69,8 +69,6 @@ def test_hostile_text_stays_text(opened: Open, state: State) -> None:
     slide(page)
     turn = ask(page, HOSTILE)
     assert text_of(turn, "base").text_content() == HOSTILE
-    page.get_by_test_id("shade").click()
-    page.get_by_test_id("token").first.wait_for()
     assert text_of(turn, "enhanced").text_content() == HOSTILE
     page.get_by_test_id("choose-left").click()
     page.get_by_test_id("undo-choice").wait_for()
@@ -141,8 +139,6 @@ def test_a_telephone_shows_all_without_scrolling_sideways(opened: Open) -> None:
     assert not page.locator("#steering").is_visible()
     assert page.evaluate("document.activeElement.id") == "open-steering"
     turn = ask(page, "w" * 200)
-    page.get_by_test_id("shade").click()
-    page.get_by_test_id("token").first.wait_for()
     assert page.evaluate(fits)
     boxes = [turn.get_by_test_id(f"answer-{kind}").bounding_box() for kind in ("base", "enhanced")]
     assert boxes[1]["y"] > boxes[0]["y"] + boxes[0]["height"]
