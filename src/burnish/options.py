@@ -10,11 +10,11 @@ from burnish.errors import InputError, LayerError
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-control-vector"]
+Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
 DEFAULT_INSTRUCTIONS = 95
@@ -111,8 +111,7 @@ class OutputOptions:
     out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
     form: Annotated[
         Form,
-        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file, a LoRA, or (an "
-        "approximation) a control vector",
+        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file or a LoRA",
     ] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 
@@ -262,7 +261,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[
@@ -302,9 +301,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

@@ -114,7 +114,10 @@ def read_card(card: str) -> tuple[dict[str, Any], str]:
 def write_card(front: Mapping[str, Any], text: str) -> str:
     """A card of a table, which keeps its order, and a text."""
     table = {key: value for key, value in front.items() if value}
-    return f"---\n{ModelCardData(**table).to_yaml(original_order=list(table))}\n---\n{text}"
+    values = ModelCardData(**table).to_dict()  # type: ignore[no-untyped-call]
+    # Not its own to_yaml, which takes spaces off the last value.
+    ordered = yaml.safe_dump({key: values[key] for key in table}, sort_keys=False, allow_unicode=True)
+    return f"---\n{ordered}---\n{text}"
 
 
 def base_facts(name: str, card: str | None) -> dict[str, Any]:

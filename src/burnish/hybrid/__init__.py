@@ -1,5 +1,4 @@
-"""Directions and LoRA together: what a direction cannot bring (new knowledge, a skill) by a short fine-tune that starts from, keeps or
-protects it."""
+"""Directions and LoRA together: what a direction cannot bring (new knowledge, a skill) by a short fine-tune that keeps or protects it."""
 
 from importlib.util import find_spec
 

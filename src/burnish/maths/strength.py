@@ -62,5 +62,5 @@ class Search:
     @property
     def strengths(self) -> list[float]:
         """The largest measured strength of each edit below all that are beyond the limit; 0 where there is none."""
-        kept = (takewhile(lambda point: point[1] <= 1, sorted(measured.items())) for measured in self._measured)
-        return [max((strength for strength, _ in points), default=0.0) for points in kept]
+        within = (takewhile(lambda point: point[1] <= 1, sorted(measured.items())) for measured in self._measured)
+        return [max((strength for strength, _ in points), default=0.0) for points in within]
