@@ -12,6 +12,7 @@ from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
+from burnish.extras import require
 from burnish.options import ExplainOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ def explain(
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.gist import gist
-    from burnish.explaining.page import render_page
-    from burnish.explaining.publishing import publish as publish_page
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
     from burnish.prompts import read_prompts
@@ -83,6 +82,8 @@ def explain(
             "There is nothing to explain. Pass MODEL --with FILE (a direction, an enhancement, or a folder with one), or "
             "--audit BASE OTHER, which --named belongs to."
         )
+    if out is not None or publish:
+        require("report", "A page with charts")
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
     if publish and not enhancement.is_dir():
@@ -103,10 +104,14 @@ def explain(
             loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured
         )
     if out is not None:
+        from burnish.explaining.page import render_page
+
         page = render_page(facts)
         with written(out, overwrite=overwrite) as partial:
             partial.write_text(page, encoding="utf-8")
     if publish:
+        from burnish.explaining.publishing import publish as publish_page
+
         console.say(f"Written: {publish_page(facts, enhancement)}, and figures in the model card")
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})

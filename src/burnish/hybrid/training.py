@@ -20,7 +20,7 @@ from burnish.artifacts.files import claimed, disk_errors, partial_of
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
-from burnish.hybrid import require_trl
+from burnish.extras import require
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
 from burnish.hybrid.estimate import Estimate, estimate
@@ -175,7 +175,7 @@ def train(
     Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
     another training.
     """
-    require_trl()
+    require("train", "Training")
     prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)
     return train_prepared(model, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress)
 
