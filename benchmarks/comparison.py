@@ -32,8 +32,8 @@ def main() -> None:
         load_general,
     )
     from burnish.evaluation.comparison import interference
-    from burnish.evaluation.material import reference_pairs
-    from burnish.evaluation.tables import comparison_table, interference_table
+    from burnish.evaluation.evaluation_tables import comparison_table, interference_table
+    from burnish.evaluation.pairs import reference_pairs
     from burnish.model.scoring import Candidate
     from burnish.prompts.domains import packaged_names
 

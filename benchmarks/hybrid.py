@@ -32,7 +32,7 @@ from hybrid_methods import METHODS, Bench, Sizes, Variant, trained
 from burnish import ModelOptions, load
 from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import affinity, pair_changes
-from burnish.evaluation.material import Answered, answered_items, base_answers, halves
+from burnish.evaluation.pairs import Answered, answered_items, base_answers, halves
 from burnish.evaluation.recall import recall
 from burnish.hybrid.barrier import everyday_answers
 from burnish.maths.intervals import Interval, interval

@@ -24,7 +24,8 @@ from burnish import (
 )
 from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.effect import fit_probe
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import Method, at_equal_damage
+from burnish.evaluation.pairs import (
     Answered,
     answered_items,
     base_answers,
@@ -34,12 +35,11 @@ from burnish.evaluation.material import (
     pair_rows,
     reference_pairs,
 )
-from burnish.evaluation.methods import Method, at_equal_damage
 from burnish.hybrid.barrier import everyday_answers
 from burnish.hybrid.training import prepare
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
 from burnish.model.row_edits import RowEdits
 from burnish.model.scoring import Candidate, Item, TokenScores, score
 from burnish.options import EvaluateOptions

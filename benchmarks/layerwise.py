@@ -106,7 +106,7 @@ def predictions(read: float, flops: float) -> list[str]:
     import transformers
 
     from burnish.model.cost import Machine, Work, block_sizes, predict
-    from burnish.model.outlines import anatomy_of, auto_class
+    from burnish.model.skeleton import anatomy_of, auto_class
 
     llama = {"vocab_size": 128256, "num_key_value_heads": 8}
     configs = {

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from burnish.checking import repetition
-from burnish.evaluation.material import Answered, answered_items, base_answers, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, base_answers, greedy_answers
 from burnish.learning.learning import learn
 from burnish.learning.report import reference_answers
 from burnish.learning.subject import Subject, everyday_sets, subject_of

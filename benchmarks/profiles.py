@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     from burnish import ModelOptions, load
-    from burnish.naming import named_directions, names_in
+    from burnish.catalogue import named_directions, names_in
     from burnish.personal.features import features_of, units_of
 
     started = time.perf_counter()
@@ -85,7 +85,7 @@ def main() -> None:
 def answers(model: Any, prompts: int, count: int) -> list[list[Any]]:
     """Sampled answers of the base model, by prompt; empty ones are left out."""
     from burnish import load_general
-    from burnish.evaluation.material import Answered, base_answers
+    from burnish.evaluation.pairs import Answered, base_answers
 
     chosen = load_general("en").held_out.spread(prompts)
     drawn = [base_answers(model, chosen, TOKENS, seed=1000 * n) for n in range(count)]
@@ -126,8 +126,8 @@ def recovery(
     features: Tensor, asked: list[tuple[int, int]], kept: list[tuple[int, int]], tastes: list[Tensor], way: str
 ) -> list[dict[str, float]]:
     """Means over people after each count of choices."""
-    from burnish.personal.learning import information, predicted
-    from burnish.personal.learning import learned as believed
+    from burnish.personal.preference_model import information, predicted
+    from burnish.personal.preference_model import learned as believed
 
     rows, kept_rows = differences(features, asked), differences(features, kept)
     found: list[list[dict[str, float]]] = [[] for _ in COUNTS]
@@ -215,9 +215,9 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     """
     from burnish.maths.intervals import interval
     from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
-    from burnish.personal.learning import learned
+    from burnish.personal.preference_model import learned
     from burnish.personal.profile import Coefficient, Profile
-    from burnish.tuning.material import random_template
+    from burnish.tuning.aims import random_template
     from burnish.tuning.objective import damage_on
 
     started, model, names = time.perf_counter(), show.model, list(show.reading)
@@ -254,7 +254,7 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
 
 def shifted(show: Shown, plans: list[Any], taste: Tensor) -> list[Any]:
     """The shift under each plan, an interval over the kept prompts."""
-    from burnish.evaluation.material import answered_items
+    from burnish.evaluation.pairs import answered_items
     from burnish.maths.intervals import interval
     from burnish.model.scoring import Candidate, score
 
@@ -279,7 +279,7 @@ def shifted(show: Shown, plans: list[Any], taste: Tensor) -> list[Any]:
 def unseen(model: Any) -> list[Any]:
     """The base model's answers to everyday prompts that neither the directions nor the scale are from."""
     from burnish import load_general
-    from burnish.evaluation.material import damage_prompts, greedy_answers
+    from burnish.evaluation.pairs import damage_prompts, greedy_answers
     from burnish.personal.enhancing import MEASURED
     from burnish.prompts import PromptSet
 
@@ -291,7 +291,7 @@ def unseen(model: Any) -> list[Any]:
 
 def utility_gained(show: Shown, plan: Any, taste: Tensor) -> Any:
     """Differences of utility, one an answer: sampled under the plan less the base model's with the same seed."""
-    from burnish.evaluation.material import Answered
+    from burnish.evaluation.pairs import Answered
     from burnish.maths.intervals import interval
     from burnish.personal.features import features_of
 

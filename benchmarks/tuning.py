@@ -70,8 +70,8 @@ def one(model: Any, text: str, options: Any) -> dict[str, Any]:
     from burnish.evaluation.effect import effect_from
     from burnish.maths.intervals import interval_above
     from burnish.model.scoring import Candidate
+    from burnish.tuning.aims import Speciality, directions_of, gather, random_template, template
     from burnish.tuning.closed_form import at_budget, closed_form
-    from burnish.tuning.material import Speciality, directions_of, gather, random_template, template
     from burnish.tuning.mixing import interference
     from burnish.tuning.objective import measure
 
@@ -121,7 +121,7 @@ def published(model: Any, specialities: list[Any]) -> Any:
 
 def write(command: str, known: dict[str, Any]) -> None:
     """After every speciality, so that an interrupted run leaves what it measured."""
-    from burnish.tuning.tables import interference_rows
+    from burnish.tuning.tuned_tables import interference_rows
 
     RESULTS.mkdir(exist_ok=True)
     intro = (

@@ -9,7 +9,7 @@ from torch import nn
 
 from burnish.anatomy import Anatomy
 from burnish.model.loading import quiet
-from burnish.model.outlines import anatomy_of, auto_class, relax_head_check
+from burnish.model.skeleton import anatomy_of, auto_class, relax_head_check
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -10,7 +10,7 @@ from burnish.checking import Check
 from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import Affinity, Effect
 from burnish.evaluation.evaluating import Evaluation, Sample, StatisticChange
-from burnish.evaluation.material import PairKind
+from burnish.evaluation.pairs import PairKind
 from burnish.explaining.facts import (
     AppliedGain,
     Attribution,

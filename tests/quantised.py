@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from burnish.model.loading import quiet
-from burnish.model.outlines import auto_class
+from burnish.model.skeleton import auto_class
 from families import MOE, SMALL, Family, build_tokenizer
 
 GROUP = 32  # inputs that share a scale

@@ -18,11 +18,11 @@ from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
 from burnish.server.app import make_app
+from burnish.server.detokenizer import BROKEN
 from burnish.server.directions import Directions
 from burnish.server.guard import Access
 from burnish.server.service import Service
 from burnish.server.serving import Server, address, listen
-from burnish.server.text import BROKEN
 from conftest import fake_direction, random_enhancement
 
 PROMPT = "Describe the sea"
@@ -107,7 +107,7 @@ def named(model: Model, site: Any, seed: int) -> dict[str, Direction]:
 
 def small_measurements(monkeypatch: Any) -> None:
     """Two packaged names, and measurements on a few prompts."""
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: list(NAMES) if language == "en" else [])
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES) if language == "en" else [])
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=8, tokens=8))
     monkeypatch.setattr("burnish.server.measuring.PROMPTS", 6)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError
-from burnish.maths.direction import leading_components, without
+from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture

@@ -11,7 +11,7 @@ from burnish.artifacts.files import PLAN_FILE
 from burnish.artifacts.matching import Matches, match
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import ModelError, WrongModelError
-from burnish.model.planning import FolderPlan
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
 from burnish.pipeline import Progress, read_enhancement

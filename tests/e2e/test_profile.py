@@ -23,8 +23,8 @@ WORDS = "WE SANG OF THE SEA AND OF SHIPS, OH HOW WE SANG, " * 5
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data folder of the test's own, and few names and prompts."""
     monkeypatch.setenv("BURNISH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: list(NAMES))
-    monkeypatch.setattr("burnish.naming.INSTRUCTIONS", 8)
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES))
+    monkeypatch.setattr("burnish.catalogue.INSTRUCTIONS", 8)
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=6, tokens=8))
 

@@ -168,7 +168,7 @@ def test_python_export_equals_the_pipeline(tiny_folder: Folders, tiny_model: Mod
 @pytest.mark.parametrize("family", ["kanana", "llama-biased", "gemma2"])
 def test_a_quantised_model_is_found_edited_live_and_given_an_adapter(family: str, tiny_model: Models) -> None:
     from burnish.model.live import layer_edits
-    from burnish.model.outlines import anatomy_of
+    from burnish.model.skeleton import anatomy_of
 
     model = tiny_model(family, own=True)
     enhancement = random_enhancement(model, 0.8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from burnish.artifacts.lora import read_lora
-from burnish.model import decoding, row_cache
+from burnish.model import batch_cache, decoding
 from burnish.model.decoding import (
     Candidate,
     Decoder,
@@ -74,7 +74,7 @@ def test_log_probabilities_come_only_to_those_who_asked(llama: Model) -> None:
 def test_rows_that_join_late_and_leave_early_change_nothing_for_the_others(
     block: int, llama: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_cache, "BLOCK", block)
+    monkeypatch.setattr(batch_cache, "BLOCK", block)
     sizes = [4, 20, 9, 15, 2]
     asked = [
         replace(r, tokens=n, log_probabilities=True)

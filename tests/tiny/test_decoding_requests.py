@@ -11,7 +11,7 @@ import torch
 
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import InputError, ModelError, WrongModelError
-from burnish.model import row_cache
+from burnish.model import batch_cache
 from burnish.model.decoding import (
     Candidate,
     Decoder,
@@ -133,7 +133,7 @@ def test_an_adapter_that_fails_inside_a_pass_fails_its_own_requests_only(
     assert hooks(llama) == 0
 
 
-def test_many_submits_and_cancels_leave_no_row_cache_edit_or_hook_behind(llama: Model) -> None:
+def test_many_submits_and_cancels_leave_no_cache_row_edit_or_hook_behind(llama: Model) -> None:
     chance = random.Random(1)
     kinds = requests(llama)
     decoder = Decoder(llama, rows=4)
@@ -155,7 +155,7 @@ def test_many_submits_and_cancels_leave_no_row_cache_edit_or_hook_behind(llama: 
     edits = [weakref.ref(r.candidate.enhancement) for r in kinds if r.candidate.enhancement is not None]
     del kinds, request
     gc.collect()
-    assert not any(type(thing) is row_cache._RowLayer for thing in gc.get_objects())
+    assert not any(type(thing) is batch_cache._BatchLayer for thing in gc.get_objects())
     assert all(edit() is None for edit in edits)
 
 

@@ -12,10 +12,10 @@ from burnish.errors import BurnishWarning, ModelError
 from burnish.finding import find_direction
 from burnish.model.decoding import DecodeRequest, decode
 from burnish.model.derivatives import derivatives
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.heads import HeadEdit, likelihood
+from burnish.model.logit_lens import token_projections, vocabulary_weights
 from burnish.model.model import Model, load
-from burnish.model.planning import FolderPlan
-from burnish.model.reading import token_projections, vocabulary_weights
 from burnish.model.scoring import Candidate, Item, score
 from burnish.model.weights import network_layers
 from burnish.options import FindOptions, ModelOptions

@@ -9,14 +9,14 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
-from burnish.evaluation import material
+from burnish.evaluation import pairs
 from burnish.evaluation.comparison import Row, compare, with_verdicts
 from burnish.evaluation.damage import divergence, early_stop, perplexity, prose_items, refuses
 from burnish.evaluation.effect import Effect, affinity, effect_of, fit_probe, pair_changes, shifts
 from burnish.evaluation.evaluating import evaluate, statistic_changes
-from burnish.evaluation.material import Pair, base_answers, pair_items, user_pairs
+from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
 from burnish.evaluation.methods import CLOSE, at_equal_damage, random_method
-from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
+from burnish.evaluation.pairs import Pair, base_answers, pair_items, user_pairs
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score, score_prompts
@@ -169,9 +169,9 @@ def test_pairs_without_both_answers_and_models_without_words_are_refused(
         user_pairs(model, PromptSet("p", rows), SMALL)
     with pytest.raises(InputError, match="3 pairs: too few"):
         user_pairs(model, PromptSet("p", rows[:3]), SMALL)
-    monkeypatch.setattr(material, "base_answers", lambda model, prompts, *_, **__: [[]] * len(prompts))
+    monkeypatch.setattr(pairs, "base_answers", lambda model, prompts, *_, **__: [[]] * len(prompts))
     with pytest.raises(ModelError, match="answers with nothing"):
-        material.made_pairs(model, load_domain("education"), SMALL, None)
+        pairs.made_pairs(model, load_domain("education"), SMALL, None)
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None:

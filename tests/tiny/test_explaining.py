@@ -7,22 +7,22 @@ import pytest
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered
+from burnish.evaluation.pairs import Answered
 from burnish.explaining.attribution import attribute
 from burnish.explaining.direction_facts import corpus_facts, direction_facts, layer_tokens, written
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.explaining import applied_gains, explain
-from burnish.explaining.material import Sets
-from burnish.explaining.token_view import shaded_answers, token_texts
+from burnish.explaining.prompt_sets import Sets
+from burnish.explaining.shaded_answers import shaded_answers, token_texts
 from burnish.finding import find_direction
 from burnish.model.heads import HeadEdit, likelihood
+from burnish.model.logit_lens import after_blocks, token_projections, vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import after_blocks, token_projections, vocabulary_weights
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, ExplainOptions, FindOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain
-from burnish.tuning.material import Speciality
+from burnish.tuning.aims import Speciality
 from conftest import random_enhancement
 from families import MOST
 

@@ -18,9 +18,9 @@ from burnish.hybrid.combining import Protection, start_from, trained_factors
 from burnish.hybrid.result import Trained, read_trained
 from burnish.hybrid.training import prepare, train
 from burnish.inspecting import verify_folders
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit
 from burnish.model.model import Model, load, outline
-from burnish.model.planning import FolderPlan
 from burnish.options import ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers
 from conftest import Folders, random_enhancement

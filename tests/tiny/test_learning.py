@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import Answered
+from burnish.evaluation.pairs import Answered
 from burnish.learning import descent as descending
 from burnish.learning.descent import Descent, descend
-from burnish.learning.directions import learned_enhancement
+from burnish.learning.learned_enhancement import learned_enhancement
+from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 from burnish.learning.learning import Learned, learn
 from burnish.learning.subject import Subject, alternating, everyday_sets, expert_subject
-from burnish.learning.tables import learned_summary, learned_table, samples_table
 from burnish.learning.teacher import Examples, Expert, lessons_of, worth_learning
 from burnish.model.imitation import Lesson, SymmetricEdit
 from burnish.model.model import Model

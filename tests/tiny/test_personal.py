@@ -9,7 +9,7 @@ import torch
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError, WrongModelError
-from burnish.evaluation.material import damage_prompts, greedy_answers
+from burnish.evaluation.pairs import damage_prompts, greedy_answers
 from burnish.maths.statistics import unit
 from burnish.model.live import live_edit
 from burnish.model.model import Model

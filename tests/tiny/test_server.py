@@ -14,7 +14,7 @@ import torch
 from burnish.model.decoding import Decoder
 from burnish.personal.enhancing import dose_gains
 from burnish.personal.profile import Profile
-from burnish.tuning.material import template
+from burnish.tuning.aims import template
 from conftest import random_enhancement
 from serving_example import ASKED, PROMPT, Running, running
 

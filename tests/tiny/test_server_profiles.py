@@ -216,8 +216,10 @@ def test_named_directions_of_both_sites_are_found_at_the_start(
     tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_measurements(monkeypatch)
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: ["formal-casual"] if language == "en" else [])
-    monkeypatch.setattr("burnish.naming.FindOptions", lambda **options: FindOptions(**{**options, "instructions": 4}))
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: ["formal-casual"] if language == "en" else [])
+    monkeypatch.setattr(
+        "burnish.catalogue.FindOptions", lambda **options: FindOptions(**{**options, "instructions": 4})
+    )
     model = load(tiny_folder("llama"), ModelOptions(dtype="float32"))
     found = prepare(model, {})
     assert found.reading["formal-casual"].site == "residual"

@@ -8,18 +8,18 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, WrongModelError
-from burnish.evaluation.material import Answered, Halves, Pair
+from burnish.evaluation.pairs import Answered, Halves, Pair
 from burnish.maths.statistics import unit
 from burnish.mix import Mix
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions
 from burnish.prompts import Prompt, PromptSet
+from burnish.tuning.aims import Speciality, own_domain, random_template, scored_pairs, template
 from burnish.tuning.closed_form import Tried, at_budget, closed_form
-from burnish.tuning.material import Speciality, own_domain, random_template, scored_pairs, template
 from burnish.tuning.mixing import alike, merged
 from burnish.tuning.objective import Aim, Material, damage_of, damage_on, measure
-from burnish.tuning.tables import tuned_summary, tuned_table
+from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 from burnish.tuning.tuning import settle, tune
 from conftest import fake_direction, random_enhancement
 

@@ -36,8 +36,8 @@ def run_audit(base: str, other: str, *, known: Path | None, named: bool, loading
 def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "Matches":
     """The audited directions beside the packaged ones of the base, which is loaded for it."""
     from burnish.artifacts.matching import match, nearest_layers
+    from burnish.catalogue import named_directions, names_in
     from burnish.model.model import load
-    from burnish.naming import named_directions, names_in
 
     model = load(base, loading)
     vectors: dict[str, Any] = {}

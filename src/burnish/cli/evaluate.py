@@ -68,7 +68,7 @@ def evaluate(
     from burnish.artifacts.files import check_output
     from burnish.evaluation.comparison import compare as run_comparison
     from burnish.evaluation.evaluating import evaluate as run_evaluation
-    from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
+    from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
     from burnish.model.model import load
     from burnish.model.row_edits import check_adapter
     from burnish.pipeline import read_enhancement

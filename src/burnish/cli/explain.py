@@ -16,7 +16,7 @@ from burnish.extras import require
 from burnish.options import ExplainOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 
 def explain(
@@ -36,7 +36,7 @@ def explain(
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     out: Annotated[
-        Path | None, Parameter(alias="-o", help="page to write, .html; without it only the gist is printed")
+        Path | None, Parameter(alias="-o", help="page to write, .html; without it only the summary is printed")
     ] = None,
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
@@ -64,7 +64,7 @@ def explain(
     """
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
-    from burnish.explaining.gist import gist
+    from burnish.explaining.summary import summarise
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
     from burnish.prompts import read_prompts
@@ -116,7 +116,7 @@ def explain(
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})
     else:
-        found = gist(facts)
+        found = summarise(facts)
         console.data(found.verdict)
         for card in found.cards:
             console.data(f"\n{card.title}")

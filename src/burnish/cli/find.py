@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
     from burnish.model.cost import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from burnish.cli.inputs import Contrast
     from burnish.model.cost import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.layerwise import LayeredModel
-    from burnish.model.planning import FolderPlan
 
 
 def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
 
 

@@ -7,16 +7,16 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from burnish.cli import console, learning
+from burnish.cli import console, profile_learning
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName
-from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
-app.command(learning.learn)
-app.command(learning.choose)
+app.command(profile_learning.learn)
+app.command(profile_learning.choose)
 
 
 @app.command

@@ -15,10 +15,10 @@ from burnish.options import ModelOptions, TuneOptions
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
-    from burnish.tuning.material import Scorer, Speciality
+    from burnish.tuning.aims import Scorer, Speciality
     from burnish.tuning.tuning import Tuned
 
 DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
@@ -89,7 +89,7 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
     from burnish.prompts.lint import hangul_share
-    from burnish.tuning.material import Speciality, own_domain
+    from burnish.tuning.aims import Speciality, own_domain
 
     if (aim.judge_url is None) != (aim.judge_model is None):
         raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
@@ -142,7 +142,7 @@ def require_gains(found: "Tuned") -> None:
 
 def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
     """The tables, or one JSON document."""
-    from burnish.tuning.tables import tuned_summary, tuned_table
+    from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
     if json:
         console.as_json({"out": None if out is None else str(out), **tuned_summary(found)})
@@ -184,7 +184,7 @@ class GainsMethod:
         return self.tuned.enhancement
 
     def summary(self) -> dict[str, Any]:
-        from burnish.tuning.tables import tuned_summary
+        from burnish.tuning.tuned_tables import tuned_summary
 
         return {} if self.tuned is None else {"tuned": tuned_summary(self.tuned)}
 
@@ -211,7 +211,7 @@ def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:
 
 def write_numbers(folder: Path, found: "Tuned") -> None:
     """tuning.json and tuning.md."""
-    from burnish.tuning.tables import tuned_summary, tuned_table
+    from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
     summary: dict[str, Any] = tuned_summary(found)
     text = json_module.dumps(summary, ensure_ascii=False, indent=2)

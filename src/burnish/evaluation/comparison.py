@@ -12,7 +12,8 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.damage import divergence
 from burnish.evaluation.effect import Effect, effect_of, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import Scaled, at_equal_damage, methods
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     PairKind,
@@ -23,7 +24,6 @@ from burnish.evaluation.material import (
     pair_items,
     reference_pairs,
 )
-from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.maths.intervals import Interval, holm, interval_above
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter

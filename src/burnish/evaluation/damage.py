@@ -8,7 +8,7 @@ from importlib.resources import files
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import both_answers
+from burnish.evaluation.pairs import both_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, TokenScores

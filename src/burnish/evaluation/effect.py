@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import Pair, PairKind, pair_items
+from burnish.evaluation.pairs import Pair, PairKind, pair_items
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
 from burnish.model.capture import Tokens, capture
 from burnish.model.model import Model

@@ -19,7 +19,8 @@ from burnish.evaluation.damage import (
     refusals,
 )
 from burnish.evaluation.effect import Affinity, Effect, affinity, effect_of, fit_probe, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import at_equal_damage, random_method
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     answered_items,
@@ -31,7 +32,6 @@ from burnish.evaluation.material import (
     reference_pairs,
     user_pairs,
 )
-from burnish.evaluation.methods import at_equal_damage, random_method
 from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
 from burnish.model.model import Model

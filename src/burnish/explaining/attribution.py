@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, answered_items
+from burnish.evaluation.pairs import Answered, PairKind, answered_items
 from burnish.explaining.facts import Attribution, HeadPart, LayerPart
 from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model

@@ -22,7 +22,7 @@ from burnish.explaining.chart_parts import (
 )
 from burnish.explaining.drawing import SERIES, AnyChart, finished, ink
 from burnish.explaining.facts import DirectionFacts, Likenesses
-from burnish.explaining.text import label, labels, number
+from burnish.explaining.formats import label, labels, number
 
 LAYERS_DRAWN = 32  # rows and columns of the cosine map at most; every second or third layer beyond
 BINS = 24

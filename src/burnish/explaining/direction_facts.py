@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction
+from burnish.catalogue import named_directions, names_in
 from burnish.explaining.facts import (
     Coordinate,
     Corpus,
@@ -23,14 +24,13 @@ from burnish.explaining.facts import (
     TokenWeight,
     Writer,
 )
-from burnish.explaining.material import Sets, find_options
+from burnish.explaining.prompt_sets import Sets, find_options
 from burnish.finding import Progress, sequences_of
 from burnish.maths.decomposition import kurtosis, parts_of, principal_axes
 from burnish.maths.statistics import unit
 from burnish.model.capture import Tokens, capture
+from burnish.model.logit_lens import token_projections, vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import token_projections, vocabulary_weights
-from burnish.naming import named_directions, names_in
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain

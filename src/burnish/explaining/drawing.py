@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import altair as alt
 
-from burnish.explaining.text import column, visible
+from burnish.explaining.formats import column, visible
 
 AnyChart = alt.Chart | alt.LayerChart
 

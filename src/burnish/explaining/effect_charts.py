@@ -6,11 +6,11 @@ from typing import Any
 import altair as alt
 
 from burnish.evaluation.effect import Effect
-from burnish.evaluation.tables import KINDS
+from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, signed_map, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
 from burnish.explaining.facts import Attribution, DoseCurve, Explanation
-from burnish.explaining.text import label, labels, number
+from burnish.explaining.formats import label, labels, number
 
 CELLS_DRAWN = 1600  # heads beyond which there is no map
 HEADS_LISTED = 16

@@ -6,19 +6,19 @@ from importlib.metadata import version
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, answer_tokens, base_answers, halves
+from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, halves
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.facts import AppliedGain, Explanation
-from burnish.explaining.material import Sets, packaged_specialities, sets_of
-from burnish.explaining.token_view import shaded_answers
+from burnish.explaining.prompt_sets import Sets, packaged_specialities, sets_of
+from burnish.explaining.shaded_answers import shaded_answers
 from burnish.model.model import Model
 from burnish.model.scoring import Progress
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_general
-from burnish.tuning.material import Speciality
+from burnish.tuning.aims import Speciality
 
 
 def explain(

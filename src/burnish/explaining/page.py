@@ -1,4 +1,4 @@
-"""One HTML page without scripts or links: the gist first, then every chart with a word on how to read it and its numbers."""
+"""One HTML page without scripts or links: the summary first, then every chart with a word on how to read it and its numbers."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from burnish.checking import FINE, TOO_MUCH
-from burnish.evaluation.tables import KINDS, word_of
+from burnish.evaluation.evaluation_tables import KINDS, word_of
 from burnish.evaluation.text_statistics import STATISTICS
 from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import PALETTE, AnyChart, Table, chart_svg, chart_table, chart_title
 from burnish.explaining.facts import DirectionFacts, Explanation, LayerTokens
-from burnish.explaining.gist import cost_of, damage_text, effects_of, gist
+from burnish.explaining.formats import number, percent, visible
 from burnish.explaining.shading import shading
-from burnish.explaining.text import number, percent, visible
+from burnish.explaining.summary import cost_of, damage_text, effects_of, summarise
 from burnish.maths.intervals import Interval
 
 # What stands in the place of a part that has no facts.
@@ -96,7 +96,7 @@ def render_page(facts: Explanation) -> str:
     effects = effects_of(facts)
     return environment.get_template("page.html.jinja").render(
         facts=facts,
-        gist=gist(facts),
+        summary=summarise(facts),
         palette=PALETTE,
         missing=MISSING,
         directions=[_direction(d, f"d{i + 1}", brief=i >= DRAWN_IN_FULL) for i, d in enumerate(facts.directions)],

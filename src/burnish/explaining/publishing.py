@@ -7,9 +7,9 @@ from burnish.artifacts.files import written
 from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import AnyChart, chart_png, chart_title
 from burnish.explaining.facts import Explanation
-from burnish.explaining.gist import effects_of, gist
+from burnish.explaining.formats import visible
 from burnish.explaining.page import render_page
-from burnish.explaining.text import visible
+from burnish.explaining.summary import effects_of, summarise
 
 HOME = "burnish"  # sub-folder of an output folder
 CARD = "README.md"
@@ -61,7 +61,7 @@ def _charts(facts: Explanation) -> dict[str, AnyChart]:
 
 def _section(facts: Explanation, shown: dict[str, AnyChart]) -> str:
     pictures = "".join(f"![{_plain(chart_title(chart))}]({HOME}/{name}.png)\n\n" for name, chart in shown.items())
-    verdict = _plain(gist(facts).verdict)
+    verdict = _plain(summarise(facts).verdict)
     return f"## In pictures\n\n{verdict} Everything else is on the enclosed page, `{HOME}/page.html`.\n\n{pictures}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.explaining.facts import ShadedAnswers, ShadedToken
-from burnish.explaining.text import number, visible
+from burnish.explaining.formats import number, visible
 
 LEVELS = 4
 ANSWERS_SHOWN, TOKENS_SHOWN = 12, 400

@@ -8,9 +8,9 @@ import torch
 
 from burnish.anatomy import LinearMap
 from burnish.hybrid.barrier import AT_ONCE
-from burnish.hybrid.material import TrainingItem, tokens_in
+from burnish.hybrid.tokenised import TrainingItem, tokens_in
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
+from burnish.model.skeleton import text_config
 from burnish.options import TrainOptions
 
 OPTIMISER = 16  # bytes for each trained number: itself, its gradient, two running means

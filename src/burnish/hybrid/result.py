@@ -29,10 +29,10 @@ from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, OutputError, WrongModelError
 from burnish.hybrid.combining import total_layers
 from burnish.maths.gain import LowRankEdit
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_layers
 from burnish.model.model import Model
 from burnish.model.packaged import public_name
-from burnish.model.planning import FolderPlan
 from burnish.options import Combine, Form, ModelOptions
 from burnish.pipeline import Applied, adapter_layers, left_out_notes, open_plan
 

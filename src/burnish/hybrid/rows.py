@@ -10,7 +10,7 @@ from typing import Any
 from burnish.errors import InputError, PromptFileError
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.layouts import BETTER, TALKS, WORSE, parsed_row
-from burnish.prompts.tables import TABLES, Row, is_table, read_table_rows
+from burnish.prompts.table_files import TABLES, Row, is_table, read_table_rows
 
 ROW = '{"prompt": "...", "completion": "..."}'
 EXAMPLE = f"rows such as {ROW}"
@@ -69,7 +69,7 @@ def as_rows(source: RowSource, name: str = "rows") -> TrainingRows:
 
 
 def read_rows(path: Path) -> TrainingRows:
-    """Reads a table (`burnish.prompts.tables`) of rows with an answer, or with a better and a worse one, in any of the layouts that
+    """Reads a table (`burnish.prompts.table_files`) of rows with an answer, or with a better and a worse one, in any of the layouts that
     prompts are read in.
 
     Raises PromptFileError naming file and row.

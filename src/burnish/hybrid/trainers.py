@@ -15,7 +15,7 @@ from torch import Tensor
 from burnish.errors import InputError
 from burnish.hybrid.barrier import Barrier
 from burnish.hybrid.combining import Protection
-from burnish.hybrid.material import TrainingItem
+from burnish.hybrid.tokenised import TrainingItem
 from burnish.model.loading import quiet
 from burnish.model.model import Model
 from burnish.model.scoring import Progress

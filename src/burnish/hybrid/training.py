@@ -24,14 +24,14 @@ from burnish.extras import require
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
 from burnish.hybrid.estimate import Estimate, estimate
-from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_in, training_items
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
+from burnish.hybrid.tokenised import TrainingItem, answer_tokens, order, tokens_in, training_items
 from burnish.hybrid.trainers import Run, lent, run
 from burnish.maths.intervals import Interval
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
 from burnish.model.scoring import Item, Progress
 from burnish.options import Combine, ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers

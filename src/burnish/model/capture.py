@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
+from burnish.model.skeleton import text_config
 from burnish.options import Site
 
 Progress = Callable[[int], None]
@@ -84,7 +84,7 @@ def capture(
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
-    cache = prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
+    cache = filled_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
     prefix = prefix if cache is not None else 0
     lengths = [len(s.tokens) - prefix for s in sequences]
     order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from burnish.anatomy import Anatomy
-from burnish.model.outlines import text_config
+from burnish.model.skeleton import text_config
 
 
 @dataclass(frozen=True)

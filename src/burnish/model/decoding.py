@@ -7,7 +7,7 @@ on who shares the batch, up to the rounding of matrix products whose shape chang
 
 A prefill beside running rows runs at most CPU_CHUNK or GPU_CHUNK tokens a step, about what four steps cost: a longer prompt is
 run in pieces, so that it slows the others down and never stops them. Requests that wait are taken strictly in order. What the
-template begins every chat with is run once for each edit (`openings`).
+template begins every chat with is run once for each edit (`prefix_cache`).
 
 The library's own continuous batching (`transformers.generation.continuous_batching`) is not used: it packs the tokens of all
 requests into one row, where an edit by row does not reach, and runs in a thread that the caller's steps cannot steer.
@@ -26,17 +26,17 @@ import transformers
 from torch import Tensor
 
 from burnish.errors import InputError, ModelError
+from burnish.model.batch_cache import BatchCache, LoneCache
 from burnish.model.capture import CPU_TOKENS, GPU_TOKENS
 from burnish.model.model import Model
-from burnish.model.openings import Openings
-from burnish.model.outlines import text_config
-from burnish.model.prefix import prefix_cache
-from burnish.model.row_cache import LoneCache, RowCache
+from burnish.model.prefix_cache import PrefixCache
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, RowHooks, check_candidate, registered
 from burnish.model.sampling import Sampling as Sampling
 from burnish.model.sampling import choose
 from burnish.model.scoring import only_at
+from burnish.model.shared_prefix import filled_cache
+from burnish.model.skeleton import text_config
 
 CPU_CHUNK, GPU_CHUNK = 64, 1024  # tokens of a prefill beside running rows; CPU_TOKENS, GPU_TOKENS while none runs
 Finished = Literal["", "stop", "length", "failed"]
@@ -123,9 +123,9 @@ class Decoder:
         self._cancelled: deque[int] = deque()
         self._prefilling: _Prefill | None = None
         self._running: list[_Row] = []  # in the order of the cache's rows
-        self._cache = RowCache() if self.batched else LoneCache()
+        self._cache = BatchCache() if self.batched else LoneCache()
         self._edits = _Edits(model, [])  # of the running rows
-        self._openings = Openings(model) if self.batched else None
+        self._prefix_cache = PrefixCache(model) if self.batched else None
         self._positions = "position_ids" in inspect.signature(model.network.forward).parameters
         self._on_cpu = model.device.type == "cpu"
 
@@ -181,7 +181,7 @@ class Decoder:
         self._waiting.clear()
         self._cancelled.clear()
         self._prefilling, self._running = None, []
-        self._cache = RowCache() if self.batched else LoneCache()
+        self._cache = BatchCache() if self.batched else LoneCache()
         self._edits = _Edits(self.model, [])
 
     def _check(self, request: DecodeRequest) -> None:
@@ -265,9 +265,9 @@ class Decoder:
         if stop < width:
             return []
         self._prefilling = None
-        if self._openings is not None:
+        if self._prefix_cache is not None:
             for row, prompt in enumerate(prompts):
-                self._openings.keep(group.cache, row, prompt, group.rows[row].request.candidate)
+                self._prefix_cache.keep(group.cache, row, prompt, group.rows[row].request.candidate)
         found = self._chosen(group.rows, output.logits[0])
         joining = {row: len(prompts[row]) for row, token in enumerate(found) if not token.finished}
         if joining:
@@ -295,9 +295,9 @@ class Decoder:
         own = transformers.DynamicCache(config=text_config(self.model.network.config))
         own = own if self.model.network._supports_default_dynamic_cache() else None
         done = 0
-        if own is not None and self._openings is not None:
+        if own is not None and self._prefix_cache is not None:
             requests = [row.request for row in rows]
-            done = self._openings.begin(own, [r.prompt for r in requests], [r.candidate for r in requests])
+            done = self._prefix_cache.begin(own, [r.prompt for r in requests], [r.candidate for r in requests])
         return _Prefill(rows, _Edits(self.model, rows), own, done)
 
     def _run(self, edits: _Edits, ids: Tensor, arguments: dict[str, Any]) -> Any:
@@ -337,13 +337,13 @@ class Decoder:
 def batches_rows(model: Model) -> bool:
     """Whether rows of different lengths can share a cache and leave each other alone.
 
-    `prefix_cache` knows whether all layers keep plain keys and values. Rotary scales that change with the longest row of a batch
+    `filled_cache` knows whether all layers keep plain keys and values. Rotary scales that change with the longest row of a batch
     (dynamic NTK, LongRoPE) would let one row change the others.
     """
     scales = {str(getattr(module, "rope_type", "")) for module in model.network.modules()}
     if any("dynamic" in scale or "longrope" in scale for scale in scales):
         return False
-    return prefix_cache(model, [0]) is not None
+    return filled_cache(model, [0]) is not None
 
 
 def decode(model: Model, requests: Sequence[DecodeRequest], *, rows: int = 8) -> list[list[int]]:

@@ -21,8 +21,8 @@ from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
 from burnish.model.live import device_of, layer_edits, norm_weight
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
 from burnish.model.scoring import Item, Progress, only_at
+from burnish.model.skeleton import text_config
 from burnish.model.weights import applied_weight, stored_weight
 
 TOKENS = 768  # a batch, padding included

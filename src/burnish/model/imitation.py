@@ -18,8 +18,8 @@ from burnish.model.capture import batches
 from burnish.model.derivatives import frozen, padded_batch
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
-from burnish.model.prefix import SHORTEST_PREFIX, prefix_cache, shared_prefix
 from burnish.model.scoring import Item, only_at
+from burnish.model.shared_prefix import SHORTEST_PREFIX, filled_cache, shared_prefix
 
 CPU_TOKENS, GPU_TOKENS = 640, 8192  # a batch behind the shared prefix, padding included: its graph takes memory
 LOWEST = -100.0  # log probability of a token that a model holds for impossible: keeps half precision finite
@@ -99,7 +99,8 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
                 "The model's predictions are not finite: its number type overflows or its weights are damaged. Load it with "
                 "--dtype float32."
             )
-        torch.autograd.backward(logits, pull)
+        if logits.requires_grad:  # not where every row is zero
+            torch.autograd.backward(logits, pull)
         for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
             found[i] = part
 
@@ -120,7 +121,7 @@ def _run(
     done = 0
     for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
         members = order[done : done + size]
-        cache = prefix_cache(model, begins, differentiable=differentiable) if begins else None
+        cache = filled_cache(model, begins, differentiable=differentiable) if begins else None
         prefix = len(begins) if cache is not None else 0
         batch = padded_batch([Item(items[i].prompt[prefix:], items[i].answer) for i in members], model.device)
         arguments: dict[str, Any] = {"use_cache": cache is not None}
@@ -135,9 +136,15 @@ def _run(
 
 @contextmanager
 def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
-    """Hooks on every attention output projection that apply the edit and keep its derivative."""
+    """Hooks on the attention output projections that apply the edit and keep its derivative.
+
+    A layer whose rows are zero has none: neither a change nor a gradient comes from it, and what lies before the first edited layer is not
+    differentiated.
+    """
     with ExitStack() as stack:
         for projection in model.anatomy.attention():
+            if not bool(edit.rows[projection.layer].any()):
+                continue
             norm = None
             if projection.post_norm:
                 norm = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size).float()

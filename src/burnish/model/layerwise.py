@@ -32,9 +32,9 @@ from burnish.model.capture import (
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.outlines import anatomy_of, load_config, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.replay import Call, Recording, answer_length, record
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, load_config, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
 

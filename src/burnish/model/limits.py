@@ -3,7 +3,7 @@
 from typing import Any
 
 from burnish.errors import InputError
-from burnish.model.outlines import text_config
+from burnish.model.skeleton import text_config
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # names of the context's length in configs
 POSITIONS = ("pos", "wpe")  # parts of the names of tables of positions

@@ -23,8 +23,8 @@ from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelErro
 from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
-from burnish.model.outlines import anatomy_of, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt

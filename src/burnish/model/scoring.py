@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from burnish.errors import ModelError
 from burnish.model.capture import ReachedError, batches
 from burnish.model.model import Model
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
 
 CPU_TOKENS, GPU_TOKENS = 1024, 16384  # a batch, padding and candidates included
 Progress = Callable[[str, int, int], None]
@@ -127,7 +127,7 @@ def _score_group(
     cache = None
     if prefix >= SHORTEST_PREFIX:
         with edits.rows(torch.arange(kinds), prefix):
-            cache = prefix_cache(model, sequences[0][:prefix], rows=kinds)
+            cache = filled_cache(model, sequences[0][:prefix], rows=kinds)
     prefix = prefix if cache is not None else 0
     lengths = [len(s) - prefix for s in sequences]
     order = sorted(range(len(items)), key=lambda i: (lengths[i], i))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from burnish.personal.learning import Gaussian, foreseen, learned
+from burnish.personal.preference_model import Gaussian, foreseen, learned
 from burnish.personal.profile import Choice, Coefficient, Profile
 
 

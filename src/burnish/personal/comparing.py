@@ -12,7 +12,7 @@ from burnish.model.model import Model
 from burnish.personal.choosing import belief_of, opposites, vector
 from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
 from burnish.personal.features import Progress, answered, features_of, units_of
-from burnish.personal.learning import information, propose
+from burnish.personal.preference_model import information, propose
 from burnish.personal.profile import Choice, Profile, Units
 from burnish.prompts import Prompt
 

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction, Enhancement
+from burnish.catalogue import named_directions
 from burnish.errors import InputError
-from burnish.evaluation.material import answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, score
-from burnish.naming import named_directions
 from burnish.options import EvaluateOptions
 from burnish.personal.features import Progress, answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
-from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
-from burnish.tuning.material import template
+from burnish.steps import Steps, finish
+from burnish.tuning.aims import template
 
 RESERVE = 0.9  # of the budget is aimed at: a step that lands just above it would have to be taken again
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
@@ -113,13 +113,13 @@ def scales_within(
     keeps the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square
     of the scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
     """
-    return whole(scaling(model, plans, budget, language, progress))
+    return finish(scaling(model, plans, budget, language, progress))
 
 
 def scaling(
     model: Model, plans: Sequence[Enhancement], budget: float, language: str, progress: Progress | None = None
-) -> Pieces[list[float]]:
-    """`scales_within` in pieces, so that a server can answer in between."""
+) -> Steps[list[float]]:
+    """`scales_within` in steps, so that a server can answer in between."""
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
     scales, waiting = [1.0] * len(plans), list(range(len(plans)))
@@ -148,11 +148,11 @@ def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress
 
     A scale that was measured for another plan or budget is measured anew: the directions may have changed since.
     """
-    return whole(fitting(model, profile, plan, progress))
+    return finish(fitting(model, profile, plan, progress))
 
 
-def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Pieces[Profile]:
-    """`fitted` in pieces."""
+def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Steps[Profile]:
+    """`fitted` in steps."""
     gains, vectors = (t.contiguous().numpy().tobytes() for t in (plan.gains, plan.vectors))
     digest = hashlib.sha256(repr(profile.budget).encode() + gains + vectors).hexdigest()[:16]
     known = profile.scales.get(model.fingerprint)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import Answered, greedy_answers
+from burnish.evaluation.pairs import Answered, greedy_answers
 from burnish.model.capture import answer_sequences, capture
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions, Site

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from burnish.errors import InputError, OutputError
+from burnish.paths import data_root
 from burnish.personal.profile import Choice, Profile
-from burnish.places import data_root
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction

@@ -24,16 +24,16 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import BATCH, Answered
+from burnish.evaluation.pairs import BATCH, Answered
 from burnish.finding import find_direction
-from burnish.maths.direction import without
+from burnish.maths.protection import without
 from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.personal.features import READ_TOKENS, Progress, answer_means, answered, features_of
 from burnish.personal.profile import Units, Written
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_general, load_protect
-from burnish.prompts.tables import read_text
+from burnish.prompts.table_files import read_text
 
 FEWEST, MOST = 8, 95  # passages
 PASSAGE_WORDS = 40  # paragraphs are joined until they have as many

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
-from burnish.prompts.reading import PromptSet
+from burnish.prompts.prompt_files import PromptSet
 
 FEW = 32  # prompts in a set below which a mean is shaky
 LENGTH_RATIO = 1.35  # of mean lengths

@@ -7,7 +7,7 @@ from typing import Any
 
 from burnish.model.decoding import Finished
 from burnish.server.answering import Answering
-from burnish.server.text import Detokenizer, StopStrings, TokenText
+from burnish.server.detokenizer import Detokenizer, StopStrings, TokenText
 
 
 @dataclass(frozen=True)

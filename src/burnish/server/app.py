@@ -16,7 +16,7 @@ from burnish.server import openai_routes, page_routes, profile_routes
 from burnish.server.connection import TheService
 from burnish.server.guard import Access, Guard
 from burnish.server.metrics import CONTENT_TYPE
-from burnish.server.replies import error_body, error_reply
+from burnish.server.responses import error_body, error_reply
 from burnish.server.service import Service
 from burnish.server.wire import TAG
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 from burnish.errors import BurnishError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
-from burnish.pieces import Pieces
 from burnish.server.answering import Answering, Job, stopping, too_slow, unexpected
-from burnish.server.waiting import FairQueue
+from burnish.server.fair_queue import FairQueue
+from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")
 T = TypeVar("T")
@@ -78,9 +78,9 @@ class Engine:
             self._changed.notify()
         return answering
 
-    async def run(self, person: str, pieces: Pieces[T]) -> T:
+    async def run(self, person: str, steps: Steps[T]) -> T:
         """The result of work that uses the model. Raises what the work raises, and RefusedError as `submit` or after the time limit (504)."""
-        job = Job(pieces)
+        job = Job(steps)
         with self._changed:
             self._require_open()
             self._jobs.put(person, job)
@@ -195,12 +195,12 @@ class Engine:
         if job is None:
             return
         if job.future.cancelled():
-            job.pieces.close()
+            job.steps.close()
             self._job = None
             return
         started = time.perf_counter()
         try:
-            next(job.pieces)
+            next(job.steps)
         except StopIteration as end:
             job.settle(end.value)
             self._job = None
@@ -237,7 +237,7 @@ def described(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
 
 
-def at_once(work: Callable[[], T]) -> Pieces[T]:
+def at_once(work: Callable[[], T]) -> Steps[T]:
     """Work of a single piece."""
     yield
     return work()

@@ -18,10 +18,10 @@ from burnish.model.row_edits import Candidate
 from burnish.personal.enhancing import dose_gains, fitting, plan_of
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
-from burnish.pieces import Pieces
 from burnish.prompts.domains import domain_names
 from burnish.server.directions import Directions, language_of
-from burnish.tuning.material import template
+from burnish.steps import Steps
+from burnish.tuning.aims import template
 
 LONGEST = 1000  # characters
 KEPT = 64  # edits
@@ -130,7 +130,7 @@ class Expressions:
         with self._lock:
             self._kept.clear()
 
-    def made(self, person: str, parts: tuple[Part, ...], key: str) -> Pieces[Candidate]:
+    def made(self, person: str, parts: tuple[Part, ...], key: str) -> Steps[Candidate]:
         """The edit, from what is kept or made now. Raises InputError, WrongModelError and ModelError of what it is made of."""
         yield
         if (found := self.known(key)) is not None:
@@ -153,7 +153,7 @@ class Expressions:
                 self._kept.popitem(last=False)
         return candidate
 
-    def _of_profile(self, person: str, profile: Profile) -> Pieces[Enhancement | None]:
+    def _of_profile(self, person: str, profile: Profile) -> Steps[Enhancement | None]:
         """A profile within its budget; None for one that says nothing yet. What was measured is kept with the profile."""
         style = self.store.style(person, profile.name, self.model.fingerprint)
         if not profile.active and style is None:

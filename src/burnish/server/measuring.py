@@ -1,4 +1,4 @@
-"""What an expression does, measured while the server runs: damage, dose, tokens. Each is work in pieces for the engine."""
+"""What an expression does, measured while the server runs: damage, dose, tokens. Each is work in steps for the engine."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,17 +7,17 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError
-from burnish.evaluation.material import Progress, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import Progress, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.dose import doses
+from burnish.model.logit_lens import token_projections
 from burnish.model.model import Model
-from burnish.model.reading import token_projections
 from burnish.model.scoring import Candidate, Item, score
 from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
-from burnish.pieces import Pieces
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_domain, load_general
-from burnish.server.text import token_pieces
+from burnish.server.detokenizer import token_pieces
+from burnish.steps import Steps
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on
@@ -32,7 +32,7 @@ def damage_items(model: Model, language: str, progress: Progress | None = None) 
     return answered_items(model, greedy_answers(model, prompts, options, progress))
 
 
-def damage(model: Model, enhancement: Enhancement | None, language: str) -> Pieces[dict[str, Any]]:
+def damage(model: Model, enhancement: Enhancement | None, language: str) -> Steps[dict[str, Any]]:
     """Nats per token that everyday prompts move, with a 95 % interval over prompts."""
     items = damage_items(model, language)
     if enhancement is None:
@@ -42,7 +42,7 @@ def damage(model: Model, enhancement: Enhancement | None, language: str) -> Piec
     return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
-def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Pieces[dict[str, Any]]:
+def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Steps[dict[str, Any]]:
     """Damage, and likelihood of the domain's reference answers, at several scales."""
     items = damage_items(model, language)
     items = items[:: max(1, len(items) // CURVE)]
@@ -59,7 +59,7 @@ def dose(model: Model, enhancement: Enhancement | None, language: str, domain: s
 
 def tokens(
     model: Model, enhancement: Enhancement | None, prompt: list[int], answer: str, context: int
-) -> Pieces[list[dict[str, Any]]]:
+) -> Steps[list[dict[str, Any]]]:
     """What the edit does to the probability of each token of an answer, and where each lies along its strongest direction.
 
     Raises InputError for an answer without tokens, or one that is longer than the model's context with its prompt.

@@ -17,7 +17,7 @@ from burnish.server.answering import Answering
 from burnish.server.connection import Person, TheService, while_connected
 from burnish.server.expressions import expression_of
 from burnish.server.guard import Receive, Scope, Send
-from burnish.server.replies import DONE, Answer, Kind, body_of, event
+from burnish.server.responses import DONE, Answer, Kind, body_of, event
 from burnish.server.service import Service
 from burnish.server.wire import ChatRequest, CompletionRequest, Sampled
 

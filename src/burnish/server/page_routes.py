@@ -43,8 +43,8 @@ async def directions(service: TheService, person: Person) -> JSONResponse:
 async def damage(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        pieces = measuring.damage(service.model, edit.candidate.enhancement, edit.language)
-        return await service.measure(person, "damage", edit.key, pieces)
+        steps = measuring.damage(service.model, edit.candidate.enhancement, edit.language)
+        return await service.measure(person, "damage", edit.key, steps)
 
     found = await while_connected(request, work())
     return JSONResponse({"model": body.model, **found, "budget": BUDGET})
@@ -54,8 +54,8 @@ async def damage(request: Request, body: ExpressionRequest, service: TheService,
 async def dose(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        pieces = measuring.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
-        return await service.measure(person, "dose", edit.key, pieces)
+        steps = measuring.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
+        return await service.measure(person, "dose", edit.key, steps)
 
     found = await while_connected(request, work())
     return JSONResponse({"model": body.model, **found, "budget": BUDGET})
@@ -66,8 +66,8 @@ async def tokens(request: Request, body: TokensRequest, service: TheService, per
     async def work() -> list[dict[str, Any]]:
         edit = await service.edit_of(person, body.model)
         prompt = await service.prompt_of(body.messages)
-        pieces = measuring.tokens(service.model, edit.candidate.enhancement, prompt, body.answer, service.context)
-        return await service.engine.run(person, pieces)
+        steps = measuring.tokens(service.model, edit.candidate.enhancement, prompt, body.answer, service.context)
+        return await service.engine.run(person, steps)
 
     return JSONResponse({"tokens": await while_connected(request, work())})
 

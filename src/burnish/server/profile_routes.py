@@ -16,13 +16,13 @@ from burnish.personal.comparing import choices_of
 from burnish.personal.enhancing import scaling
 from burnish.personal.profile import Choice, Profile, checked_names, describe
 from burnish.personal.store import Store, new_profile
-from burnish.pieces import Pieces
 from burnish.prompts import Prompt
 from burnish.server.connection import Person, TheService, while_connected
 from burnish.server.directions import Directions, title_of
 from burnish.server.expressions import dosed, expression_of
 from burnish.server.service import Service
 from burnish.server.wire import ChoiceRequest, NewProfile, PairRequest, Sliders
+from burnish.steps import Steps
 
 router = APIRouter(prefix="/api/profiles")
 T = TypeVar("T")
@@ -71,7 +71,7 @@ async def sliders(name: str, body: Sliders, service: TheService, person: Person)
     def move(now: Profile, choices: list[Choice]) -> Profile:
         return relearned(replace(now, sliders={n: v for n, v in {**now.sliders, **body.values}.items() if v}), choices)
 
-    def work() -> Pieces[Profile]:
+    def work() -> Steps[Profile]:
         yield
         return service.store.update(person, name, "sliders", move)
 
@@ -159,7 +159,7 @@ def _taken(name: str, why: str) -> RefusedError:
     )
 
 
-def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Pieces[tuple[str, str]]:
+def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Steps[tuple[str, str]]:
     """Two opposite mixes within the budget as expressions, in random order."""
     names = list(directions.edited_in(profile.language))
     mixes = opposites(profile, names, belief_of(profile, choices, names))
@@ -179,7 +179,7 @@ def _pair(model: Model, directions: Directions, profile: Profile, choices: list[
 
 def _choice(
     model: Model, directions: Directions, store: Store, person: str, profile: Profile, prompt: Prompt, outcome: float
-) -> Pieces[Profile]:
+) -> Steps[Profile]:
     units = directions.units(model, profile.language)
     yield
     (made,) = choices_of(model, directions.read_in(profile.language), units, [prompt])

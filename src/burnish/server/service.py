@@ -16,10 +16,9 @@ from burnish.model.decoding import DecodeRequest
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate
 from burnish.options import ServeOptions
+from burnish.paths import cache_root, data_root
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
-from burnish.pieces import Pieces
-from burnish.places import cache_root, data_root
 from burnish.prompts import Prompt
 from burnish.server.answering import Answering
 from burnish.server.directions import Directions, language_of
@@ -27,6 +26,7 @@ from burnish.server.engine import Engine
 from burnish.server.expressions import Expressions, Part, mix_of, parts_of
 from burnish.server.metrics import Metrics
 from burnish.server.wire import Message
+from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")
 BASE = Candidate("base")
@@ -190,10 +190,10 @@ class Service:
             self._hinted = now
             log.warning(HINT, waiting)
 
-    async def measure(self, person: str, kind: str, key: str, pieces: Pieces[dict[str, Any]]) -> dict[str, Any]:
+    async def measure(self, person: str, kind: str, key: str, steps: Steps[dict[str, Any]]) -> dict[str, Any]:
         """What was measured for an edit before, else what the work finds now."""
         if (kind, key) not in self._measured:
-            found = await self.engine.run(person, pieces)
+            found = await self.engine.run(person, steps)
             self._measured[kind, key] = found
             while len(self._measured) > MEASURED:
                 del self._measured[next(iter(self._measured))]  # the oldest

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.effect import pair_changes
-from burnish.evaluation.material import Answered, Halves, PairKind, answered_items, pair_items
+from burnish.evaluation.pairs import Answered, Halves, PairKind, answered_items, pair_items
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, Progress, TokenScores, score
 from burnish.options import TuneOptions

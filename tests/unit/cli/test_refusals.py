@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from pyarrow import parquet
 
 from burnish.cli.app import run
-from burnish.model.outlines import REFUSALS
+from burnish.model.skeleton import REFUSALS
 from conftest import Folders
 
 SYSTEM = (PermissionError(13, "no"), OSError(5, "input/output"), OSError(24, "too many open files"))

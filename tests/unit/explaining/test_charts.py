@@ -19,7 +19,7 @@ from burnish.explaining.drawing import (
     ink,
 )
 from burnish.explaining.facts import Attribution, ProjectedSet
-from burnish.explaining.gist import effects_of
+from burnish.explaining.summary import effects_of
 from explaining_example import LAYERS, attribution, direction, doses, full, tuned
 
 FULL = full()

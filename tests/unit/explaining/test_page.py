@@ -162,11 +162,11 @@ def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], 
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
-def test_the_gist_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
-    from burnish.explaining.gist import gist
+def test_the_summary_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
+    from burnish.explaining.summary import summarise
 
     text = parsed("full").text
-    for sentence in gist(full()).sentences:
+    for sentence in summarise(full()).sentences:
         assert sentence.replace("`", "") in text
 
 

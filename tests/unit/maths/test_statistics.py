@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.maths.direction import leading_components, without
+from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, effective_rank, largest_share, unit
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)

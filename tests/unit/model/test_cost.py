@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from burnish.model.cost import BlockSize, Machine, Work, block_sizes, predict, together
-from burnish.model.outlines import anatomy_of, auto_class
+from burnish.model.skeleton import anatomy_of, auto_class
 
 LLAMA_8B = transformers.LlamaConfig(
     vocab_size=128256,

@@ -18,9 +18,9 @@ import torch
 from burnish.anatomy import Anatomy
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError, OutputError
+from burnish.paths import data_root
 from burnish.personal.profile import Choice, Profile, Scale, Written
 from burnish.personal.store import FILE, LOCAL, MIGRATIONS, Store, new_profile
-from burnish.places import data_root
 
 MARKER = "zq-unmistakable-9137"
 WRITER = """

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from burnish.errors import InputError, ModelError, RefusedError, WrongModelError
-from burnish.server.replies import body_of, event
+from burnish.server.responses import body_of, event
 from burnish.server.wire import TAG, ChatRequest, ChoiceRequest, CompletionRequest, NewProfile, Sliders
 
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}

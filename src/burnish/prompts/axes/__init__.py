@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.axes")
 

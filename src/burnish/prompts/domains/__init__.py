@@ -10,7 +10,7 @@ import yaml
 
 from burnish.errors import InputError
 from burnish.prompts.domains.own import own_folder, own_names, read_about, read_rows
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
 GENERAL = ("normal", "normal-ko")

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
-from burnish.places import data_root
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.paths import data_root
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 NAME = re.compile(r"[A-Za-z_][\w-]{0,59}")
 EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."

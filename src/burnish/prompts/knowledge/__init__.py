@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 FILE = files("burnish.prompts.knowledge") / "facts.jsonl"
 

@@ -1,4 +1,6 @@
-"""The tokens that several prompts share at the start (the template's system turn), run once and attended to by all."""
+"""The tokens that the prompts of one batch share at the start (the template's system turn), run once and attended to by all.
+
+Nothing is kept beyond the batch; `prefix_cache` keeps what a server's chats begin with."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,7 +73,7 @@ def shareable_cache(model: "Model") -> Any | None:
     return cache
 
 
-def prefix_cache(model: "Model", tokens: list[int], *, rows: int = 1, differentiable: bool = False) -> Any | None:
+def filled_cache(model: "Model", tokens: list[int], *, rows: int = 1, differentiable: bool = False) -> Any | None:
     """A shared cache (see `shareable_cache`) that holds a prefix, run in `rows` rows; None where there is none."""
     cache = shareable_cache(model)
     if cache is None:
@@ -85,7 +87,7 @@ def prefix_cache(model: "Model", tokens: list[int], *, rows: int = 1, differenti
 
 def growing_cache(model: "Model", tokens: list[int], rows: int) -> Any | None:
     """An ordinary cache of `rows` rows that begin with the same tokens, which are run once; None where that is not possible."""
-    cache = prefix_cache(model, tokens)
+    cache = filled_cache(model, tokens)
     if cache is not None:
         cache.spread(rows)
     return cache

@@ -18,7 +18,7 @@ from burnish.model.capture import (
 )
 from burnish.model.live import centres, norm_weight
 from burnish.model.model import Model
-from burnish.model.prefix import decoder_of
+from burnish.model.shared_prefix import decoder_of
 from burnish.options import Site
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
-from burnish.model import row_cache
-from burnish.model.row_cache import RowCache
+from burnish.model import batch_cache
+from burnish.model.batch_cache import BatchCache
 
 
 def prefilled(*rows: list[float]) -> Any:
@@ -19,7 +19,7 @@ def prefilled(*rows: list[float]) -> Any:
     return cache
 
 
-def step(cache: RowCache, *values: float) -> tuple[list[list[float]], Any]:
+def step(cache: BatchCache, *values: float) -> tuple[list[list[float]], Any]:
     """Writes one token a row; what attention sees of the keys, and the mask."""
     mask = cache.arguments()["attention_mask"]
     new = torch.tensor(values)[:, None, None, None]
@@ -33,8 +33,8 @@ def step(cache: RowCache, *values: float) -> tuple[list[list[float]], Any]:
 def test_rows_end_at_the_same_column_and_padding_leaves_with_the_longest(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_cache, "BLOCK", block)
-    cache = RowCache()
+    monkeypatch.setattr(batch_cache, "BLOCK", block)
+    cache = BatchCache()
     cache.join(prefilled([1, 2], [3, 4, 5]), {0: 2, 1: 3})
     assert step(cache, 6, 7) == ([[0, 1, 2, 6], [3, 4, 5, 7]], [[0, 1, 1, 1], [1, 1, 1, 1]])
     cache.join(prefilled([8]), {0: 1})
@@ -49,7 +49,7 @@ def test_rows_end_at_the_same_column_and_padding_leaves_with_the_longest(
 
 
 def test_numbers_that_a_row_leaves_behind_never_show() -> None:
-    cache = RowCache()
+    cache = BatchCache()
     cache.join(prefilled([1, float("nan"), 2], [3]), {0: 3, 1: 1})
     step(cache, 4, 5)
     cache.leave(0)

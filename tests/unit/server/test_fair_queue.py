@@ -3,7 +3,7 @@
 import pytest
 
 from burnish.errors import RefusedError
-from burnish.server.waiting import FairQueue
+from burnish.server.fair_queue import FairQueue
 
 
 def taken(queue: FairQueue[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from burnish.evaluation.tables import KINDS, word_of
+from burnish.evaluation.evaluation_tables import KINDS, word_of
 from burnish.tuning.tuning import FrontierPoint, Tuned
 
 

@@ -8,7 +8,7 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
-from burnish.evaluation.material import (
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     Pair,

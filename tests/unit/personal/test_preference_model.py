@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from burnish.personal.accuracy import accuracy
-from burnish.personal.learning import (
+from burnish.personal.preference_model import (
     WIDTHS,
     Gaussian,
     foreseen,

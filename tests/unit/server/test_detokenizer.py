@@ -9,7 +9,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.server.text import BROKEN, Detokenizer, StopStrings, token_pieces
+from burnish.server.detokenizer import BROKEN, Detokenizer, StopStrings, token_pieces
 from families import build_tokenizer
 
 TEXTS = ["plain words", "한국어 텍스트", "na\u00efve caf\u00e9 👩‍👩‍👧 end", " leading", "trailing \n", "a\ufffdb"]

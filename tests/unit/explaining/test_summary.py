@@ -1,4 +1,4 @@
-"""Every sentence of the gist is true of the numbers, and every caveat appears exactly where it applies."""
+"""Every sentence of the summary is true of the numbers, and every caveat appears exactly where it applies."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 
 from burnish.evaluation.effect import Effect
 from burnish.explaining.facts import Explanation
-from burnish.explaining.gist import cost_of, effects_of, gist
+from burnish.explaining.summary import cost_of, effects_of, summarise
 from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
 
 
 def said(facts: Explanation) -> str:
-    return "\n".join(gist(facts).sentences)
+    return "\n".join(summarise(facts).sentences)
 
 
 def evaluated(*effects: Effect, tuning: dict[str, Any] | None = None, **damage: Any) -> Explanation:
@@ -46,7 +46,7 @@ def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refus
 
 
 def test_nothing_measured_says_so_and_gives_no_verdict() -> None:
-    found = gist(minimal())
+    found = summarise(minimal())
     assert found.ships is None
     assert found.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
     assert "not measured" in found.cards[2].unit
@@ -54,7 +54,7 @@ def test_nothing_measured_says_so_and_gives_no_verdict() -> None:
 
 
 def test_a_check_alone_leaves_the_effect_open() -> None:
-    found = gist(minimal(check=check().as_dict()))
+    found = summarise(minimal(check=check().as_dict()))
     assert found.ships is None
     assert "the effect was not measured" in found.verdict
     text = "\n".join(found.sentences)
@@ -63,64 +63,64 @@ def test_a_check_alone_leaves_the_effect_open() -> None:
 
 
 def test_a_gain_within_the_budget_ships_without_caveats() -> None:
-    found = gist(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
+    found = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
     assert found.ships is True
     assert found.verdict.endswith("damage within the budget.")
     assert found.caveats == ()
 
 
 def test_a_little_beyond_the_budget_ships_and_says_by_how_much() -> None:
-    found = gist(full())
+    found = summarise(full())
     assert found.ships is True and "within 5 % of the budget" in found.verdict
     assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in found.caveats
 
 
 def test_damage_beyond_the_budget_does_not_ship() -> None:
-    found = gist(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
+    found = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
     assert found.ships is False and "0.0200 nats per token is beyond 0.01" in found.verdict
     assert any("100 % more" in c for c in found.caveats)
 
 
 def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
-    assert gist(evaluated(kl=interval(0.04, 0.001, 24))).ships is True
-    beyond = gist(evaluated(kl=interval(0.06, 0.001, 24)))
+    assert summarise(evaluated(kl=interval(0.04, 0.001, 24))).ships is True
+    beyond = summarise(evaluated(kl=interval(0.06, 0.001, 24)))
     assert beyond.ships is False
     assert any("the bound above which answers visibly change" in c for c in beyond.caveats)
 
 
 def test_an_interval_with_zero_is_no_effect_measured() -> None:
-    found = gist(evaluated(effect("references", 0.03, 0.01)))
+    found = summarise(evaluated(effect("references", 0.03, 0.01)))
     assert found.ships is False
     assert "no effect measured, the interval contains zero" in found.cards[1].sentences[-1]
     assert any(c.startswith("No effect measured on reference answers") for c in found.caveats)
 
 
 def test_a_falling_likelihood_is_hollow() -> None:
-    found = gist(evaluated(effect("made", 0.12, -0.08)))
+    found = summarise(evaluated(effect("made", 0.12, -0.08)))
     assert found.ships is False and "hollow" in found.verdict
     assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in found.caveats)
 
 
 def test_a_likelihood_that_may_have_fallen_is_mentioned() -> None:
-    found = gist(evaluated(effect("made", 0.12, -0.01)))
+    found = summarise(evaluated(effect("made", 0.12, -0.01)))
     assert found.ships is True
     assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in found.caveats)
 
 
 def test_an_effect_below_random_is_a_loss() -> None:
-    found = gist(evaluated(effect("references", -0.2, -0.2)))
+    found = summarise(evaluated(effect("references", -0.2, -0.2)))
     assert found.ships is False
     assert any("below that of random directions" in c for c in found.caveats)
 
 
 def test_a_direction_at_its_null_may_be_noise() -> None:
     facts = minimal(directions=(direction("weak", "weak", 1, found=False),))
-    assert any(c.startswith("The direction weak is not above its null") for c in gist(facts).caveats)
+    assert any(c.startswith("The direction weak is not above its null") for c in summarise(facts).caveats)
 
 
 def test_a_few_coordinates_that_carry_a_direction_are_named() -> None:
     facts = minimal(directions=(direction("spiky", "spiky", 1, quality=quality(1, 30, share=0.7)),))
-    assert any("70 % of its squared length is in the four largest" in c for c in gist(facts).caveats)
+    assert any("70 % of its squared length is in the four largest" in c for c in summarise(facts).caveats)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_a_few_coordinates_that_carry_a_direction_are_named() -> None:
     ],
 )
 def test_small_samples_are_named(facts: Explanation, words: str) -> None:
-    assert any(c.startswith("Small sample") and words in c for c in gist(facts).caveats)
+    assert any(c.startswith("Small sample") and words in c for c in summarise(facts).caveats)
 
 
 def test_repetition_perplexity_and_lost_refusals_are_caveats() -> None:
-    caveats = gist(evaluated(repetition_enhanced=0.2, perplexity_enhanced=30.0, refusals_kept=14)).caveats
+    caveats = summarise(evaluated(repetition_enhanced=0.2, perplexity_enhanced=30.0, refusals_kept=14)).caveats
     assert "Enhanced answers repeat themselves more than the base model's." in caveats
     assert "Neutral prose became more than 5 % more perplexing." in caveats
     assert "3 refusals of harmful requests were lost." in caveats
@@ -146,13 +146,13 @@ def test_abstaining_does_not_ship_and_gives_the_reason() -> None:
     left_alone = tuned(
         abstained=True, reason="the effect is not above random", frontier=[], reported=None, repetition=None
     )
-    found = gist(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
+    found = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
     assert found.ships is False and found.verdict.endswith("because the effect is not above random.")
     assert "every gain is zero" in found.cards[0].sentences[0]
 
 
 def test_zero_gains_do_not_ship() -> None:
-    assert gist(minimal(gains=())).ships is False
+    assert summarise(minimal(gains=())).ships is False
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_zero_gains_do_not_ship() -> None:
 )
 def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
     points = [{**p, "ships": False, **broken} for p in tuned()["frontier"]]
-    found = gist(full(tuned=tuned(frontier=points), evaluation=None))
+    found = summarise(full(tuned=tuned(frontier=points), evaluation=None))
     assert found.ships is False and words in found.verdict
 
 
@@ -203,5 +203,5 @@ def test_numbers_read_back_from_json_say_the_same() -> None:
 
     facts = full()
     again = replace(facts, **{k: json.loads(json.dumps(getattr(facts, k))) for k in ("check", "tuned", "evaluation")})
-    assert gist(again) == gist(facts)
-    assert asdict(gist(again))["ships"] is True
+    assert summarise(again) == summarise(facts)
+    assert asdict(summarise(again))["ships"] is True

@@ -30,14 +30,14 @@ class FolderPlan:
         return Checkpoint(self.folder, self._module_names)
 
     def _module_names(self) -> dict[str, str]:
-        from burnish.model.outlines import module_names
+        from burnish.model.skeleton import module_names
 
         return module_names(self.network, self.checkpoint.tensors)
 
     @cached_property
     def network(self) -> nn.Module:
         """The model on the meta device; norms that edits need are filled from the checkpoint."""
-        from burnish.model.outlines import skeleton
+        from burnish.model.skeleton import skeleton
 
         return skeleton(self.folder, self.options)[0]
 
@@ -45,7 +45,7 @@ class FolderPlan:
     def anatomy(self) -> Anatomy:
         if self.known is not None:
             return self.known
-        from burnish.model.outlines import anatomy_of
+        from burnish.model.skeleton import anatomy_of
 
         return anatomy_of(self.network, self.network.config)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from burnish.errors import PromptFileError
 from burnish.prompts.layouts import parsed_row
-from burnish.prompts.tables import is_hub, is_table, read_lines, read_table_rows
+from burnish.prompts.table_files import is_hub, is_table, read_lines, read_table_rows
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The gist of an explanation in sentences: the same on the page and in the terminal.
+"""The summary of an explanation in sentences: the same on the page and in the terminal.
 
 Wording follows the numbers. An effect whose interval holds zero is "no effect measured", never "no effect"; what was not measured is said
 to be not measured.
@@ -9,9 +9,9 @@ from typing import Any
 
 from burnish.checking import FINE
 from burnish.evaluation.effect import Effect
-from burnish.evaluation.tables import KINDS, word_of
+from burnish.evaluation.evaluation_tables import KINDS, word_of
 from burnish.explaining.facts import DirectionFacts, Explanation
-from burnish.explaining.text import label, number, percent
+from burnish.explaining.formats import label, number, percent
 from burnish.maths.intervals import Interval
 from burnish.tuning.objective import P95_RATIO, SLACK
 
@@ -34,7 +34,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Gist:
+class Summary:
     """Verdict, three cards and the caveats that apply."""
 
     verdict: str
@@ -65,10 +65,10 @@ class Cost:
         return self.kl <= self.allowed
 
 
-def gist(facts: Explanation) -> Gist:
+def summarise(facts: Explanation) -> Summary:
     """What was enhanced, how sure that is, what it cost, whether it ships, and what speaks against believing it."""
     ships, verdict = _verdict(facts)
-    return Gist(verdict, ships, (_what(facts), _sure(facts), _cost(facts)), tuple(_caveats(facts)))
+    return Summary(verdict, ships, (_what(facts), _sure(facts), _cost(facts)), tuple(_caveats(facts)))
 
 
 def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:

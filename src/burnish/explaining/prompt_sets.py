@@ -9,7 +9,7 @@ from burnish.model.model import Model
 from burnish.options import FindOptions, TuneOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
-from burnish.tuning.material import Speciality, own_answers
+from burnish.tuning.aims import Speciality, own_answers
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from burnish.explaining.text import column, label, labels, number, percent, visible
+from burnish.explaining.formats import column, label, labels, number, percent, visible
 
 
 @pytest.mark.parametrize(

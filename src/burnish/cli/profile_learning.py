@@ -181,7 +181,7 @@ def _read_pairs(path: Path) -> "list[Prompt]":
 
 def _reading(model: "Model", store: "Store", person: str, profile: "Profile") -> "tuple[dict[str, Direction], Units]":
     """The directions of the features and their units, measured once a model."""
-    from burnish.naming import named_directions, names_in
+    from burnish.catalogue import named_directions, names_in
     from burnish.personal.comparing import known_units
 
     with console.progress() as progress:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from burnish.artifacts import cache
+from burnish.catalogue import named_directions, names_in
 from burnish.errors import InputError
 from burnish.finding import find_direction
 from burnish.model.model import Model
-from burnish.naming import named_directions, names_in
 from burnish.options import FindOptions
 from burnish.prompts.axes import load_axis
 
@@ -31,7 +31,7 @@ def test_a_named_direction_is_what_finding_gives_and_is_kept(
         raise AssertionError("found again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("burnish.naming.find_direction", never)
+        patch.setattr("burnish.catalogue.find_direction", never)
         again = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
         assert torch.equal(again.vectors, found.vectors)
         with pytest.raises(AssertionError, match="found again"):

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 BLOCK = 256  # columns added when the buffers are full: one copy of the cache in so many passes
 
 
-class RowCache(transformers.DynamicCache):  # type: ignore[misc]
+class BatchCache(transformers.DynamicCache):  # type: ignore[misc]
     """Rows that end at the same column and are padded on the left, in buffers allocated ahead.
 
     A pass writes one column for all rows, and attention reads a view that starts where the longest row does: padding shrinks by
@@ -77,7 +77,7 @@ class RowCache(transformers.DynamicCache):  # type: ignore[misc]
         count, longest = len(self.lengths), self.longest
         layers = []
         for index, layer in enumerate(like.layers):
-            packed = _RowLayer(self, layer, rows, end + BLOCK)
+            packed = _BatchLayer(self, layer, rows, end + BLOCK)
             if count:
                 old = self.layers[index]
                 packed.keys[:count, :, end - longest : end] = old.keys[:count, :, self.end - longest : self.end]
@@ -86,10 +86,10 @@ class RowCache(transformers.DynamicCache):  # type: ignore[misc]
         self.layers, self.end, self._room = layers, end, (rows, end + BLOCK)
 
 
-class _RowLayer(DynamicLayer):  # type: ignore[misc]
+class _BatchLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's buffers [rows, heads, columns, size]."""
 
-    def __init__(self, cache: RowCache, like: Any, rows: int, columns: int) -> None:
+    def __init__(self, cache: BatchCache, like: Any, rows: int, columns: int) -> None:
         super().__init__()
         self.cache = cache
         self.keys, self.values = (

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.explaining.facts import ShadedAnswers, ShadedToken
+from burnish.model.logit_lens import token_projections
 from burnish.model.model import Model
-from burnish.model.reading import token_projections
 from burnish.model.scoring import Candidate, Item, Progress, score
 from burnish.prompts import Prompt
 

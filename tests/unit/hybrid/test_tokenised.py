@@ -6,7 +6,7 @@ import pytest
 
 from burnish.errors import InputError
 from burnish.hybrid.barrier import within
-from burnish.hybrid.material import order
+from burnish.hybrid.tokenised import order
 from burnish.maths.intervals import Interval
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from burnish.model.decoding import Decoder, DecodeRequest, Sampling
 from burnish.model.model import Model
-from burnish.model.openings import Openings
-from burnish.model.prefix import SHORTEST_PREFIX, shared_prefix
+from burnish.model.prefix_cache import PrefixCache
+from burnish.model.shared_prefix import SHORTEST_PREFIX, shared_prefix
 from decoding_example import BASE, BATCHED, Models, alone, assert_same, candidates, drain, of, requests
 
 SYSTEM = "<s>be brief and kind to everyone who asks </s>"
@@ -49,7 +49,7 @@ def test_answers_behind_an_opening_are_those_of_each_request_alone(family: str, 
 
 
 def test_the_opening_is_run_once_for_each_edit(talkative: Model) -> None:
-    opening = Openings(talkative).tokens
+    opening = PrefixCache(talkative).tokens
     assert len(opening) >= SHORTEST_PREFIX
     one, other, *_ = candidates(talkative)
     with Decoder(talkative) as decoder, passes(talkative) as found:
@@ -67,7 +67,7 @@ def test_no_token_of_a_prompt_is_kept(talkative: Model) -> None:
         for prompt in prompts:
             decoder.submit(DecodeRequest(prompt, BASE, 1))
             drain(decoder)
-        kept = [entry.tokens for entry in decoder._openings._kept.values()]  # type: ignore[union-attr]
+        kept = [entry.tokens for entry in decoder._prefix_cache._prefixes.values()]  # type: ignore[union-attr]
     assert len(talkative.tokens("")) > max(kept)
     assert found[1][1] == len(prompts[1]) - kept[0]
 
@@ -77,19 +77,19 @@ def test_an_opening_goes_with_the_edit_that_it_was_run_under(talkative: Model) -
     with Decoder(talkative) as decoder:
         decoder.submit(DecodeRequest(talkative.tokens("Hello"), own, 1))
         drain(decoder)
-        assert len(decoder._openings) == 1  # type: ignore[arg-type]
+        assert len(decoder._prefix_cache) == 1  # type: ignore[arg-type]
         del own
         gc.collect()
-        assert len(decoder._openings) == 0  # type: ignore[arg-type]
+        assert len(decoder._prefix_cache) == 0  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_template_has_no_opening(llama: Model) -> None:
     llama.tokenizer.chat_template = None
-    openings = Openings(llama)
+    prefix_cache = PrefixCache(llama)
     prompt = llama.tokens("Hello there")
     with Decoder(llama) as decoder, passes(llama) as found:
         for _ in range(2):
             decoder.submit(DecodeRequest(prompt, BASE, 1))
             drain(decoder)
-    assert len(openings.tokens) < SHORTEST_PREFIX
+    assert len(prefix_cache.tokens) < SHORTEST_PREFIX
     assert found == [(1, len(prompt))] * 2
