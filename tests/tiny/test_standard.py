@@ -176,7 +176,7 @@ def test_tasks_that_run_the_models_code_are_refused(tiny_model: Models, tasks: P
 
 def test_a_missing_package_says_what_to_install(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(InputError, match=r"pip install 'burnish\[lm-eval\]'"):
+    with pytest.raises(InputError, match=r"pip install 'burnish\[eval\]'"):
         run_standard(tiny_model("llama"), ["harbour"], enhancement=None)
 
 

@@ -43,16 +43,14 @@ class Verification:
 def verification(audit: Audit, copy: Checkpoint) -> Verification:
     """Compares an audit with what the copy's folder says of itself. Raises ModelError for a damaged record."""
     gains, recorded = read_record(copy.folder)
+    changed = [p for p in audit.projections if p.change.kind != "none"]
+    asked = {tensor: wanted for tensor, (wanted, _) in gains.items()}
+    realised = {tensor: reached for tensor, (_, reached) in gains.items()}
     edited = tuple(
         RecoveredLayer(
-            p.layer,
-            p.tensor,
-            p.change.gains,
-            *gains.get(p.tensor, (None, None)),
-            p.change.residual,
+            p.layer, p.tensor, p.change.gains, asked.get(p.tensor), realised.get(p.tensor), p.change.residual
         )
-        for p in audit.projections
-        if p.change.kind != "none"
+        for p in changed
     )
     # Gains on a bias can be told only where they can be told on its weight.
     biases = {

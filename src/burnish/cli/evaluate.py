@@ -11,6 +11,7 @@ from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, JudgeOptions, ModelName, With, WithFactor
 from burnish.errors import BurnishError, InputError
+from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _check(
     adapters: tuple[Path, ...],
     extras: Extras,
 ) -> None:
-    """Wrong calls, before anything is loaded. Raises InputError."""
+    """Wrong calls and a missing library, before anything is loaded. Raises InputError."""
     if adapters and not compare:
         raise InputError(
             "--adapter adds a row to the comparison at equal damage. Pass --compare --domain NAME as well."
@@ -160,6 +161,8 @@ def _check(
         raise InputError("--compare needs a domain to measure on. Pass --domain NAME.")
     if enhancement is not None and domain is None and pairs is None:
         raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
+    if extras.task:
+        require("eval", "A standard task")
     if extras.judge() is not None and (enhancement is None or domain is None):
         raise InputError("A judge marks the answers of an enhancement on a domain. Pass --with FILE and --domain NAME.")
 

@@ -12,6 +12,7 @@ from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName, PromptOptions, WithFactor, WithRequired
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
+from burnish.extras import require
 from burnish.options import ExplainOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def explain(
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.formats import visible
-    from burnish.explaining.page import render_page
-    from burnish.explaining.publishing import publish as publish_page
     from burnish.explaining.summary import summarise
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
 
+    if out is not None or publish:
+        require("report", "A page with charts")
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
     if publish and not enhancement.is_dir():
@@ -71,10 +72,14 @@ def explain(
     with console.progress() as progress:
         facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
     if out is not None:
+        from burnish.explaining.page import render_page
+
         page = render_page(facts)
         with written(out, overwrite=overwrite) as partial:
             partial.write_text(page, encoding="utf-8")
     if publish:
+        from burnish.explaining.publishing import publish as publish_page
+
         console.say(f"Written: {publish_page(facts, enhancement)}, and figures in the model card")
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
+from burnish.extras import require
 from burnish.options import Combine, ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -57,10 +58,9 @@ def train(
 
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
-    from burnish.hybrid import require_trl
+    require("train", "Training")
     from burnish.hybrid.rows import as_rows
 
-    require_trl()
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
     from accelerate import PartialState

@@ -20,7 +20,7 @@ from burnish.artifacts.files import claimed, disk_errors, partial_of
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
-from burnish.hybrid import require_trl
+from burnish.extras import require
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, combine_of, scaled, total_layers, trained_factors
 from burnish.hybrid.result import Trained
@@ -162,7 +162,7 @@ def train(
     Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
     another training.
     """
-    require_trl()
+    require("train", "Training")
     prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)
     return train_prepared(model, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress)
 
