@@ -15,7 +15,7 @@ from burnish.model.model import Model
 from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.tuning.aims import Speciality, own_domain, random_template, scored_pairs, template
+from burnish.tuning.aims import Speciality, own_domain, random_template, scored_pairs
 from burnish.tuning.closed_form import Tried, at_budget, closed_form
 from burnish.tuning.mixing import alike, merged
 from burnish.tuning.objective import Aim, Material, damage_of, damage_on, measure
@@ -212,7 +212,7 @@ def test_alike_directions_are_reported_and_joined_only_when_told(tiny_model: Mod
     model = tiny_model("llama")
     one, two = random_enhancement(model, 1.0), random_enhancement(model, 1.0, seed=5)
     near = unit(one.vectors + 0.1 * two.vectors)
-    plan = template([fake_direction(model, v[:, 0]) for v in (one.vectors, near, two.vectors)])
+    plan = Enhancement.of([fake_direction(model, v[:, 0]) for v in (one.vectors, near, two.vectors)])
     plan = replace(plan, vectors=torch.cat([one.vectors, near, two.vectors], 1))
     (found,) = alike(plan)
     assert (found.first, found.second) == (0, 1)

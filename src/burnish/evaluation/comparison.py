@@ -26,9 +26,10 @@ from burnish.maths.intervals import Interval, holm, interval_above
 from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter
-from burnish.model.scoring import Progress, Scores, score, score_prompts
+from burnish.model.scoring import Scores, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05

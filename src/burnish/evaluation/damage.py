@@ -11,8 +11,9 @@ from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.pairs import both_answers
 from burnish.model.divergence import Divergence
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, TokenScores
+from burnish.model.scoring import Item, TokenScores
 from burnish.prompts.domains import load_protect
+from burnish.steps import Progress
 
 PROSE_TOKENS = 96
 # Openings of a refusal, within the first words of an answer.

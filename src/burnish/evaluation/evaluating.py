@@ -35,10 +35,11 @@ from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
 from burnish.model.divergence import divergence, prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 NOTHING = 1e-7  # nats per token: rounding, not damage
 

@@ -12,9 +12,10 @@ from burnish.maths.statistics import unit
 from burnish.maths.strength import Search
 from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, score
+from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, FindOptions, Scope
 from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.steps import Progress
 
 UPPER_HALF = "50%.."
 

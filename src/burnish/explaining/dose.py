@@ -11,10 +11,10 @@ from burnish.explaining.facts import Dose, DoseCurve
 from burnish.maths.intervals import interval
 from burnish.model.divergence import divergence
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, TokenScores, likelihood_changes, score
+from burnish.model.scoring import Candidate, Item, TokenScores, likelihood_changes, score
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import load_general
-from burnish.steps import Steps, finish
+from burnish.steps import Progress, Steps, finish
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
 

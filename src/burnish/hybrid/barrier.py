@@ -11,11 +11,13 @@ from torch import Tensor
 from burnish.evaluation.pairs import answered_items, greedy_answers, halves
 from burnish.maths.intervals import Interval
 from burnish.maths.strength import Search
+from burnish.model.derivatives import padded_batch
 from burnish.model.divergence import divergence
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, score_prompts
+from burnish.model.scoring import Item, score_prompts
 from burnish.options import EvaluateOptions, TrainOptions
 from burnish.prompts.domains import load_general, load_protect
+from burnish.steps import Progress
 
 AT_ONCE = 4  # everyday answers a step
 FREE = 0.5  # share of the budget that costs nothing
@@ -81,17 +83,10 @@ class Barrier:
 
 
 def _log_probabilities(network: Any, items: Sequence[Item]) -> list[Tensor]:
-    """[answer tokens, vocabulary] of each item, float32. Right padding: nothing that counts can see it."""
-    device = network.get_input_embeddings().weight.device
-    width = max(len(i.prompt) + len(i.answer) for i in items)
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for row, item in enumerate(items):
-        ids[row, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
-    logits = network(input_ids=ids.to(device), use_cache=False).logits
-    return [
-        logits[row, len(i.prompt) - 1 : len(i.prompt) + len(i.answer) - 1].float().log_softmax(-1)
-        for row, i in enumerate(items)
-    ]
+    """[answer tokens, vocabulary] of each item, float32."""
+    batch = padded_batch(items, network.get_input_embeddings().weight.device)
+    logits = network(input_ids=batch.ids, use_cache=False).logits[batch.rows, batch.positions]
+    return list(torch.split(logits.float().log_softmax(-1), batch.lengths.tolist()))
 
 
 def damage(model: Model, items: Sequence[Item], changed: Callable[[], AbstractContextManager[Any]]) -> Interval:

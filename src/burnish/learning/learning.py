@@ -22,9 +22,10 @@ from burnish.maths.strength import largest_within
 from burnish.model.divergence import Divergence, divergence
 from burnish.model.imitation import Lesson, SymmetricEdit, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions, LearnOptions
 from burnish.prompts import PromptSet
+from burnish.steps import Progress
 
 RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a little more than those that were
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be

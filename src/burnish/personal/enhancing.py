@@ -31,11 +31,10 @@ from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
-from burnish.personal.features import Progress, answer_means, everyday_answers
+from burnish.personal.features import answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
 from burnish.prompts.domains import load_general
-from burnish.steps import Steps, finish
-from burnish.tuning.aims import template
+from burnish.steps import Progress, Steps, finish
 
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
 PIECE = 8  # prompts measured at a time
@@ -92,8 +91,8 @@ def plan_of(
             f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices."
         )
     for direction in used:
-        template([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
-    plan = template(used)
+        Enhancement.of([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    plan = Enhancement.of(used)
     if writes is None:
         writes = everyday_writes(model, profile.language, progress)
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor(values)))

@@ -12,8 +12,9 @@ from burnish.maths.strength import Search
 from burnish.maths.trust_region import best_gains, choose_ridge, depth_basis, information
 from burnish.model.derivatives import Derivatives, derivatives
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress
+from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions, layer_window
+from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material, Point, damage_of, measure
 
 SKETCHES = 4  # rows of the information for each prompt to leave alone

@@ -11,8 +11,9 @@ from burnish.evaluation.effect import pair_changes
 from burnish.evaluation.pairs import Answered, Halves, PairKind, answered_items, pair_items
 from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, TokenScores, score
+from burnish.model.scoring import Candidate, Item, TokenScores, score
 from burnish.options import TuneOptions
+from burnish.steps import Progress
 
 P95_RATIO = 10.0  # the 95th percentile of the KL may be this many budgets (it is 4 to 6 means on SmolLM2)
 SLACK = 1.05  # a measured damage within 5 % of the budget is inside

@@ -16,11 +16,12 @@ from burnish.maths.intervals import Interval, interval, interval_above
 from burnish.maths.strength import Search
 from burnish.mix import Mix
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import TuneOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import load_domain
-from burnish.tuning.aims import Scorer, Speciality, directions_of, gather, random_template, template
+from burnish.steps import Progress
+from burnish.tuning.aims import Scorer, Speciality, directions_of, gather, random_template
 from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
 from burnish.tuning.mixing import Alike, alike, interference, merged
 from burnish.tuning.objective import Material, Point, damage_on, measure
@@ -112,7 +113,7 @@ def tune(
     started = time.perf_counter()
     specialities = _specialities(domain, pairs)
     found, owners = _directions(model, directions, specialities, options, progress)
-    plan = template(found)
+    plan = Enhancement.of(found)
     plan.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if options.merge is not None:
         plan, owners = merged(plan, owners, options.merge)
