@@ -20,8 +20,8 @@ def relearned(profile: Profile, choices: Sequence[Choice]) -> Profile:
     given = _given(profile, choices, names)
     belief = learned(*given)
     rows = zip(names, belief.mean.tolist(), belief.deviation.tolist(), strict=True)
-    found = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
-    return profile.with_coefficients(found, len(choices), foreseen(*given))
+    coefficients = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
+    return profile.with_coefficients(coefficients, len(choices), foreseen(*given))
 
 
 def belief_of(profile: Profile, choices: Sequence[Choice], names: Sequence[str]) -> Gaussian:
@@ -61,10 +61,10 @@ def _given(profile: Profile, choices: Sequence[Choice], names: Sequence[str]) ->
 def _unasked(profile: Profile, start: dict[str, float]) -> dict[str, Coefficient]:
     """What was set by hand is certain; what the writing says has its own uncertainty."""
     written = profile.written
-    found = {}
+    coefficients = {}
     for name, value in start.items():
         if written is not None and written.weight and name in written.coefficients:
-            found[name] = Coefficient(value, written.deviations[name], "writing")
+            coefficients[name] = Coefficient(value, written.deviations[name], "writing")
         elif value:
-            found[name] = Coefficient(value, 0.0, "sliders")
-    return found
+            coefficients[name] = Coefficient(value, 0.0, "sliders")
+    return coefficients

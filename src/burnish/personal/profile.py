@@ -116,10 +116,10 @@ class Profile:
         """Where choices begin: what was set by hand, moved towards what the writing says as far as that is believed."""
         if self.written is None:
             return dict(self.sliders)
-        weight, said = self.written.weight, self.written.coefficients
+        weight, coefficients = self.written.weight, self.written.coefficients
         return {
-            name: (1 - weight) * self.sliders.get(name, 0.0) + weight * said.get(name, 0.0)
-            for name in sorted({*self.sliders, *said})
+            name: (1 - weight) * self.sliders.get(name, 0.0) + weight * coefficients.get(name, 0.0)
+            for name in sorted({*self.sliders, *coefficients})
         }
 
     def with_coefficients(
@@ -180,8 +180,8 @@ def _own_words(written: Written | None) -> str:
     if written is None:
         return ""
     manner = "a manner of its own" if written.residual is not None else ""
-    said = ", ".join(part for part in (_words(written.sure), manner) if part)
-    return said and f"{said} from {written.passages} passages of writing"
+    sources = ", ".join(part for part in (_words(written.sure), manner) if part)
+    return sources and f"{sources} from {written.passages} passages of writing"
 
 
 def _words(values: Mapping[str, float]) -> str:
@@ -202,7 +202,7 @@ def _phrase(name: str, value: float) -> str:
     return f"{grade}{'more' if value > 0 else 'less'} like {title}"
 
 
-def _foreseen(found: Accuracy | None) -> str:
-    if found is None:
+def _foreseen(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
         return ""
-    return f", predicts {found.share:.0%} of held-out choices ({found.low:.0%} to {found.high:.0%})"
+    return f", predicts {accuracy.share:.0%} of held-out choices ({accuracy.low:.0%} to {accuracy.high:.0%})"

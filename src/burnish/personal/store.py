@@ -159,12 +159,12 @@ class Store:
                 "INSERT INTO events (profile, what, before) VALUES (?, ?, ?)", (before.id, what, before.as_json())
             ).lastrowid
             for choice in choices:
-                kept = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
+                text = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
                 sides = (json.dumps(choice.first), json.dumps(choice.second))
                 database.execute(
                     "INSERT INTO choices (profile, event, first, second, outcome, fingerprint, time, text) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), kept),
+                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), text),
                 )
             after = _save(database, before, change(before, _choices(database, before.id)))
             if style is not None and after.written is not None and after.written.residual is not None:

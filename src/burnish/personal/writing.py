@@ -70,13 +70,13 @@ def read_passages(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Pass a folder of .txt or .md files of your own writing.")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in (".txt", ".md") and f.is_file())
-    found = [passage for file in files for passage in _passages(file)]
-    if len(found) < FEWEST:
+    passages = [passage for file in files for passage in _passages(file)]
+    if len(passages) < FEWEST:
         raise InputError(
-            f"{folder} holds {len(found)} passages of {PASSAGE_WORDS} words in {len(files)} .txt and .md files: too few to tell a style "
+            f"{folder} holds {len(passages)} passages of {PASSAGE_WORDS} words in {len(files)} .txt and .md files: too few to tell a style "
             f"from chance. Add writing: {FEWEST} passages at least, 40 or more are better."
         )
-    return found
+    return passages
 
 
 def topic_prompt(passage: str, language: str) -> str:
@@ -103,8 +103,8 @@ def learn_writing(
     Raises ModelError when the model answers hardly anything.
     """
     some = PromptSet("all", tuple(Prompt.of(topic_prompt(p, language), p) for p in passages)).spread(MOST)
-    theirs, own = _paired(model, some, progress)
-    rows = answered(model, [(p, p.answer or "") for side in (theirs, own) for p in side.prompts])
+    theirs, models = _paired(model, some, progress)
+    rows = answered(model, [(p, p.answer or "") for side in (theirs, models) for p in side.prompts])
     features = features_of(model, reading, units, rows, progress)
     one, other = torch.tensor([list(row.values()) for row in features], dtype=torch.float64).chunk(2)
     differences = one - other
@@ -113,7 +113,7 @@ def learn_writing(
     deviations = (differences.var(0) / (named.rows + named.half)).sqrt() / length
     options = FindOptions(scope="per-layer", site="attention", position="answer", protect=True)
     spared = load_general(language).prompts.joined(load_protect())
-    style = find_direction(model, enhance=theirs, normal=own, options=options, protect=spared, progress=progress)
+    style = find_direction(model, enhance=theirs, normal=models, options=options, protect=spared, progress=progress)
     left = shrinkage(_left_over(model, editing, style.layer, rows, progress))
     residual, believed = residual_of(style, list(editing.values())), left.weight if style.found else 0.0
     mean = (differences.mean(0) / length).tolist()
@@ -139,13 +139,13 @@ def _passages(file: Path) -> list[str]:
     if file.suffix.lower() == ".md":
         text = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
         text = "\n".join(line for line in text.splitlines() if not NOT_WRITING.match(line))
-    found, waiting = [], ""
+    passages, waiting = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         waiting = f"{waiting}\n\n{paragraph.strip()}".strip()
         if len(waiting.split()) >= PASSAGE_WORDS:
-            found.append(waiting)
+            passages.append(waiting)
             waiting = ""
-    return found
+    return passages
 
 
 def _paired(model: Model, passages: PromptSet, progress: Progress | None) -> tuple[PromptSet, PromptSet]:
@@ -164,8 +164,8 @@ def _paired(model: Model, passages: PromptSet, progress: Progress | None) -> tup
             f"The model answers only {len(pairs)} of {len(passages)} topics with text: there is nothing to compare the writing with. "
             "Check its chat template and its end-of-text token."
         )
-    theirs, own = zip(*pairs, strict=True)
-    return PromptSet(NAME, theirs), PromptSet("the model's own answers", own)
+    theirs, models = zip(*pairs, strict=True)
+    return PromptSet(NAME, theirs), PromptSet("the model's own answers", models)
 
 
 def _left_over(

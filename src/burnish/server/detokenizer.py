@@ -56,9 +56,9 @@ class StopStrings:
         if ends:
             self.reached, self._held = True, ""
             return held[: min(ends)]
-        kept = max((_overlap(held, stop) for stop in self._stops), default=0)
-        self._held = held[len(held) - kept :]
-        return held[: len(held) - kept]
+        held_back = max((_overlap(held, stop) for stop in self._stops), default=0)
+        self._held = held[len(held) - held_back :]
+        return held[: len(held) - held_back]
 
     def rest(self) -> str:
         """What was held back in an answer that ends here."""
@@ -86,8 +86,8 @@ def token_pieces(tokenizer: Any, text: str, tokens: Sequence[int]) -> list[str]:
     for token in tokens:
         piece = detokenizer.add(token)
         if not text.startswith(piece, place):  # the tokenizer changed the text: the next piece that fits takes it along
-            found = text.find(piece, place) if piece.strip() else -1
-            piece = text[place : found + len(piece)] if found >= 0 else ""
+            position = text.find(piece, place) if piece.strip() else -1
+            piece = text[place : position + len(piece)] if position >= 0 else ""
         pieces.append(piece)
         place += len(piece)
     if pieces:

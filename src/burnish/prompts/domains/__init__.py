@@ -102,11 +102,11 @@ def _own(name: str) -> Domain:
     about = read_about(folder / "domain.yaml")
     rows = read_rows(folder / "references.jsonl")
 
-    def kept(file: str, label: str) -> PromptSet:
+    def prompts_in(file: str, label: str) -> PromptSet:
         return PromptSet(label, tuple(prompt for prompt, _ in read_rows(folder / file)))
 
     def references(split: str) -> PromptSet:
-        return PromptSet(f"{name} references", tuple(prompt for prompt, own in rows if own == split))
+        return PromptSet(f"{name} references", tuple(prompt for prompt, half in rows if half == split))
 
     return Domain(
         name=name,
@@ -115,8 +115,8 @@ def _own(name: str) -> Domain:
         summary=about["summary"],
         expert_system_prompt=about["expert_system_prompt"],
         measures=(),
-        enhance=kept("enhance.jsonl", name),
-        held_out=kept("held-out.jsonl", f"{name} held-out"),
+        enhance=prompts_in("enhance.jsonl", name),
+        held_out=prompts_in("held-out.jsonl", f"{name} held-out"),
         references_tune=references("tune"),
         references_report=references("report"),
     )
@@ -140,8 +140,8 @@ def load_general(language: str = "en") -> GeneralSet:
 
 def load_protect(*, category: str | None = None) -> PromptSet:
     """The prompts that an enhancement must leave alone; one category of them if asked."""
-    kept = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
-    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in kept))
+    rows = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
+    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in rows))
 
 
 def _lines(folder: Traversable, file: str, name: str) -> PromptSet:
