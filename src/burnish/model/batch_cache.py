@@ -38,8 +38,8 @@ class BatchCache(transformers.DynamicCache):  # type: ignore[misc]
             self._pack(prefilled, max(count, self._room[0]), longest)
         for place, (row, length) in enumerate(rows.items(), len(self.lengths)):
             start = self.end - length
-            for own, other in zip(self.layers, prefilled.layers, strict=True):
-                for buffer, states in ((own.keys, other.keys), (own.values, other.values)):
+            for layer, prefilled_layer in zip(self.layers, prefilled.layers, strict=True):
+                for buffer, states in ((layer.keys, prefilled_layer.keys), (layer.values, prefilled_layer.values)):
                     # A mask hides what an earlier row left here, but not where that is NaN.
                     buffer[place, :, :start] = 0
                     buffer[place, :, start : self.end] = states[row, :, :length]

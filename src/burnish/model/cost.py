@@ -126,13 +126,13 @@ def predict(
 
 def together(costs: Iterable[Cost]) -> Cost:
     """Several passes, one after the other."""
-    found = list(costs)
+    listed = list(costs)
     return Cost(
-        disk_bytes=sum(c.disk_bytes for c in found),
-        flops=sum(c.flops for c in found),
-        states_bytes=max(c.states_bytes for c in found),
-        peak_bytes=max(c.peak_bytes for c in found),
-        read_seconds=sum(c.read_seconds for c in found),
-        compute_seconds=sum(c.compute_seconds for c in found),
-        seconds=sum(c.seconds for c in found),
+        disk_bytes=sum(c.disk_bytes for c in listed),
+        flops=sum(c.flops for c in listed),
+        states_bytes=max(c.states_bytes for c in listed),
+        peak_bytes=max(c.peak_bytes for c in listed),
+        read_seconds=sum(c.read_seconds for c in listed),
+        compute_seconds=sum(c.compute_seconds for c in listed),
+        seconds=sum(c.seconds for c in listed),
     )

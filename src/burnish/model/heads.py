@@ -96,15 +96,15 @@ def _head_factors(network: Any, projection: Projection, right: Tensor, heads: in
 def _hook(split: _Split, shares: Tensor) -> Callable[[nn.Module, Any, Any], Any]:
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        own = shares[split.layer].to(first.device)
-        rest = first.float() @ split.right.T  # [..., k]
+        layer_shares = shares[split.layer].to(first.device)
+        unsplit = first.float() @ split.right.T  # [..., k]
         if split.factors is None:
-            coordinates = rest * own[-1]
+            coordinates = unsplit * layer_shares[-1]
         else:
             inputs = arguments[0].float().unflatten(-1, split.factors.shape[1:])  # [..., heads, head size]
             parts = torch.einsum("...hd,khd->...hk", inputs, split.factors)
-            rest = rest.view(*parts.shape[:-2], -1)
-            coordinates = (parts * own[:-1, None]).sum(-2) + (rest - parts.sum(-2)) * own[-1]
+            unsplit = unsplit.view(*parts.shape[:-2], -1)
+            coordinates = (parts * layer_shares[:-1, None]).sum(-2) + (unsplit - parts.sum(-2)) * layer_shares[-1]
             coordinates = coordinates.view(*first.shape[:-1], -1)
         changed = (first.float() + coordinates @ split.left.T).to(first.dtype)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -124,19 +124,19 @@ def likelihood(
     """Mean over the items of the log probability per token of their answers, and its derivative with respect to the shares."""
     lengths = [len(i.prompt) + len(i.answer) for i in items]
     order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    own = shares.to(model.device, torch.float32).clone().requires_grad_(gradient)
-    total, slope = 0.0, torch.zeros_like(own)
+    scaled = shares.to(model.device, torch.float32).clone().requires_grad_(gradient)
+    total, slope = 0.0, torch.zeros_like(scaled)
     done = 0
     for size in batches([lengths[i] for i in order], TOKENS):
         batch = padded_batch([items[i] for i in order[done : done + size]], model.device)
-        with torch.set_grad_enabled(gradient), frozen(model.network), edit.applied(own):
+        with torch.set_grad_enabled(gradient), frozen(model.network), edit.applied(scaled):
             with only_at(model, batch.rows, batch.positions):
                 logits = model.network(input_ids=batch.ids, use_cache=False).logits[0].float()
             chosen = logits.log_softmax(-1).gather(1, batch.target[:, None])[:, 0]
             value = (chosen / batch.lengths[batch.rows]).sum() / len(items)
         total += float(value.detach())
         if gradient:
-            slope += torch.autograd.grad(value, own)[0]
+            slope += torch.autograd.grad(value, scaled)[0]
         done += size
         if progress is not None:
             progress("attributing to heads", done, len(items))

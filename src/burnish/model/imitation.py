@@ -43,17 +43,17 @@ class SymmetricEdit:
 
 def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
     """What the model as it is predicts at each answer's tokens: [answer tokens, vocabulary] an item, float16."""
-    found: list[Tensor] = [torch.zeros(0)] * len(items)
+    results: list[Tensor] = [torch.zeros(0)] * len(items)
 
     def keep(members: list[int], logits: Tensor) -> None:
         lengths = [len(items[i].answer) for i in members]
         parts = torch.split(logits.log_softmax(-1).clamp_min(LOWEST).half().cpu(), lengths)
         for i, part in zip(members, parts, strict=True):
-            found[i] = part
+            results[i] = part
 
     with torch.no_grad():
         _run(model, items, keep, differentiable=False)
-    return found
+    return results
 
 
 def distances(targets: Sequence[Tensor], predicted: Sequence[Tensor]) -> list[Tensor]:
@@ -83,7 +83,7 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
     Raises:
         ModelError: the model computes no numbers.
     """
-    found: list[Tensor] = [torch.zeros(0)] * len(lessons)
+    results: list[Tensor] = [torch.zeros(0)] * len(lessons)
 
     def step(members: list[int], logits: Tensor) -> None:
         lengths = [len(lessons[i].item.answer) for i in members]
@@ -101,11 +101,11 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
             )
         torch.autograd.backward(logits, pull)
         for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
-            found[i] = part
+            results[i] = part
 
     with torch.enable_grad(), frozen(model.network), edited(model, edit):
         _run(model, [lesson.item for lesson in lessons], step, differentiable=True)
-    return found
+    return results
 
 
 def _run(

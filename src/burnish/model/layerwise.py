@@ -106,8 +106,8 @@ def load_layered(
 def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
     """What the library takes for "auto": the config's, or that of the first floating point tensor."""
     if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, options.dtype)
+        return dtype
     stated = getattr(config, "dtype", None)
     if isinstance(stated, torch.dtype):
         return stated
@@ -156,11 +156,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         """Positions that are run, padding included."""
-        found, end = self.prefix, 0
+        total, end = self.prefix, 0
         for size in self.sizes:
             end += size
-            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
-        return found
+            total += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return total
 
 
 def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
@@ -263,8 +263,8 @@ def _recorded(
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
-        kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(hidden, recording.calls, first, last, kept)
+        states_of_rows = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, states_of_rows)
         start += size
 
 
@@ -294,9 +294,9 @@ def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: t
     if planned.cache is None:
         return None
     ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
-    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    recording = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
     planned.cache.share(planned.prefix)
-    return found
+    return recording
 
 
 def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:

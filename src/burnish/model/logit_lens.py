@@ -79,7 +79,7 @@ def token_projections(
 ) -> list[Tensor]:
     """Every token of every sequence along `vectors` [k, hidden] at the output of block `layer` (site residual) or in what its
     attention writes: [tokens, k], float32."""
-    found: list[Tensor] = [torch.zeros(0)] * len(sequences)
+    projections: list[Tensor] = [torch.zeros(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
     model.require_all_fit(sequences)
     limit = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
@@ -88,11 +88,13 @@ def token_projections(
         members = order[done : done + size]
         states = _states(model, [sequences[i] for i in members], layer, site)
         for row, i in enumerate(members):
-            found[i] = (states[row, : len(sequences[i])].float() @ vectors.T.to(states.device, torch.float32)).cpu()
+            projections[i] = (
+                states[row, : len(sequences[i])].float() @ vectors.T.to(states.device, torch.float32)
+            ).cpu()
         done += size
         if progress is not None:
             progress("reading tokens", done, len(sequences))
-    return found
+    return projections
 
 
 @torch.inference_mode()
@@ -101,12 +103,12 @@ def _states(model: Model, sequences: list[list[int]], layer: int, site: Site) ->
     ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(sequence)
-    kept: list[Tensor] = []
+    parts: list[Tensor] = []
     stream = stream_of(model)
 
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        kept.append(one_stream(hidden, stream).view(len(sequences), -1, hidden.shape[-1]))
+        parts.append(one_stream(hidden, stream).view(len(sequences), -1, hidden.shape[-1]))
 
     def stop(module: nn.Module, arguments: Any, output: Any) -> None:
         raise ReachedError
@@ -122,4 +124,4 @@ def _states(model: Model, sequences: list[list[int]], layer: int, site: Site) ->
     finally:
         for handle in handles:
             handle.remove()
-    return torch.stack(kept).sum(0)
+    return torch.stack(parts).sum(0)

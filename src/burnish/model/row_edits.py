@@ -140,18 +140,18 @@ class RowEdits:
     def hooks(self, which: Tensor, width: int) -> RowHooks:
         """The hooks for a batch whose rows have these candidates and `width` tokens each."""
         network = self.model.network
-        found: RowHooks = []
+        hooks: RowHooks = []
         # Adapters before enhancements: hooks of one module run in the order in which they were registered.
         for path, products in self._products.items():
-            found.append((network.get_submodule(path), _adapter_hook(path, products, which, width)))
+            hooks.append((network.get_submodule(path), _adapter_hook(path, products, which, width)))
         for projection, (left, right) in self._factors.items():
-            found.append((network.get_submodule(projection.path), _row_hook(left[which], right[which])))
+            hooks.append((network.get_submodule(projection.path), _row_hook(left[which], right[which])))
         if self._steering is not None:
             for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
                 vectors = self._steering[which, layer]
                 if bool(vectors.any()):
-                    found.append((block, _steering_hook(vectors.to(device_of(block)))))
-        return found
+                    hooks.append((block, _steering_hook(vectors.to(device_of(block)))))
+        return hooks
 
     def rows(self, which: Tensor, width: int) -> AbstractContextManager[None]:
         """Edits a batch whose rows have these candidates and `width` tokens each."""
@@ -175,8 +175,8 @@ def _adapter_hook(path: str, products: list[_Product], which: Tensor, width: int
     parts = []
     for product in products:
         scales = product.scales[which]
-        own = scales.nonzero().flatten()
-        parts.append((product, own.to(product.a.device), scales[own, None, None].to(product.a.device)))
+        members = scales.nonzero().flatten()
+        parts.append((product, members.to(product.a.device), scales[members, None, None].to(product.a.device)))
     outputs = len(products[0].b)
 
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -191,9 +191,9 @@ def _adapter_hook(path: str, products: list[_Product], which: Tensor, width: int
             )
         rows = inputs.reshape(len(which), -1, inputs.shape[-1])
         changed = first.reshape(len(which), -1, outputs).clone()
-        for product, own, scales in parts:
-            change = (rows[own].float() @ product.a.T) @ product.b.T
-            changed[own] = (changed[own].float() + scales * change).to(first.dtype)
+        for product, members, scales in parts:
+            change = (rows[members].float() @ product.a.T) @ product.b.T
+            changed[members] = (changed[members].float() + scales * change).to(first.dtype)
         changed = changed.view(first.shape)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

@@ -71,7 +71,7 @@ def score(
     longest = max(len(i.prompt) + len(i.answer) for i in items)
     group = max(1, min(len(candidates), tokens // longest - 1))
     base: list[TokenScores] = []
-    found: list[tuple[TokenScores, ...]] = []
+    scored: list[tuple[TokenScores, ...]] = []
     for start in range(0, max(1, len(candidates)), group):
         part = list(candidates[start : start + group])
         rows = _score_group(model, items, part, tokens, progress)
@@ -81,8 +81,8 @@ def score(
                 "Load it with --dtype float32, or lower the factor."
             )
         base = base or rows[0]
-        found += [tuple(row) for row in rows[1:]]
-    return Scores(tuple(base), tuple(found))
+        scored += [tuple(row) for row in rows[1:]]
+    return Scores(tuple(base), tuple(scored))
 
 
 def likelihood_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> Tensor:
@@ -131,18 +131,18 @@ def _score_group(
     prefix = prefix if cache is not None else 0
     lengths = [len(s) - prefix for s in sequences]
     order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    found: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(kinds)]
+    scores: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(kinds)]
     done = 0
     for size in batches([lengths[i] * kinds for i in order], tokens):
         members = order[done : done + size]
         logits = _answer_logits(model, [items[i] for i in members], edits, prefix, cache)
         for number, i in enumerate(members):
             for kind, row in enumerate(_token_scores(logits[number], items[i].answer)):
-                found[kind][i] = row
+                scores[kind][i] = row
         done += size
         if progress is not None:
             progress("scoring answers", done, len(items))
-    return found
+    return scores
 
 
 _NOTHING = TokenScores(torch.zeros(0), torch.zeros(0), torch.zeros(0))
@@ -161,15 +161,15 @@ def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
         # vocabulary, and nothing large is subtracted from something large.
         change = row.float() - reference
         change -= torch.linalg.vecdot(weights, change)[:, None]
-        rest = torch.linalg.vecdot(weights, change)  # what rounding left
+        residue = torch.linalg.vecdot(weights, change)  # what rounding left
         log_mass = torch.linalg.vecdot(weights, change.expm1()).log1p()
-        found = base.gather(1, target)[:, 0] + change.gather(1, target)[:, 0] - log_mass
-        kl = log_mass - rest
+        log_probability = base.gather(1, target)[:, 0] + change.gather(1, target)[:, 0] - log_mass
+        kl = log_mass - residue
         flipped = (row.argmax(-1) != likely).cpu()
         if not bool(torch.isfinite(log_mass).all()):  # a token that the base model held for impossible: the long way
             other = row.float().log_softmax(-1)
-            found, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
-        yield TokenScores(found.double().cpu(), kl.double().clamp_min(0).cpu(), flipped)
+            log_probability, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
+        yield TokenScores(log_probability.double().cpu(), kl.double().clamp_min(0).cpu(), flipped)
 
 
 def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int, cache: Any | None) -> list[Tensor]:
@@ -205,10 +205,10 @@ def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int
 
 def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
     """The hidden states [rows, tokens, hidden] that enter block `first` of the base model."""
-    kept: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, keywords: Any) -> None:
-        kept.append(arguments[0] if arguments else keywords["hidden_states"])
+        inputs.append(arguments[0] if arguments else keywords["hidden_states"])
         raise ReachedError
 
     cache.pick(torch.zeros(len(ids), dtype=torch.long))
@@ -220,7 +220,7 @@ def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
         pass
     finally:
         handle.remove()
-    return kept[0]
+    return inputs[0]
 
 
 @contextmanager
@@ -236,14 +236,14 @@ def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
 
     handle = stack[first].register_forward_pre_hook(enter, with_kwargs=True)
     below = list(stack[:first])
-    own = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
+    forwards = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
     for block in below:
         block.forward = pass_on
     try:
         yield
     finally:
         handle.remove()
-        for block, forward in zip(below, own, strict=True):
+        for block, forward in zip(below, forwards, strict=True):
             del block.forward
             if forward is not None:
                 block.forward = forward

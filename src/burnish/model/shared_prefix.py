@@ -43,10 +43,10 @@ def shareable_cache(model: "Model") -> Any | None:
                 return super().update(keys, values)  # type: ignore[no-any-return]
             which: Tensor | None = self.which
             if which is None:
-                own = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
+                prefix = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
             else:
-                own = [t[which.to(t.device)] for t in (self.keys, self.values)]
-            return torch.cat([own[0], keys], dim=-2), torch.cat([own[1], values], dim=-2)
+                prefix = [t[which.to(t.device)] for t in (self.keys, self.values)]
+            return torch.cat([prefix[0], keys], dim=-2), torch.cat([prefix[1], values], dim=-2)
 
     class SharedCache(transformers.DynamicCache):  # type: ignore[misc]
         def share(self, tokens: int) -> None:
