@@ -61,7 +61,7 @@ def audit_folders(
         known=named,
         progress=progress,
     )
-    return found, match(found, named, own=tuple(own))
+    return found, match(found, named, recorded=tuple(own))
 
 
 def known_vectors(path: Path, name: str | None = None) -> dict[str, Tensor]:

@@ -101,14 +101,14 @@ def _recover(
     # For one direction the change is a v (v^T W): its column space is v, and the gain the ratio along it.
     old = vector @ before.double()
     gain = float((vector @ change.double()) @ old / (old @ old))
-    own = record.get(name, {})
+    recorded = record.get(name, {})
     return (
         RecoveredLayer(
             layer=projection.layer,
             tensor=name,
             gain=gain,
-            asked=own.get("asked"),
-            realised=own.get("realised"),
+            asked=recorded.get("asked"),
+            realised=recorded.get("realised"),
             share=size / float((change.double() ** 2).sum()),
             direction=vector.tolist() if directions else None,
         ),
