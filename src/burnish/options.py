@@ -10,7 +10,7 @@ from burnish.errors import InputError, LayerError
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-control-vector"]
+Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
@@ -111,8 +111,7 @@ class OutputOptions:
     out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
     form: Annotated[
         Form,
-        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file, a LoRA, or (an "
-        "approximation) a control vector",
+        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file or a LoRA",
     ] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 

@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.foreign import read_foreign, write_control_vector, write_steering_vector
+from burnish.artifacts.foreign import read_foreign
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.artifacts.lora import read_lora
 from burnish.artifacts.verify import _record
@@ -21,7 +21,7 @@ from burnish.errors import BurnishError, QuantisedModelError
 from burnish.hybrid.result import read_trained
 from faults.children import ended, started
 from faults.mutating import changed, damaged, with_header
-from gguf_files import Kind, enhancement, write_model
+from gguf_files import Kind, enhancement, write_control_vector, write_model, write_steering_vector
 
 ROOM = 512 << 20  # bytes of memory that all reading together may take beside what the program has
 
@@ -88,7 +88,7 @@ def examples(tmp_path: Path) -> list[Example]:
     plan.save(tmp_path / "plan.safetensors")
     vectors = torch.randn(3, 16)
     write_steering_vector(tmp_path / "steering.safetensors", vectors)
-    write_control_vector(tmp_path / "control.gguf", vectors, hint="llama")
+    write_control_vector(tmp_path / "control.gguf", vectors)
     torch.save(dict(enumerate(vectors)), tmp_path / "vectors.pt")
     write_model(tmp_path / "model.gguf", Kind.Q4_0)
     lora = {

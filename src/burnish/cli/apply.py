@@ -86,8 +86,7 @@ def apply(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded, but for a
-    control vector.
+    """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded.
 
     Of the output of `burnish train`, the direction's strength is changed beside the same LoRA.
     """

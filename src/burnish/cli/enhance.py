@@ -105,11 +105,6 @@ def enhance(
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     name = chosen_method(method, gains, prompts, aim, finding)
     _check(name, gains, finding, aim, size, page=page)
-    if loading.tensor_parallel and output.form == "gguf-control-vector":
-        raise InputError(
-            "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
-            "--tensor-parallel, or write --form enhancement and `burnish apply` it in one process."
-        )
     if page and output.form not in FOLDERS:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
@@ -149,7 +144,7 @@ def enhance(
             checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
-        applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
+        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
     if applied.form in FOLDERS:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
@@ -313,7 +308,6 @@ def hint_use(model: str, applied: "Applied") -> None:
         "enhancement": f"burnish chat {model} --with {applied.out} --compare",
         "gguf": f"llama-cli -m {applied.out}",
         "gguf-lora": f"llama-server -m {model} --lora {applied.out}",
-        "gguf-control-vector": f"llama-cli -m MODEL.gguf --control-vector {applied.out}",
     }
     if applied.form in uses:
         console.hint(uses[applied.form])

@@ -91,8 +91,6 @@ def descend(
             group["lr"] = _rate(number, options.steps) * options.learning_rate / hidden**0.5
         optimiser.zero_grad()
         kl = imitate(model, edit, [*rows, *spoken, *calm], weights)
-        assert edit.rows.grad is not None
-        edit.rows.grad[outside] = 0
         optimiser.step()
         with torch.no_grad():
             edit.rows.copy_(shortened(edit.rows, edit.signs))

@@ -99,7 +99,8 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
                 "The model's predictions are not finite: its number type overflows or its weights are damaged. Load it with "
                 "--dtype float32."
             )
-        torch.autograd.backward(logits, pull)
+        if logits.requires_grad:  # not where every row is zero
+            torch.autograd.backward(logits, pull)
         for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
             results[i] = part
 
@@ -135,9 +136,15 @@ def _run(
 
 @contextmanager
 def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
-    """Hooks on every attention output projection that apply the edit and keep its derivative."""
+    """Hooks on the attention output projections that apply the edit and keep its derivative.
+
+    A layer whose rows are zero has none: neither a change nor a gradient comes from it, and what lies before the first edited layer is not
+    differentiated.
+    """
     with ExitStack() as stack:
         for projection in model.anatomy.attention():
+            if not bool(edit.rows[projection.layer].any()):
+                continue
             norm = None
             if projection.post_norm:
                 norm = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size).float()
