@@ -173,7 +173,7 @@ def test_packed_experts_are_copied_byte_for_byte_and_attention_is_baked(quantise
 
 def test_projections_that_a_scheme_leaves_alone_are_baked(tmp_path: Path) -> None:
     about = {"quant_method": "fp8", "weight_block_size": [32, 32], "modules_to_not_convert": ["o_proj", "lm_head"]}
-    by_hand(fp8_blocks, about, kept=("o_proj",))(tmp_path / "model")
+    by_hand(fp8_blocks, about, unchanged=("o_proj",))(tmp_path / "model")
     model = load(tmp_path / "model", FLOAT)
     enhancement = random_enhancement(model, 1.5)
     out = apply(open_plan(tmp_path / "model", FLOAT), enhancement, OutputOptions(out=tmp_path / "out"), name="tiny").out

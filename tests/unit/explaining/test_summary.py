@@ -46,39 +46,39 @@ def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refus
 
 
 def test_nothing_measured_says_so_and_gives_no_verdict() -> None:
-    found = summarise(minimal())
-    assert found.ships is None
-    assert found.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
-    assert "not measured" in found.cards[2].unit
-    assert not found.caveats
+    summary = summarise(minimal())
+    assert summary.ships is None
+    assert summary.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
+    assert "not measured" in summary.cards[2].unit
+    assert not summary.caveats
 
 
 def test_a_check_alone_leaves_the_effect_open() -> None:
-    found = summarise(minimal(check=check().as_dict()))
-    assert found.ships is None
-    assert "the effect was not measured" in found.verdict
-    text = "\n".join(found.sentences)
+    summary = summarise(minimal(check=check().as_dict()))
+    assert summary.ships is None
+    assert "the effect was not measured" in summary.verdict
+    text = "\n".join(summary.sentences)
     assert "Perplexity and refusals were not measured." in text
     assert "answers visibly change above 0.05" in text
 
 
 def test_a_gain_within_the_budget_ships_without_caveats() -> None:
-    found = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
-    assert found.ships is True
-    assert found.verdict.endswith("damage within the budget.")
-    assert found.caveats == ()
+    summary = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
+    assert summary.ships is True
+    assert summary.verdict.endswith("damage within the budget.")
+    assert summary.caveats == ()
 
 
 def test_a_little_beyond_the_budget_ships_and_says_by_how_much() -> None:
-    found = summarise(full())
-    assert found.ships is True and "within 5 % of the budget" in found.verdict
-    assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in found.caveats
+    summary = summarise(full())
+    assert summary.ships is True and "within 5 % of the budget" in summary.verdict
+    assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in summary.caveats
 
 
 def test_damage_beyond_the_budget_does_not_ship() -> None:
-    found = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
-    assert found.ships is False and "0.0200 nats per token is beyond 0.01" in found.verdict
-    assert any("100 % more" in c for c in found.caveats)
+    summary = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
+    assert summary.ships is False and "0.0200 nats per token is beyond 0.01" in summary.verdict
+    assert any("100 % more" in c for c in summary.caveats)
 
 
 def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
@@ -89,28 +89,28 @@ def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
 
 
 def test_an_interval_with_zero_is_no_effect_measured() -> None:
-    found = summarise(evaluated(effect("references", 0.03, 0.01)))
-    assert found.ships is False
-    assert "no effect measured, the interval contains zero" in found.cards[1].sentences[-1]
-    assert any(c.startswith("No effect measured on reference answers") for c in found.caveats)
+    summary = summarise(evaluated(effect("references", 0.03, 0.01)))
+    assert summary.ships is False
+    assert "no effect measured, the interval contains zero" in summary.cards[1].sentences[-1]
+    assert any(c.startswith("No effect measured on reference answers") for c in summary.caveats)
 
 
 def test_a_falling_likelihood_is_hollow() -> None:
-    found = summarise(evaluated(effect("made", 0.12, -0.08)))
-    assert found.ships is False and "hollow" in found.verdict
-    assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("made", 0.12, -0.08)))
+    assert summary.ships is False and "hollow" in summary.verdict
+    assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in summary.caveats)
 
 
 def test_a_likelihood_that_may_have_fallen_is_mentioned() -> None:
-    found = summarise(evaluated(effect("made", 0.12, -0.01)))
-    assert found.ships is True
-    assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("made", 0.12, -0.01)))
+    assert summary.ships is True
+    assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in summary.caveats)
 
 
 def test_an_effect_below_random_is_a_loss() -> None:
-    found = summarise(evaluated(effect("references", -0.2, -0.2)))
-    assert found.ships is False
-    assert any("below that of random directions" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("references", -0.2, -0.2)))
+    assert summary.ships is False
+    assert any("below that of random directions" in c for c in summary.caveats)
 
 
 def test_a_direction_at_its_null_may_be_noise() -> None:
@@ -146,9 +146,9 @@ def test_abstaining_does_not_ship_and_gives_the_reason() -> None:
     left_alone = tuned(
         abstained=True, reason="the effect is not above random", frontier=[], reported=None, repetition=None
     )
-    found = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
-    assert found.ships is False and found.verdict.endswith("because the effect is not above random.")
-    assert "every gain is zero" in found.cards[0].sentences[0]
+    summary = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
+    assert summary.ships is False and summary.verdict.endswith("because the effect is not above random.")
+    assert "every gain is zero" in summary.cards[0].sentences[0]
 
 
 def test_zero_gains_do_not_ship() -> None:
@@ -167,8 +167,8 @@ def test_zero_gains_do_not_ship() -> None:
 )
 def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
     points = [{**p, "ships": False, **broken} for p in tuned()["frontier"]]
-    found = summarise(full(tuned=tuned(frontier=points), evaluation=None))
-    assert found.ships is False and words in found.verdict
+    summary = summarise(full(tuned=tuned(frontier=points), evaluation=None))
+    assert summary.ships is False and words in summary.verdict
 
 
 def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> None:
