@@ -114,11 +114,11 @@ def test_an_out_of_memory_batch_is_halved_and_run_again(tiny_model: Models, monk
     run = capturing._run
     sizes: list[int] = []
 
-    def small_machine(model: Model, batch: list[Tokens], *rest: object) -> torch.Tensor:
+    def small_machine(model: Model, batch: list[Tokens], *arguments: object) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError
-        return run(model, batch, *rest)  # type: ignore[arg-type]
+        return run(model, batch, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(capturing, "_run", small_machine)
     torch.testing.assert_close(captured(model, sequences, tokens=10_000), states, rtol=1e-4, atol=1e-5)

@@ -82,8 +82,8 @@ def test_live_gain_is_one_plus_factor_and_the_complement_is_untouched(name: str,
     base, live = outputs(model), outputs(model, enhancement)
     v = enhancement.vectors[0, 0]
     torch.testing.assert_close(live @ v, 2.5 * (base @ v), rtol=1e-4, atol=1e-5)
-    rest = torch.eye(len(v)) - torch.outer(v, v)
-    torch.testing.assert_close(live @ rest, base @ rest, rtol=1e-4, atol=1e-5)
+    complement = torch.eye(len(v)) - torch.outer(v, v)
+    torch.testing.assert_close(live @ complement, base @ complement, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -98,8 +98,8 @@ def test_the_adapter_does_what_the_live_form_does(name: str, quantised: Folders,
     base, live = outputs(model), outputs(model, enhancement)
     adapted = PeftModel.from_pretrained(load(folder, FLOAT).network, output.out).eval()
     with torch.inference_mode():
-        found = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
-    assert (found - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
+        changed = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
+    assert (changed - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
     assert (live - base).abs().max() > 0.1 * live.abs().max()
 
 

@@ -146,9 +146,9 @@ def test_the_asked_measures_come_first_and_the_general_ones_follow_once() -> Non
 
 
 def test_what_korean_lacks_is_left_out() -> None:
-    found = measure(["그는 웃었다.", ""], "ko", ["description", "character", "readability"])
-    assert not {"adjectives", "names", "reading-ease"} & set(found)
-    assert found["length"] == [2.0, 0.0]
+    measured = measure(["그는 웃었다.", ""], "ko", ["description", "character", "readability"])
+    assert not {"adjectives", "names", "reading-ease"} & set(measured)
+    assert measured["length"] == [2.0, 0.0]
 
 
 def test_no_texts_give_empty_columns() -> None:
