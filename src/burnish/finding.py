@@ -267,8 +267,8 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
     ) -> None:
         rows = _own(crew, part)
 
-        def place(which: list[int], states: Tensor) -> None:
-            consume([rows[i] for i in which], states)
+        def place(indices: list[int], states: Tensor) -> None:
+            consume([rows[i] for i in indices], states)
 
         running([part.sequences[i] for i in rows], place, site=part.site, progress=progress)
 

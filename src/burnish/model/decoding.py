@@ -79,17 +79,17 @@ class _Edits:
     """The edits of some rows. Rows of equal candidates share one copy of the factors."""
 
     def __init__(self, model: Model, rows: Sequence[_Row]) -> None:
-        kinds: dict[object, Candidate] = {}
+        variants: dict[object, Candidate] = {}
         for row in rows:
-            kinds.setdefault(_kind(row.request.candidate), row.request.candidate)
-        self._edits = RowEdits(model, list(kinds.values()))
-        self._which = torch.tensor([list(kinds).index(_kind(row.request.candidate)) for row in rows])
+            variants.setdefault(_kind(row.request.candidate), row.request.candidate)
+        self._edits = RowEdits(model, list(variants.values()))
+        self._variant_of_row = torch.tensor([list(variants).index(_kind(row.request.candidate)) for row in rows])
         self._hooks: dict[int, RowHooks] = {}  # by width: all steps of the running rows have the same
 
     def hooks(self, width: int) -> AbstractContextManager[None]:
         """Applied to a batch of these rows, `width` tokens each."""
         if width not in self._hooks:
-            self._hooks[width] = self._edits.hooks(self._which, width)
+            self._hooks[width] = self._edits.hooks(self._variant_of_row, width)
         return registered(self._hooks[width])
 
 

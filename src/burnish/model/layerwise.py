@@ -134,10 +134,10 @@ def layered_capture(
         progress: Progress | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
-            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
-            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(indices, states[site][[rows[_key(sequences[i])] for i in indices]])
             if progress is not None:
-                progress(len(which))
+                progress(len(indices))
 
     return kept
 

@@ -120,25 +120,25 @@ def score_prompts(
 def _score_group(
     model: Model, items: Sequence[Item], candidates: list[Candidate], tokens: int, progress: Progress | None
 ) -> list[list[TokenScores]]:
-    kinds = 1 + len(candidates)
+    variants = 1 + len(candidates)
     edits = RowEdits(model, [Candidate("base"), *candidates])
     sequences = [i.prompt + i.answer for i in items]
     prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
     cache = None
     if prefix >= SHORTEST_PREFIX:
-        with edits.rows(torch.arange(kinds), prefix):
-            cache = filled_cache(model, sequences[0][:prefix], rows=kinds)
+        with edits.rows(torch.arange(variants), prefix):
+            cache = filled_cache(model, sequences[0][:prefix], rows=variants)
     prefix = prefix if cache is not None else 0
     lengths = [len(s) - prefix for s in sequences]
     order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    scores: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(kinds)]
+    scores: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(variants)]
     done = 0
-    for size in batches([lengths[i] * kinds for i in order], tokens):
+    for size in batches([lengths[i] * variants for i in order], tokens):
         members = order[done : done + size]
         logits = _answer_logits(model, [items[i] for i in members], edits, prefix, cache)
         for number, i in enumerate(members):
-            for kind, row in enumerate(_token_scores(logits[number], items[i].answer)):
-                scores[kind][i] = row
+            for variant, row in enumerate(_token_scores(logits[number], items[i].answer)):
+                scores[variant][i] = row
         done += size
         if progress is not None:
             progress("scoring answers", done, len(items))
@@ -149,7 +149,7 @@ _NOTHING = TokenScores(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 
 
 def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
-    """logits: [kinds, tokens, vocabulary], the base model's first."""
+    """logits: [variants, tokens, vocabulary], the base model's first."""
     target = torch.tensor(answer, device=logits.device)[:, None]
     reference = logits[0].float()
     base = reference.log_softmax(-1)
@@ -173,8 +173,8 @@ def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
 
 
 def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int, cache: Any | None) -> list[Tensor]:
-    """[kinds, answer tokens, vocabulary] of each item."""
-    kinds = edits.kinds
+    """[variants, answer tokens, vocabulary] of each item."""
+    variants = edits.variants
     width = max(len(i.prompt) + len(i.answer) for i in items) - prefix
     ids = torch.zeros(len(items), width, dtype=torch.long)
     for row, item in enumerate(items):
@@ -182,25 +182,25 @@ def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int
         ids[row, : len(tail)] = torch.tensor(tail)
     first = edits.first_block if cache is not None else 0
     # Rows: every candidate of the first item, then of the second, and so on.
-    which = torch.arange(kinds).repeat(len(items))
-    at_row = torch.cat([torch.full((len(i.answer) * kinds,), n) for n, i in enumerate(items)]) * kinds
-    at_row += torch.cat([torch.arange(kinds).repeat_interleave(len(i.answer)) for i in items])
-    at = torch.cat([torch.arange(len(i.answer)).repeat(kinds) + len(i.prompt) - prefix - 1 for i in items])
+    variant_of_row = torch.arange(variants).repeat(len(items))
+    at_row = torch.cat([torch.full((len(i.answer) * variants,), n) for n, i in enumerate(items)]) * variants
+    at_row += torch.cat([torch.arange(variants).repeat_interleave(len(i.answer)) for i in items])
+    at = torch.cat([torch.arange(len(i.answer)).repeat(variants) + len(i.prompt) - prefix - 1 for i in items])
     with ExitStack() as stack:
         if first:
             below = _run_below(model, ids, first, cache)
-            stack.enter_context(_start_at(model, first, below.repeat_interleave(kinds, 0)))
-        stack.enter_context(edits.rows(which, width))
+            stack.enter_context(_start_at(model, first, below.repeat_interleave(variants, 0)))
+        stack.enter_context(edits.rows(variant_of_row, width))
         stack.enter_context(only_at(model, at_row, at))
         arguments: dict[str, Any] = {"use_cache": cache is not None}
         if cache is not None:
-            cache.pick(which)
+            cache.pick(variant_of_row)
             arguments["past_key_values"] = cache
-        logits: Tensor = model.network(input_ids=ids.repeat_interleave(kinds, 0).to(model.device), **arguments).logits[
-            0
-        ]
-    parts = torch.split(logits, [len(i.answer) * kinds for i in items])
-    return [part.view(kinds, -1, part.shape[-1]) for part in parts]
+        logits: Tensor = model.network(
+            input_ids=ids.repeat_interleave(variants, 0).to(model.device), **arguments
+        ).logits[0]
+    parts = torch.split(logits, [len(i.answer) * variants for i in items])
+    return [part.view(variants, -1, part.shape[-1]) for part in parts]
 
 
 def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:

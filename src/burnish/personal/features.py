@@ -71,10 +71,10 @@ def answer_means(
     states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
     done = 0
 
-    def keep(which: list[int], batch: Tensor) -> None:
+    def keep(indices: list[int], batch: Tensor) -> None:
         nonlocal done
-        states[which] = batch if layer is None else batch[:, layer]
-        done += len(which)
+        states[indices] = batch if layer is None else batch[:, layer]
+        done += len(indices)
         if progress is not None:
             progress("reading answers", done, len(rows))
 
