@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._known():
             raise _RefusedError(401, "", "Log in first")
 
-    def _found(self, repo: str) -> Repository:
+    def _repository(self, repo: str) -> Repository:
         known = self._known()
         repository = self.state.repositories.get(repo)
         if repository is None or (repository.private and not known):
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         return repository
 
     def _commit(self, repo: str, revision: str) -> tuple[Repository, str]:
-        repository = self._found(repo)
+        repository = self._repository(repo)
         oid = repository.branches.get(revision, revision)
         if oid not in repository.commits:
             raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def branch(self, _: bytes, repo: str, name: str) -> None:
         self._writer()
-        repository = self._found(repo)
+        repository = self._repository(repo)
         if name in repository.branches:
             raise _RefusedError(409, "", "Reference already exists")
         repository.branches[name] = repository.branches["main"]
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def batch(self, body: bytes, repo: str) -> None:
         self._writer()
-        self._found(repo)
+        self._repository(repo)
         objects = [
             {**o, "actions": {"upload": {"href": f"{self.state.endpoint}/stored/{o['oid']}"}}}
             for o in json.loads(body)["objects"]

@@ -94,7 +94,7 @@ def find_direction(
     provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
     read = _reader(model, wanted, crew, progress)
-    report = _reporter(progress, "reading prompts", sum(len(_own(crew, part)) for part in wanted[:2]))
+    report = _reporter(progress, "reading prompts", sum(len(_share(crew, part)) for part in wanted[:2]))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
     measured = torch.tensor(material.measured)
@@ -109,7 +109,7 @@ def find_direction(
         def keep(rows: list[int], states: Tensor) -> None:
             writes[rows] = states
 
-        read(spared, keep, progress=_reporter(progress, "reading protected", len(_own(crew, spared))))
+        read(spared, keep, progress=_reporter(progress, "reading protected", len(_share(crew, spared))))
         components = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
         difference, fitted = without(unit(difference), components), without(unit(fitted), components)
     vectors = unit(difference)
@@ -255,7 +255,7 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
 
     A model that is run layer by layer is run here, once, for all that is wanted.
     """
-    shares = [Wanted([part.sequences[i] for i in _own(crew, part)], part.site) for part in wanted]
+    shares = [Wanted([part.sequences[i] for i in _share(crew, part)], part.site) for part in wanted]
     running: Callable[..., None]
     if isinstance(model, LayeredModel):
         running = layered_capture(model, shares, progress=_reporter(progress, "running layers", model.anatomy.layers))
@@ -265,7 +265,7 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
     def read(
         part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Callable[[int], None] | None
     ) -> None:
-        rows = _own(crew, part)
+        rows = _share(crew, part)
 
         def place(indices: list[int], states: Tensor) -> None:
             consume([rows[i] for i in indices], states)
@@ -275,7 +275,7 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
     return read
 
 
-def _own(crew: Processes, part: Wanted) -> list[int]:
+def _share(crew: Processes, part: Wanted) -> list[int]:
     """The rows of a part that this process reads."""
     return crew.share([len(sequence.tokens) for sequence in part.sequences])
 

@@ -253,7 +253,7 @@ def _killed(
     return ended(started(limited))
 
 
-def _said(path: Path) -> dict[str, bytes]:
+def _bytes(path: Path) -> dict[str, bytes]:
     return {name: SECONDS.sub(b"", data) for name, data in contents(path).items() if not name.endswith(LOCK)}
 
 
@@ -263,12 +263,12 @@ def _clear(work: Path) -> None:
 
 def kill_and_mend(command: Command, sources: Path, work: Path, kills: int, seed: int) -> int:
     """Kills a command that often, at seeded moments, and lets it through in between; returns how many runs were really killed."""
-    before = _said(sources)
+    before = _bytes(sources)
     if "replace" in command.name:
         assert ended(started(command.act)) == 0
     code, operations, seconds = _operations(command.act)
     assert code in (0, 4)
-    complete = {made: _said(work / made) for made in command.made}
+    complete = {made: _bytes(work / made) for made in command.made}
     settled = {str(path.relative_to(work)) for path in work.rglob("*")}
     largest = max(len(data) for files in complete.values() for data in files.values())
     _clear(work)
@@ -281,17 +281,17 @@ def kill_and_mend(command: Command, sources: Path, work: Path, kills: int, seed:
         outcome = _killed(command.act, how, chance.random(), operations, largest, seconds)
         killed += outcome in KILLED
         assert outcome in (*KILLED, code, 5), f"{command.name}: killed at {how} it ended with {outcome}"
-        assert _said(sources) == before
+        assert _bytes(sources) == before
         for made in command.made:
             if (work / made).exists() and command.name not in ("models pull",):
-                assert _said(work / made) == complete[made], f"{command.name}: a half output after a kill at {how}"
+                assert _bytes(work / made) == complete[made], f"{command.name}: a half output after a kill at {how}"
         _refused(partial_of(work / command.made[0]))
         if outcome not in KILLED:  # it came to its end before
             _clear(work)
         if (number + 1) % command.chain == 0 or number == kills - 1:
             again = ended(started(command.act))
-            assert again == code or (again == 5 and _said(work / command.made[0]) == complete[command.made[0]])
-            assert {made: _said(work / made) for made in command.made} == complete
+            assert again == code or (again == 5 and _bytes(work / command.made[0]) == complete[command.made[0]])
+            assert {made: _bytes(work / made) for made in command.made} == complete
             left = {str(path.relative_to(work)) for path in work.rglob("*")} - settled
             # A kill after the last rename leaves a whole output, which the command then refuses to replace, and what goes last.
             remaining = ("cache/answers", "data/profiles", "key", *(("out.training",) if again == 5 else ()))

@@ -112,16 +112,16 @@ class LoneCache:
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._own: Any = None
+        self._cache: Any = None
 
     def join(self, prefilled: Any, rows: Mapping[int, int]) -> None:
-        self._own, self.lengths = prefilled, list(rows.values())
+        self._cache, self.lengths = prefilled, list(rows.values())
 
     def leave(self, row: int) -> None:
-        self._own, self.lengths = None, []
+        self._cache, self.lengths = None, []
 
     def arguments(self) -> dict[str, Any]:
-        return {"past_key_values": self._own, "position_ids": torch.tensor(self.lengths)[:, None]}
+        return {"past_key_values": self._cache, "position_ids": torch.tensor(self.lengths)[:, None]}
 
     def advance(self) -> None:
         self.lengths = [self.lengths[0] + 1]

@@ -126,7 +126,7 @@ def layered_capture(
     rows = {_key(s): row for row, s in enumerate(planned.sequences)}
     states = _run(model, planned, progress) if planned.sequences else {}
 
-    def kept(
+    def hand_over(
         sequences: Sequence[Tokens],
         consume: Callable[[list[int], Tensor], None],
         *,
@@ -139,7 +139,7 @@ def layered_capture(
             if progress is not None:
                 progress(len(indices))
 
-    return kept
+    return hand_over
 
 
 @dataclass(frozen=True)

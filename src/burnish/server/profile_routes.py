@@ -53,12 +53,12 @@ async def make(body: NewProfile, service: TheService, person: Person) -> JSONRes
 
 @router.get("/{name}")
 async def profile(name: str, service: TheService, person: Person) -> JSONResponse:
-    return JSONResponse(shown(await _found(service, person, name)))
+    return JSONResponse(shown(await _profile(service, person, name)))
 
 
 @router.delete("/{name}")
 async def forget(name: str, service: TheService, person: Person) -> JSONResponse:
-    await _found(service, person, name)
+    await _profile(service, person, name)
     await asyncio.to_thread(service.store.forget, person, name)
     service.expressions.clear()
     return JSONResponse({"forgotten": name})
@@ -66,7 +66,7 @@ async def forget(name: str, service: TheService, person: Person) -> JSONResponse
 
 @router.put("/{name}/sliders")
 async def sliders(name: str, body: Sliders, service: TheService, person: Person) -> JSONResponse:
-    checked_names(await _found(service, person, name), body.values)
+    checked_names(await _profile(service, person, name), body.values)
 
     def move(now: Profile, choices: list[Choice]) -> Profile:
         return relearned(replace(now, sliders={n: v for n, v in {**now.sliders, **body.values}.items() if v}), choices)
@@ -100,7 +100,7 @@ async def choose(name: str, request: Request, body: ChoiceRequest, service: TheS
 
 @router.post("/{name}/undo")
 async def undo(name: str, service: TheService, person: Person) -> JSONResponse:
-    await _found(service, person, name)
+    await _profile(service, person, name)
     what, now = await asyncio.to_thread(service.store.undo, person, name)
     return JSONResponse({"undone": what, "profile": shown(now)})
 
@@ -133,7 +133,7 @@ def shown(profile: Profile) -> dict[str, Any]:
     }
 
 
-async def _found(service: Service, person: str, name: str) -> Profile:
+async def _profile(service: Service, person: str, name: str) -> Profile:
     """Raises RefusedError (404) for a name that the person has not."""
     known = await service.profiles(person)
     if name not in known:
@@ -147,7 +147,7 @@ async def _found(service: Service, person: str, name: str) -> Profile:
 
 async def _ready(service: Service, person: str, name: str) -> Profile:
     """A profile that can be learned from answers here."""
-    profile = await _found(service, person, name)
+    profile = await _profile(service, person, name)
     if not service.directions.read_in(profile.language):
         raise InputError("This server was started without profiles. Start it without --no-profiles.")
     return profile

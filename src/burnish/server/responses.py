@@ -54,7 +54,7 @@ class Answer:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def complete(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
         tokens = [token for piece in pieces for token in piece.tokens]
         content = {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}

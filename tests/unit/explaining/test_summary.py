@@ -11,7 +11,7 @@ from burnish.explaining.summary import cost_of, effects_of, summarise
 from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
 
 
-def said(facts: Explanation) -> str:
+def words_of(facts: Explanation) -> str:
     return "\n".join(summarise(facts).sentences)
 
 
@@ -20,7 +20,7 @@ def evaluated(*effects: Effect, tuning: dict[str, Any] | None = None, **damage: 
 
 
 def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
-    text = said(minimal())
+    text = words_of(minimal())
     assert (
         f"enhance.txt was strengthened in smollm2-135m (bfloat16) along one direction in {FEW_LAYERS} of {FEW_LAYERS} layers"
         in text
@@ -30,7 +30,7 @@ def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
 
 
 def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval() -> None:
-    text = said(full())
+    text = words_of(full())
     best = full().directions[0].quality[18]
     assert f"AUROC 0.980 (shuffled labels: {best.null_auroc:.3f})" in text
     assert "cosine 0.92 with itself" in text
@@ -38,7 +38,7 @@ def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval(
 
 
 def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refusals() -> None:
-    text = said(full())
+    text = words_of(full())
     assert "moved by 0.0102 [0.0090, 0.0114] nats per token on average (the budget is 0.01)" in text
     assert "95th percentile of their tokens is 0.041" in text
     assert "5.2 % to 5.5 %" in text and "24.31 to 24.62 (+1.3 %)" in text
@@ -181,19 +181,19 @@ def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> Non
         "creative-writing, reference answers",
         "creative-writing, self-made pairs",
     ]
-    assert "Refusals were not counted." in said(full(evaluation=None))
+    assert "Refusals were not counted." in words_of(full(evaluation=None))
 
 
 def test_many_directions_share_one_sentence() -> None:
     many = tuple(direction(f"domain {i}", f"domain {i}", i) for i in range(6))
-    text = said(full(directions=many))
+    text = words_of(full(directions=many))
     assert "The directions separate their held-out prompts with AUROC 0.980 to 0.980" in text
     assert "Directions: domain 0, domain 1," in text
 
 
 def test_names_of_files_cannot_move_the_cursor() -> None:
     facts = minimal(directions=(replace(minimal().directions[0], name="a\x1b[2Jb\u202e"),), title="x\x07\ny")
-    text = said(facts)
+    text = words_of(facts)
     assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
     assert "x\u2407 y was strengthened" in text
 

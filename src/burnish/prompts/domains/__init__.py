@@ -63,7 +63,7 @@ def load_domain(name: str) -> Domain:
     if name not in domain_names():
         raise InputError(f"There is no domain '{name}'. Pass one of: {', '.join(domain_names())}.")
     if name not in packaged_names():
-        return _own(name)
+        return _own_domain(name)
     folder = ROOT / name
     about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
     rows = _rows(folder, "references.jsonl")
@@ -96,7 +96,7 @@ def _asked(folder: Traversable, file: str) -> PromptSet:
     return PromptSet(f"{folder.name} {file.removesuffix('.jsonl')}", prompts)
 
 
-def _own(name: str) -> Domain:
+def _own_domain(name: str) -> Domain:
     """Raises InputError for a file that was changed."""
     folder = own_folder(name)
     about = read_about(folder / "domain.yaml")
