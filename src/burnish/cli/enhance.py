@@ -16,6 +16,7 @@ from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
+from burnish.extras import require
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -238,7 +239,9 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 def _check(
     name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
 ) -> None:
-    """Wrong calls, before anything is read. Raises InputError."""
+    """Wrong calls and a missing library, before anything is read. Raises InputError."""
+    if page:
+        require("report", "A page with charts")
     processes = launched().count
     needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
     if processes > 1 and needs_all:

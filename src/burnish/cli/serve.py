@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import ModelName
+from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def serve(
     limits: flags(ServeOptions, "Limits") = ServeOptions(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
+    require("serve", "Serving")
     from burnish.model.model import load
     from burnish.personal.store import Store
     from burnish.server.application import make_app

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.errors import InputError, PromptFileError
+from burnish.errors import PromptFileError
+from burnish.extras import require
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LINES = (".txt", ".text", "")  # one prompt a line; no ending: a pipe, for example
@@ -44,7 +45,7 @@ def is_hub(path: Path) -> bool:
 
 
 def read_table_rows(path: Path) -> list[Row]:
-    """The rows of a table. Raises PromptFileError naming file and row, InputError without the library that reads a format."""
+    """The rows of a table. Raises PromptFileError naming file and row, MissingExtraError without the library that reads a format."""
     if is_hub(path):
         from burnish.prompts.hub_sets import hub_rows
 
@@ -196,13 +197,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterable[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            f"{path} is a Parquet file, and pyarrow, which reads them, is not installed. Run `pip install 'burnish[train]'`."
-        ) from error
+    require("train", f"Reading {path}, a Parquet file,")
+    import pyarrow
+    from pyarrow import parquet
+
     try:
         rows = parquet.read_table(io.BytesIO(_bytes(path))).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
