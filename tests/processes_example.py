@@ -40,18 +40,18 @@ def findings(folder: Path) -> dict[str, Callable[[], Direction]]:
     """Directions of every kind."""
     model = load(folder, FLOAT)
 
-    def found(
+    def direction_of(
         model: Model, options: FindOptions, *, answers: bool = False, protect: PromptSet | None = None
     ) -> Direction:
         enhance, normal = sets("?!", answers=answers)
         return find_direction(model, enhance=enhance, normal=normal, options=options, protect=protect)
 
     return {
-        "odd": lambda: found(model, FindOptions(instructions=9)),
-        "all": lambda: found(model, FindOptions()),
-        "protected": lambda: found(model, PROTECTED, protect=PromptSet("spared", sets("#")[0].prompts[:5])),
-        "answers": lambda: found(model, FindOptions(instructions=9, position="answer"), answers=True),
-        "layer by layer": lambda: found(load_layered(folder, FLOAT), FindOptions(instructions=9)),
+        "odd": lambda: direction_of(model, FindOptions(instructions=9)),
+        "all": lambda: direction_of(model, FindOptions()),
+        "protected": lambda: direction_of(model, PROTECTED, protect=PromptSet("spared", sets("#")[0].prompts[:5])),
+        "answers": lambda: direction_of(model, FindOptions(instructions=9, position="answer"), answers=True),
+        "layer by layer": lambda: direction_of(load_layered(folder, FLOAT), FindOptions(instructions=9)),
     }
 
 

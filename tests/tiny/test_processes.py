@@ -85,10 +85,10 @@ def test_two_processes_learn_what_one_learns(rank: int, noted: Path, tiny_folder
 def test_a_model_split_over_two_processes_computes_what_a_whole_one_does(
     rank: int, noted: Path, tiny_folder: Folders
 ) -> None:
-    alone, found = computed(load(tiny_folder("llama"), FLOAT)), torch.load(noted / f"split-{rank}")
-    torch.testing.assert_close(found[0], alone[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[1], alone[1], rtol=0, atol=1e-4)
-    assert found[2:] == alone[2:]
+    alone, split = computed(load(tiny_folder("llama"), FLOAT)), torch.load(noted / f"split-{rank}")
+    torch.testing.assert_close(split[0], alone[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(split[1], alone[1], rtol=0, atol=1e-4)
+    assert split[2:] == alone[2:]
 
 
 @pytest.mark.enable_socket

@@ -31,16 +31,16 @@ def model_files(folder: Path) -> list[Path]:
     Raises ModelError for a link that leads out of the folder, because a copy of it would publish a file that is none of the
     model's. Weights may lie elsewhere, and so may the files of the hub's cache, whose folders consist of links.
     """
-    found = sorted(
+    files = sorted(
         p
         for p in folder.rglob("*")
         if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
     )
     home = folder.resolve()
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    for path in found:
+    for path in files:
         target = path.resolve()
-        if any(target.is_relative_to(own) for own in homes):
+        if any(target.is_relative_to(home_folder) for home_folder in homes):
             continue
         if path.suffix != ".safetensors":
             raise ModelError(
@@ -48,7 +48,7 @@ def model_files(folder: Path) -> list[Path]:
                 "(cp --dereference), or remove the link."
             )
         read_header(folder, str(path.relative_to(folder)))
-    return found
+    return files
 
 
 def copied_files(folder: Path) -> list[Path]:

@@ -339,10 +339,15 @@ def _save(
 
 
 def _matrix(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
-    found = tensors.get(name)
-    if found is None or found.dtype != torch.float32 or found.ndim != dimensions or not bool(found.isfinite().all()):
+    matrix = tensors.get(name)
+    if (
+        matrix is None
+        or matrix.dtype != torch.float32
+        or matrix.ndim != dimensions
+        or not bool(matrix.isfinite().all())
+    ):
         raise _unusable(where, f"it has no {name} of finite float32 numbers in {dimensions} dimensions")
-    return found
+    return matrix
 
 
 def _single(tensors: dict[str, Tensor], stored: list[_Stored], where: str) -> Direction:

@@ -98,18 +98,18 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
             f"'{item.tensor.name}' in {source.path} holds values that are not finite: the file is damaged. Download it again."
         )
     change = max(float((exact - old).norm()), torch.finfo(torch.float32).tiny)
-    own = item.tensor.kind
-    if own not in EXACT:
+    kind = item.tensor.kind
+    if kind not in EXACT:
         again = _requantised(exact, item.tensor, STRAY_TOLERANCE * change)
         if again is not None:
-            chosen = _measured(own, again[0], again[1], old, exact, change, item)
+            chosen = _measured(kind, again[0], again[1], old, exact, change, item)
             if chosen.stray <= STRAY_TOLERANCE and _within(chosen.realised, asked_gains(item.edit)):
                 return chosen
         fits = bool(exact.abs().max() <= torch.finfo(torch.float16).max)
-        own = GGMLQuantizationType.F16 if fits else GGMLQuantizationType.F32
-    rounded = round_along(exact, item.edit.right, EXACT[own])
+        kind = GGMLQuantizationType.F16 if fits else GGMLQuantizationType.F32
+    rounded = round_along(exact, item.edit.right, EXACT[kind])
     data = rounded.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return _measured(own, data, rounded, old, exact, change, item)
+    return _measured(kind, data, rounded, old, exact, change, item)
 
 
 def _requantised(exact: Tensor, tensor: GgufTensor, allowed: float) -> tuple[bytes, Tensor] | None:

@@ -114,7 +114,7 @@ def read_gguf(path: Path) -> GgufFile:
     size = path.stat().st_size
     with path.open("rb", buffering=1 << 20) as file:
         header = _Header(file, path, size)
-        tensors, keys = header.start()
+        count, keys = header.start()
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             key = header.name(LONGEST_KEY, "key")
@@ -125,10 +125,10 @@ def read_gguf(path: Path) -> GgufFile:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
             raise header.damaged(f"general.alignment is {str(alignment)[:20]}, which is no power of two")
-        entries = [header.tensor() for _ in range(tensors)]
+        entries = [header.tensor() for _ in range(count)]
         entries_end = file.tell()
-        found = dict(_placed(header, entries, padded(entries_end, alignment), alignment))
-    return GgufFile(path, metadata, found, keys_end, entries_end, alignment, size)
+        tensors = dict(_placed(header, entries, padded(entries_end, alignment), alignment))
+    return GgufFile(path, metadata, tensors, keys_end, entries_end, alignment, size)
 
 
 Entry = tuple[str, GGMLQuantizationType, tuple[int, ...], int, int]  # name, type, shape, offset, position of the type

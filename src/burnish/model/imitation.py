@@ -44,17 +44,17 @@ class SymmetricEdit:
 
 def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
     """What the model as it is predicts at each answer's tokens: [answer tokens, vocabulary] an item, float16."""
-    found: list[Tensor] = [torch.zeros(0)] * len(items)
+    results: list[Tensor] = [torch.zeros(0)] * len(items)
 
     def keep(members: list[int], logits: Tensor) -> None:
         lengths = [len(items[i].answer) for i in members]
         parts = torch.split(logits.log_softmax(-1).clamp_min(LOWEST).half().cpu(), lengths)
         for i, part in zip(members, parts, strict=True):
-            found[i] = part
+            results[i] = part
 
     with torch.no_grad():
         _run(model, items, keep, differentiable=False)
-    return found
+    return results
 
 
 def distances(targets: Sequence[Tensor], predicted: Sequence[Tensor]) -> list[Tensor]:

@@ -52,10 +52,10 @@ def _relaxed(validator: Any) -> Any:
 
 
 def _subclasses(root: Any) -> set[Any]:
-    found: set[Any] = set()
+    classes: set[Any] = set()
     for child in root.__subclasses__():
-        found |= {child} | _subclasses(child)
-    return found
+        classes |= {child} | _subclasses(child)
+    return classes
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
