@@ -54,7 +54,7 @@ def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call
 def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, page, plan = tiny_folder("llama"), tmp_path / "page.html", tmp_path / "plan.safetensors"
     short = tmp_path / "short.txt"
-    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(4) for line in HOSTILE) + "\n", encoding="utf-8")
+    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(12) for line in HOSTILE) + "\n", encoding="utf-8")
     found = call("find", model, "--enhance", short, "-o", plan, "--force")
     assert found[0] == 0, found[2]
     code, _, err = call(
