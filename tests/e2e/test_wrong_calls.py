@@ -2,16 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.model.model import outline
-from conftest import Folders, random_enhancement
+from conftest import Call, Folders, random_enhancement
 
-Call = Callable[..., tuple[int, Any, str]]
 ENHANCE = "enhance MODEL --enhance SPECIAL --normal PLAIN -o OUT"
 LEARN = "enhance MODEL -o OUT"
 TUNE = "tune MODEL -o OUT"
