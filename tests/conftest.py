@@ -33,6 +33,8 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 Folders = Callable[..., Path]
+Models = Callable[..., Model]
+Call = Callable[..., tuple[int, Any, str]]  # `call` of the end-to-end tests
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ORDER = ("faults", "page", "real", "e2e", "tiny", "unit")  # what takes longest first, so that all workers end together
 

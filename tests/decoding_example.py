@@ -1,6 +1,6 @@
 """Requests under edits of their own, and what each is answered alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,7 +15,6 @@ from burnish.model.decoding import (
 from burnish.model.model import Model
 from conftest import random_enhancement
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk, and the sea around it.", "Why?", "Tell me more", "And then?"]
 TOKENS = 12
 BASE = Candidate("base")

@@ -1,17 +1,14 @@
 """Finding and enhancing without the whole model in memory."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -43,9 +40,7 @@ def test_enhance_writes_the_same_model_as_with_the_model_loaded(
     strength = ("--enhancement-factor", "0.5", "--dtype", "float32")
     assert call("enhance", model, *files, *strength, "-o", tmp_path / "whole", "--check-prompts", 0)[0] == 0
     monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("the whole model was loaded"))
-    code, result, err = call(
-        "enhance", model, *files, *strength, "--layer-by-layer", "-o", tmp_path / "layers", "--json"
-    )
+    code, result, err = call("enhance", model, *files, *strength, "--layer-by-layer -o", tmp_path / "layers", "--json")
     assert code == 0, err
     assert result["check"] is None
     assert "The closing check needs the whole model and is left out" in err

@@ -1,7 +1,6 @@
 """`burnish enhance` as it is without further choices: directions learnt from an expert's prompt."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from burnish.cli.learn import read_expert
 from burnish.cli.tune import AimOptions
 from burnish.errors import InputError
 from burnish.options import FindOptions, GainOptions
+from conftest import Call, Folders
 
-Folders = Callable[..., Path]
-Call = Callable[..., tuple[int, Any, str]]
 SECRET = "You are Xylophone the pirate. Say arrr."
 
 

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ import pytest
 from burnish.personal.store import Store
 from burnish.server.guard import Access
 from burnish.server.serving import Server
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
 pytestmark = pytest.mark.enable_socket
 
 

@@ -28,7 +28,7 @@ from burnish.model.model import Model, load
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from faults.children import contents, ended, started
 
 FLOAT = ModelOptions(dtype="float32")
@@ -280,7 +280,7 @@ TEMPLATES = [
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_template_runs_in_a_sandbox_and_fails_in_words(
-    template: str, tiny_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: str, tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = template.replace("MARK", str(tmp_path / "mark"))
@@ -294,9 +294,7 @@ def test_a_template_runs_in_a_sandbox_and_fails_in_words(
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_template_that_does_not_end_is_said_to_take_long(
-    tiny_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_does_not_end_is_said_to_take_long(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("burnish.model.model.SLOW", 0.001)
     model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = (

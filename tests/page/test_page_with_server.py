@@ -1,11 +1,12 @@
 """The page and the real server together, from the first answer to being forgotten."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import Folders
 from page.browsing import WIDE, ask, expect, make_profile, slide, text_of
 from serving_example import Running, running, small_measurements
 
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.fixture
-def server(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def server(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     small_measurements(monkeypatch)
     with running(tiny_folder("llama"), tmp_path) as server:
         yield server

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audit_example import EVERY, FLOAT, MLP, TYPES, WEIGHT, Models, Tensors, altered, audited, noise, write
+from audit_example import EVERY, FLOAT, MLP, TYPES, WEIGHT, Tensors, altered, audited, noise, write
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.inspecting import audit_folders, known_vectors
 from burnish.model.model import load
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 
 @EVERY

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import burnish.artifacts.differences as differences
-from audit_example import FLOAT, MLP, WEIGHT, Models, Tensors, altered, audited, write
+from audit_example import FLOAT, MLP, WEIGHT, Tensors, altered, audited, write
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.matching import match, nearest_layers
 from burnish.cli.audit import show_audit
 from burnish.errors import ModelError, QuantisedModelError, VerificationError, WrongModelError
 from burnish.inspecting import audit_folders, verify_folders
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 
 def test_audit_and_verify_agree(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Writing: the source is never touched, a killed run is resumed, and what cannot be edited is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,14 @@ import burnish.artifacts.bake as baking
 from burnish.artifacts.copying import JOURNAL
 from burnish.errors import DiskFullError, InputError, OutputError, QuantisedModelError, WrongModelError
 from burnish.model.live import norm_weight
-from burnish.model.model import Model, load
+from burnish.model.model import load
 from burnish.model.weights import network_layers
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import Applied, apply, export, open_plan
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from quantised import Packed
 
 FLOAT = ModelOptions(dtype="float32")
-Models = Callable[..., Model]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,9 +11,9 @@ import burnish.model.capture as capturing
 from burnish.model.capture import Tokens, answer_sequences, batches, capture, prompt_sequences
 from burnish.model.model import Model
 from burnish.options import Site
+from conftest import Models
 from families import MOST
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?", "Count to nine and then stop, please.", "Tea or coffee"]
 
 

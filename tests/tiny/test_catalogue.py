@@ -1,7 +1,5 @@
 """Named directions: found once, kept by everything they depend on."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -9,11 +7,10 @@ from burnish.artifacts import cache
 from burnish.catalogue import named_directions, names_in
 from burnish.errors import InputError
 from burnish.finding import find_direction
-from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.prompts.axes import load_axis
+from conftest import Models
 
-Models = Callable[..., Model]
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 

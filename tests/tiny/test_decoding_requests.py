@@ -21,8 +21,8 @@ from burnish.model.decoding import (
     decode,
 )
 from burnish.model.model import Model
-from conftest import random_enhancement
-from decoding_example import BASE, PROMPTS, TOKENS, Models, alone, drain, expected, hooks, of, requests
+from conftest import Models, random_enhancement
+from decoding_example import BASE, PROMPTS, TOKENS, alone, drain, expected, hooks, of, requests
 
 
 def test_cancel_frees_the_row_at_the_next_step_and_may_be_repeated(llama: Model) -> None:

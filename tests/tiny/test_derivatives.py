@@ -1,6 +1,5 @@
 """Derivatives with respect to the gains, against finite differences and an independent Monte Carlo."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,8 @@ from burnish.maths.trust_region import information
 from burnish.model.derivatives import derivatives
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 # (step, tolerance): an expert's choice and a rectifier have kinks that a wide step crosses.
 FAMILIES = {
     "llama": (0.02, 2e-4),

@@ -1,6 +1,5 @@
 """Planted truth: where a known direction, layer, head and token are responsible, the facts name them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,18 +12,16 @@ from burnish.explaining.direction_facts import direction_facts, layer_tokens
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.explaining import applied_gains, explain
 from burnish.model.logit_lens import after_blocks, vocabulary_weights
-from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, ExplainOptions
 from burnish.prompts import Prompt
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 from families import MOST
 
-TinyModel = Callable[..., Model]
 ANSWERS = [Answered(Prompt.of("hello"), [7, 8, 3]), Answered(Prompt.of("you"), [2, 9])]
 
 
-def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token(tiny_model: TinyModel) -> None:
+def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token(tiny_model: Models) -> None:
     model = tiny_model("llama")
     head = model.network.get_output_embeddings().weight.detach().float()
     centred = head - head.mean(0)
@@ -34,7 +31,7 @@ def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token
 
 @MOST
 def test_vocabulary_weights_are_the_slope_of_the_logits_where_the_norms_scale_stands_still(
-    family: str, tiny_model: TinyModel
+    family: str, tiny_model: Models
 ) -> None:
     model = tiny_model(family)
     generator = torch.Generator().manual_seed(3)
@@ -55,7 +52,7 @@ def test_vocabulary_weights_are_the_slope_of_the_logits_where_the_norms_scale_st
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "olmo2"])  # smooth ones: no expert is chosen anew
-def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: TinyModel, family: str) -> None:
+def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: Models, family: str) -> None:
     model = tiny_model(family)
     enhancement = random_enhancement(model, 0.8, rank=2)
     found = attribute(model, enhancement, ANSWERS, "user")
@@ -67,7 +64,7 @@ def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: T
     assert found.first_order == pytest.approx(sum(part.first_order for part in found.layers))
 
 
-def test_the_one_layer_that_writes_is_named(tiny_model: TinyModel) -> None:
+def test_the_one_layer_that_writes_is_named(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
     enhancement = random_enhancement(model, 1.0)
     with torch.no_grad():
@@ -80,7 +77,7 @@ def test_the_one_layer_that_writes_is_named(tiny_model: TinyModel) -> None:
     assert all(abs(part.first_order) < 1e-7 for layer, part in parts.items() if layer != 1)
 
 
-def test_facts_of_a_direction_hold_every_layer(tiny_model: TinyModel) -> None:
+def test_facts_of_a_direction_hold_every_layer(tiny_model: Models) -> None:
     model = tiny_model("llama")
     direction = random_enhancement(model, 1.0).directions[0]
     facts = direction_facts(model, direction, name_language=None)
@@ -89,7 +86,7 @@ def test_facts_of_a_direction_hold_every_layer(tiny_model: TinyModel) -> None:
     assert facts.likenesses is None
 
 
-def test_without_an_edit_both_answer_the_same(tiny_model: TinyModel) -> None:
+def test_without_an_edit_both_answer_the_same(tiny_model: Models) -> None:
     model = tiny_model("llama")
     options = ExplainOptions(answers=2, tokens=4, skip_likenesses=True)
     found = explain(model, random_enhancement(model, 0.0), options=options)
@@ -98,7 +95,7 @@ def test_without_an_edit_both_answer_the_same(tiny_model: TinyModel) -> None:
     assert any("Every gain is zero" in note for note in found.notes)
 
 
-def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: TinyModel) -> None:
+def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.4)
     found = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
@@ -107,18 +104,18 @@ def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: Tiny
     assert [g.asked for g in found.gains] == pytest.approx([0.4] * model.anatomy.layers)
 
 
-def test_zero_gains_are_no_gains(tiny_model: TinyModel) -> None:
+def test_zero_gains_are_no_gains(tiny_model: Models) -> None:
     assert applied_gains(random_enhancement(tiny_model("llama"), 0.0)) == ()
 
 
-def test_every_layer_of_a_direction_a_layer_has_its_own_tokens(tiny_model: TinyModel) -> None:
+def test_every_layer_of_a_direction_a_layer_has_its_own_tokens(tiny_model: Models) -> None:
     model = tiny_model("llama")
     vectors: torch.Tensor = replace(random_enhancement(model, 1.0)).vectors[:, 0]
     assert [t.layer for t in layer_tokens(model, vectors, single=False)] == list(range(model.anatomy.layers))
     assert isinstance(random_enhancement(model, 1.0), Enhancement)
 
 
-def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: TinyModel) -> None:
+def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.8)
     rows = [

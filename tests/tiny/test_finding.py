@@ -1,6 +1,5 @@
 """Directions: found where there is one, refused where there is none, and kept with what they were made from."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from burnish.model.model import Model
 from burnish.options import FindOptions, Scope
 from burnish.pipeline import require_direction
 from burnish.prompts import Prompt, PromptSet
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

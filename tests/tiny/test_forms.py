@@ -1,6 +1,5 @@
 """Live, baked and adapter are the same edit, in every architecture family."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from families import EVERY, FAMILIES, MOST
 
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()

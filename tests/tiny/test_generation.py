@@ -1,7 +1,5 @@
 """Greedy answers: batched, streamed and one by one they are the same, whatever the checkpoint's own settings."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -9,9 +7,8 @@ from burnish.checking import check, repetition
 from burnish.model.model import Model
 from burnish.model.streaming import stream
 from burnish.prompts import Prompt, PromptSet
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?"]
 EVERYDAY = PromptSet("everyday", tuple(Prompt.of(text) for text in PROMPTS))
 

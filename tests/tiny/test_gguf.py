@@ -1,7 +1,6 @@
 """The forms for llama.cpp on tiny models: edited files say what the live form does, in every architecture's names."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from burnish.model.live import norm_weight
 from burnish.model.model import Model
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply_gguf
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from families import GGUF
 from gguf_files import values, write_control_vector
 
-Models = Callable[..., Model]
 FLOAT = ModelOptions(dtype="float32")
 
 

@@ -1,7 +1,6 @@
 """A LoRA beside a direction: what each way of combining them promises, on random models."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit
 from burnish.model.model import Model, load, outline
 from burnish.options import ModelOptions, TrainOptions
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 ROWS = [{"prompt": f"What is {w}?", "completion": f"{w * 3} it is."} for w in "abcdefghij"]
 QUICK = TrainOptions(steps=3, batch=4, rank=3, learning_rate=5e-3, barrier_prompts=4, barrier_tokens=4, held_out=0.0)
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Learning directions from a teacher, on tiny models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from burnish.model.model import Model
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain, load_general
+from conftest import Models
 
-Models = Callable[..., Model]
 WORDS = [
     f"{verb} the {noun}"
     for verb in ("Tell", "Show", "Name")

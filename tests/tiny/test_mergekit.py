@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from burnish.inspecting import verify_folders
-from burnish.model.model import Model
 from burnish.options import ModelOptions
 from burnish.pipeline import export
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 
@@ -28,7 +27,7 @@ def merge() -> Callable[[dict[str, object], Path], None]:
 def test_a_baked_model_goes_through_unchanged_and_is_averaged(
     merge: Callable[[dict[str, object], Path], None],
     tiny_folder: Folders,
-    tiny_model: Callable[..., Model],
+    tiny_model: Models,
     tmp_path: Path,
 ) -> None:
     base, baked = tiny_folder("llama"), tmp_path / "baked"

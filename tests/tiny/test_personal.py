@@ -1,6 +1,5 @@
 """Personal profiles on tiny models: features, doses, budgets and comparisons."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -22,9 +21,8 @@ from burnish.personal.profile import Coefficient, Profile
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
 from burnish.tuning.objective import damage_on
-from conftest import fake_direction
+from conftest import Models, fake_direction
 
-Models = Callable[..., Model]
 NAMES = ["education", "formal-casual", "long-short"]
 ROWS = [(Prompt.of(f"Say {i}"), f"answer {'!' * i} number {i * i}") for i in range(12)]
 

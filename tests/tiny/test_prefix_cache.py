@@ -11,7 +11,8 @@ from burnish.model.decoding import Decoder, DecodeRequest, Sampling
 from burnish.model.model import Model
 from burnish.model.prefix_cache import PrefixCache
 from burnish.model.shared_prefix import SHORTEST_PREFIX, shared_prefix
-from decoding_example import BASE, BATCHED, Models, alone, assert_same, candidates, drain, of, requests
+from conftest import Models
+from decoding_example import BASE, BATCHED, alone, assert_same, candidates, drain, of, requests
 
 SYSTEM = "<s>be brief and kind to everyone who asks </s>"
 

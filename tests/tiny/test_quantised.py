@@ -22,11 +22,10 @@ from burnish.model.scoring import Item
 from burnish.model.weights import applied_weight
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan, write_plan
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 from quantised import GROUP, LLAMA, SCHEMES, Packed, by_hand, fp8_blocks, grouped, plain
 
 Folders = Callable[[str], Path]
-Models = Callable[..., Model]
 STATIC = ("compressed-static", "gemma-static")  # inputs are rounded to fixed steps
 EDITABLE = ("mxfp4",)  # schemes that leave attention as it is
 LINEAR = [name for name in SCHEMES if name not in STATIC + EDITABLE]

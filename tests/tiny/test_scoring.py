@@ -1,6 +1,5 @@
 """Many candidates in one pass score exactly as each would alone."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, ModelError, WrongModelError
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, TokenScores, score
-from conftest import random_adapter, random_enhancement
+from conftest import Models, random_adapter, random_enhancement
 from families import MOST
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?"]
 ANSWERS = [[40, 41, 42], [50], [60, 61, 62, 63, 64]]
 

@@ -1,7 +1,6 @@
 """The server as OpenAI's own client sees it: answers equal the model's own."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from burnish.model.decoding import Decoder
 from burnish.personal.enhancing import dose_gains
 from burnish.personal.profile import Profile
 from burnish.tuning.aims import template
-from conftest import random_enhancement
+from conftest import Folders, random_enhancement
 from serving_example import ASKED, PROMPT, Running, running
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -167,9 +166,7 @@ def test_errors_are_those_of_openai(
     assert (error.value.code, error.value.param) == (code, field)
 
 
-def test_an_edit_that_overflows_is_an_error_of_its_request_alone(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_edit_that_overflows_is_an_error_of_its_request_alone(tiny_folder: Folders, tmp_path: Path) -> None:
     with (
         running(
             tiny_folder("llama"),
@@ -239,13 +236,13 @@ def test_a_reader_who_leaves_frees_the_row(served: Running, monkeypatch: pytest.
     assert len(steps) < 60
 
 
-def test_models_without_a_chat_template_are_served(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_models_without_a_chat_template_are_served(tiny_folder: Folders, tmp_path: Path) -> None:
     with running(tiny_folder("gpt2", template=False), tmp_path) as served, served.openai() as ai:
         reply = ai.chat.completions.create(**ASKED)
         assert reply.choices[0].message.content == served.greedy(PROMPT, 8)
 
 
-def test_models_that_take_one_request_at_a_time_answer_all(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_models_that_take_one_request_at_a_time_answer_all(tiny_folder: Folders, tmp_path: Path) -> None:
     with running(tiny_folder("mistral"), tmp_path) as served, served.openai() as ai, ThreadPoolExecutor() as pool:
         answers = list(pool.map(lambda _: ai.chat.completions.create(**ASKED).choices[0].message.content, range(3)))
         assert answers == [served.greedy(PROMPT, 8)] * 3

@@ -15,7 +15,6 @@ from burnish.model.row_edits import Candidate
 from burnish.server.answering import Answering
 from burnish.server.engine import Engine
 
-Models = Callable[..., Model]
 BASE = Candidate("base")
 
 

@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from burnish.options import ServeOptions
 from burnish.personal.enhancing import enhancement_of
 from burnish.personal.store import Store, new_profile
+from conftest import Folders
 from serving_example import Running, running, small_measurements
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -83,7 +83,7 @@ def one(served: Running, http: httpx.Client, key: str, seen: Counter[str], answe
 
 @pytest.mark.parametrize("requests", [120, pytest.param(250, marks=pytest.mark.full)])
 def test_many_clients_leave_nothing_behind_and_get_their_own_answers(
-    requests: int, tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    requests: int, tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_measurements(monkeypatch)
     store = Store(tmp_path)

@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,14 @@ from burnish.errors import ModelError
 from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
 from burnish.personal.store import Store
+from conftest import Folders
 from serving_example import ASKED, PROMPT, Running, running, small_measurements
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
 pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
-def test_keys_keep_people_apart(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_keep_people_apart(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_measurements(monkeypatch)
     store = Store(tmp_path)
     (_, first), (_, second) = store.new_person(), store.new_person()
@@ -83,9 +82,7 @@ def test_malformed_requests_are_refused_and_named(served: Running) -> None:
         assert http.get("/api/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_requests_that_are_too_large_are_refused_also_in_chunks(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_requests_that_are_too_large_are_refused_also_in_chunks(tiny_folder: Folders, tmp_path: Path) -> None:
     options = ServeOptions(body_limit=10_000, tokens_limit=64, grace=1)
     with running(tiny_folder("llama"), tmp_path, options=options) as served, served.client() as http:
         large = json.dumps({**ASKED, "user": "x" * 20_000}).encode()
@@ -101,7 +98,7 @@ def test_requests_that_are_too_large_are_refused_also_in_chunks(
 
 
 def test_too_many_requests_are_refused_with_a_time_to_come_back(
-    tiny_folder: Callable[..., Path],
+    tiny_folder: Folders,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -133,9 +130,7 @@ def test_too_many_requests_are_refused_with_a_time_to_come_back(
     assert caplog.text.count("vllm serve") == 1
 
 
-def test_the_time_limit_ends_a_request(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_limit_ends_a_request(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.03), step(decoder))[1])
     options = ServeOptions(time_limit=0.4, tokens_limit=64, grace=1)

@@ -1,6 +1,6 @@
 """Profiles and measurements over HTTP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from burnish.personal.profile import Coefficient
 from burnish.personal.store import Store, new_profile
 from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
-from conftest import random_enhancement
+from conftest import Folders, random_enhancement
 from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -179,7 +179,7 @@ def test_status_and_directions_say_what_the_page_may_offer(http: httpx.Client) -
     assert (rows["education"]["language"], rows["tuned"]["language"]) == ("en", None)
 
 
-def test_a_server_without_profiles_says_so(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_server_without_profiles_says_so(tiny_folder: Folders, tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(store.local(), new_profile("mine"))
     values = {"education": Coefficient(1.0, 0.0, "sliders")}
@@ -199,7 +199,7 @@ def test_a_server_without_profiles_says_so(tiny_folder: Callable[..., Path], tmp
 
 
 def test_named_directions_of_both_sites_are_found_at_the_start(
-    tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_measurements(monkeypatch)
     monkeypatch.setattr("burnish.catalogue.names_in", lambda language: ["formal-casual"] if language == "en" else [])
@@ -213,9 +213,7 @@ def test_named_directions_of_both_sites_are_found_at_the_start(
     assert prepare(model, {}, profiles=False).names == []
 
 
-def test_enhancements_are_read_by_name_and_must_be_of_the_model(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_enhancements_are_read_by_name_and_must_be_of_the_model(tiny_folder: Folders, tmp_path: Path) -> None:
     model, other = (load(tiny_folder(name), ModelOptions(dtype="float32")) for name in ("llama", "gpt2"))
     path = random_enhancement(model, 0.5).save(tmp_path / "warm.safetensors")
     education = random_enhancement(other, 0.5).save(tmp_path / "education.safetensors")

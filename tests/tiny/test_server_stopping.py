@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
+from conftest import Folders
 from serving_example import ASKED, PROMPT, Running, running
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -63,7 +63,7 @@ def test_a_server_that_is_stopped_finishes_its_requests_and_takes_no_more(
 
 
 def test_a_request_that_outlasts_the_grace_period_is_ended_with_an_error(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.05), step(decoder))[1])
@@ -79,7 +79,7 @@ def test_a_request_that_outlasts_the_grace_period_is_ended_with_an_error(
 
 
 def test_a_server_that_is_stopped_twice_stops_at_once(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.1), step(decoder))[1])

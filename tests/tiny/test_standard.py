@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import stdev
@@ -19,11 +18,10 @@ from burnish.errors import DownloadError, InputError
 from burnish.evaluation.standard import StandardScore, run_standard
 from burnish.model.model import Model
 from burnish.options import Form, ModelOptions
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
-Models = Callable[..., Model]
 WORDS = ["red", "old", "sea", "dusk", "lamp", "stone", "bird", "salt"]
 DOCUMENTS = [
     {"question": f"The {a} by the {b} is", "choices": [a[:3], b[:3], "lit"], "answer": (i + j) % 3}

@@ -1,6 +1,5 @@
 """Tuning on tiny models: planted optima, budgets, abstaining, several specialities."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -21,9 +20,8 @@ from burnish.tuning.mixing import alike, merged
 from burnish.tuning.objective import Aim, Material, damage_of, damage_on, measure
 from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 from burnish.tuning.tuning import settle, tune
-from conftest import fake_direction, random_enhancement
+from conftest import Models, fake_direction, random_enhancement
 
-Models = Callable[..., Model]
 WORDS = [
     f"{a} the {b}" for a in ("Tell", "Show", "Name", "Sing") for b in ("way", "sea", "oven", "moon", "door", "tree")
 ]

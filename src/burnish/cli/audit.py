@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.options import ModelOptions
 
@@ -32,7 +32,7 @@ def audit(
     named: Annotated[
         bool, Parameter(help="compare with every packaged domain and style axis, found on BASE", negative=())
     ] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Find out from two checkpoints alone what was done to a model: gains along directions, a merged LoRA, a fine-tune."""

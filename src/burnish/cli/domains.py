@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.inputs import Json
+from burnish.cli.inputs import Json, Overwrite
 from burnish.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def export(
     name: str,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="folder to write")],
-    overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a domain's files, with the general set of its language, to a folder to edit and use."""
     import json as json_module

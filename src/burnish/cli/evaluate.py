@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, JudgeOptions, ModelName, With, WithFactor
+from burnish.cli.flags import Evaluating, Loading
+from burnish.cli.inputs import Json, JudgeOptions, Layers, ModelName, Overwrite, With, WithFactor
 from burnish.errors import BurnishError, InputError
 from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
@@ -39,7 +39,7 @@ def evaluate(
     *,
     enhancement: With = None,
     enhancement_factor: WithFactor = None,
-    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    layers: Layers = "all",
     domain: Annotated[str | None, Parameter(help="domain to measure the effect on, packaged or your own")] = None,
     pairs: Annotated[Path | None, Parameter(help="own pairs: .jsonl or .csv rows of prompt, chosen, rejected")] = None,
     compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
@@ -53,9 +53,9 @@ def evaluate(
     ] = (),
     extras: Extras | None = None,
     out: Annotated[Path | None, Parameter(alias="-o", help="folder for evaluation.json, tables and samples")] = None,
-    overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
-    options: flags(EvaluateOptions, "Evaluation") = EvaluateOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    options: Evaluating = EvaluateOptions(),
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Measure effect and damage of an enhancement with intervals; with --compare, against alternatives at equal damage."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, WithFactor, WithRequired
+from burnish.cli.flags import Explaining, Loading
+from burnish.cli.inputs import Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -24,7 +24,7 @@ def explain(
     *,
     enhancement: WithRequired,
     enhancement_factor: WithFactor = None,
-    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    layers: Layers = "all",
     out: Annotated[
         Path | None, Parameter(alias="-o", help="page to write, .html; without it only the summary is printed")
     ] = None,
@@ -40,9 +40,9 @@ def explain(
     numbers: Annotated[
         Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
     ] = None,
-    overwrite: Annotated[bool, Parameter(help="replace the page", negative=())] = False,
-    options: flags(ExplainOptions, "Explanation") = ExplainOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    options: Explaining = ExplainOptions(),
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""

@@ -21,6 +21,8 @@ ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
 ]
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
+Overwrite = Annotated[bool, Parameter(help="replace what is at the output path", negative=())]
+Layers = Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
 _WITH = Parameter(

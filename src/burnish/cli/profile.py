@@ -8,8 +8,8 @@ import cyclopts
 from cyclopts import Parameter
 
 from burnish.cli import console, profile_learning
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
+from burnish.cli.flags import Loading
+from burnish.cli.inputs import Json, ModelName, Overwrite
 from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
@@ -82,8 +82,8 @@ def export(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
     form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
-    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.errors import InputError
 from burnish.options import ModelOptions
@@ -63,7 +63,7 @@ def choose(
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())
     ] = (),
     tokens: Annotated[int, Parameter(help="longest answer to a --prompt")] = 96,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
+from burnish.cli.flags import Loading, Training
+from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, With, WithFactor
 from burnish.extras import require
 from burnish.options import Combine, ModelOptions, TrainOptions
 
@@ -27,9 +27,7 @@ def train(
     form: Annotated[
         Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
     ] = "adapter",
-    overwrite: Annotated[
-        bool, Parameter(help="replace what is at the output path", negative=(), group="Output")
-    ] = False,
+    overwrite: Overwrite = False,
     data: Annotated[
         Path | None,
         Parameter(
@@ -46,8 +44,8 @@ def train(
             "it; plain: a LoRA alone"
         ),
     ] = None,
-    options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    options: Training = TrainOptions(),
+    loading: Loading = ModelOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check; 0 leaves it out")
     ] = CHECK_PROMPTS,

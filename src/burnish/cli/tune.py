@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, JudgeOptions, ModelName, PromptOptions, general_prompts
+from burnish.cli.flags import Loading, Tuning
+from burnish.cli.inputs import Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -48,9 +48,9 @@ def tune(
     out: Annotated[Path, Parameter(alias="-o", help="folder for the enhancement, tuning.json and tuning.md")],
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
-    options: flags(TuneOptions, "Tuning") = TuneOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output folder", negative=())] = False,
+    options: Tuning = TuneOptions(),
+    loading: Loading = ModelOptions(),
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""

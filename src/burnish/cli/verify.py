@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.options import ModelOptions
 
@@ -17,7 +17,7 @@ def verify(
     base: ModelName,
     enhanced: Annotated[str, Parameter(help="the enhanced model folder")],
     *,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> int:
     """Recover the gains of every layer, realised against asked, and check that everything else is identical."""
