@@ -17,7 +17,7 @@ from burnish.model.model import load
 from burnish.model.processes import Processes, joined
 from burnish.options import ModelOptions
 from conftest import Folders
-from processes_example import FLOAT, SPLIT, computed, findings, texts
+from processes_example import FLOAT, SPLIT, computed, findings, imitated, texts
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "processes_example.py"
@@ -70,6 +70,14 @@ def test_two_processes_find_what_one_finds(name: str, noted: Path, tiny_folder: 
     assert both[0].report == both[1].report
     assert both[0].report.auroc == alone.report.auroc
     assert both[0].provenance == alone.provenance
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_learn_what_one_learns(rank: int, noted: Path, tiny_folder: Folders) -> None:
+    both = torch.load(noted / f"imitated-{rank}")
+    for shared, alone in zip(both, imitated(load(tiny_folder("llama"), FLOAT)), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.enable_socket
