@@ -129,15 +129,15 @@ class Checkpoint:
         layer = max((i for i, part in enumerate(parts) if part.isdigit()), default=0)
         ending = ".".join(parts[layer:]) + "."
         suffixes = [n.removeprefix(f"{path}.") for n in self.tensors if n.startswith(f"{path}.")]
-        stored = suffixes or [n.rpartition(f".{ending}")[2] for n in self.tensors if f".{ending}" in n]
-        return sorted({*stored} - {"weight", "bias"})
+        suffixes = suffixes or [n.rpartition(f".{ending}")[2] for n in self.tensors if f".{ending}" in n]
+        return sorted({*suffixes} - {"weight", "bias"})
 
     @cached_property
     def quantisation(self) -> dict[str, Any]:
         """What the folder's config says of quantised weights, {} where nothing."""
         config = self.folder / "config.json"
-        stored = read_table(config) if config.exists() else {}
-        return stored.get("quantization_config") or {}
+        settings = read_table(config) if config.exists() else {}
+        return settings.get("quantization_config") or {}
 
     def _endings(self, wanted: str) -> list[str]:
         """The tensors that share the longest ending with `wanted`, down to the layer's number."""

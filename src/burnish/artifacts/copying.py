@@ -87,9 +87,9 @@ class Journal:
         journal = Journal(path, str(source.resolve()), None)
         if path.is_file():
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                if stored["source"] == journal.source:
-                    return Journal(path, journal.source, stored["recipe"], dict(stored["done"]))
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record["source"] == journal.source:
+                    return Journal(path, journal.source, record["recipe"], dict(record["done"]))
             except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # damaged, as after a power cut: nothing of it is believed
         journal.restart()
@@ -109,8 +109,8 @@ class Journal:
 
     def _write(self) -> None:
         temporary = self.path.with_suffix(".new")
-        stored = {"source": self.source, "recipe": self.recipe, "done": self.done}
-        temporary.write_text(json.dumps(stored), encoding="utf-8")
+        record = {"source": self.source, "recipe": self.recipe, "done": self.done}
+        temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self.path)
 
 

@@ -54,8 +54,8 @@ def owners(checkpoint: Checkpoint, projections: Sequence[Projection]) -> dict[st
     projections_by_tensor = {}
     for projection in projections:
         shape = (projection.outputs, projection.inputs)
-        stored = shape if projection.layout == "out_in" else shape[::-1]
-        projections_by_tensor[checkpoint.match(projection.path, "weight", stored)] = projection
+        shape_stored = shape if projection.layout == "out_in" else shape[::-1]
+        projections_by_tensor[checkpoint.match(projection.path, "weight", shape_stored)] = projection
         if projection.bias:
             projections_by_tensor[checkpoint.match(projection.path, "bias", (projection.outputs,))] = projection
     return projections_by_tensor

@@ -333,8 +333,8 @@ def _save(
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
         # Not by `save_file`, whose errors do not say that a disk is full.
-        stored = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(stored, metadata=_metadata(kind, directions)))
+        plain = {k: v.float().contiguous() for k, v in tensors.items()}
+        partial.write_bytes(save(plain, metadata=_metadata(kind, directions)))
     return path
 
 

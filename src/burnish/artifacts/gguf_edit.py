@@ -130,8 +130,10 @@ def _requantised(exact: Tensor, tensor: GgufTensor, allowed: float) -> tuple[byt
 
 def _through(values: Tensor, tensor: GgufTensor) -> tuple[bytes, Tensor]:
     """Rows of the tensor in its type, and read back."""
-    stored = quants.quantize(values.contiguous().numpy(), tensor.kind)
-    return stored.tobytes(), dequantised(stored.view(np.uint8).reshape(-1), replace(tensor, shape=tuple(values.shape)))
+    quantised = quants.quantize(values.contiguous().numpy(), tensor.kind)
+    return quantised.tobytes(), dequantised(
+        quantised.view(np.uint8).reshape(-1), replace(tensor, shape=tuple(values.shape))
+    )
 
 
 def _measured(
@@ -159,8 +161,8 @@ def edited_size(source: GgufFile, edits: Sequence[GgufEdit], *, mark: dict[str, 
 def _size(source: GgufFile, item: GgufEdit, *, measured: bool) -> int:
     if measured:
         return len(choose(source, item).data)
-    stored = item.tensor.end - item.tensor.start
-    return stored if item.tensor.kind in EXACT else max(stored, 2 * int(np.prod(item.tensor.shape)))
+    size = item.tensor.end - item.tensor.start
+    return size if item.tensor.kind in EXACT else max(size, 2 * int(np.prod(item.tensor.shape)))
 
 
 def write_gguf(

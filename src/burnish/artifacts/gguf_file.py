@@ -80,11 +80,11 @@ class GgufFile:
         tensor = self.tensors[name]
         with self.path.open("rb") as file:
             file.seek(tensor.start)
-            stored = np.frombuffer(read_bytes(file, tensor.end - tensor.start), dtype=np.uint8)
-        return dequantised(stored, tensor)
+            data = np.frombuffer(read_bytes(file, tensor.end - tensor.start), dtype=np.uint8)
+        return dequantised(data, tensor)
 
 
-def dequantised(stored: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTensor) -> Tensor:
+def dequantised(data: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTensor) -> Tensor:
     """The values of a tensor's bytes, in its shape."""
     exact = {
         GGMLQuantizationType.F32: torch.float32,
@@ -92,8 +92,8 @@ def dequantised(stored: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTenso
         GGMLQuantizationType.BF16: torch.bfloat16,
     }.get(tensor.kind)
     if exact is not None:
-        return torch.from_numpy(stored).view(exact).view(tensor.shape)
-    rows = stored.reshape(*tensor.shape[:-1], -1)
+        return torch.from_numpy(data).view(exact).view(tensor.shape)
+    rows = data.reshape(*tensor.shape[:-1], -1)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return torch.from_numpy(quants.dequantize(rows, tensor.kind)).view(tensor.shape)

@@ -44,12 +44,12 @@ class DiskWeights:
         renamings = [t for t in self.transforms if isinstance(t, WeightRenaming)]
         converters = [t for t in self.transforms if isinstance(t, WeightConverter)]
         parts: dict[str, list[str]] = {}
-        for stored in self.checkpoint.tensors:
-            target, _ = rename_source_key(stored, renamings, converters, prefix, state)
-            if target not in state and stored in state:
-                target = stored
+        for name in self.checkpoint.tensors:
+            target, _ = rename_source_key(name, renamings, converters, prefix, state)
+            if target not in state and name in state:
+                target = name
             if target in state:
-                parts.setdefault(self._part(target), []).append(stored)
+                parts.setdefault(self._part(target), []).append(name)
         return {part: tuple(names) for part, names in parts.items()}
 
     def _part(self, target: str) -> str:
