@@ -84,10 +84,10 @@ def descend(
             sampled = edit.rows.detach().clone() if sampled is None else sampled
             spoken_lessons = student(SymmetricEdit(sampled, edit.signs))
         count = max(1, round(OWN_ROWS * options.rows)) if spoken_lessons else 0
-        rows = _turn(taught, max(1, options.rows - count), number, options.seed)
-        spoken = _turn(spoken_lessons or (), count, number, options.seed + 1)
-        calm = _turn(everyday, options.everyday_rows, number, options.seed + 2)
-        weights = _weights(rows, 1.0) + _weights(spoken, OWN_WEIGHT) + _weights(calm, options.everyday_weight)
+        rows = turn(taught, max(1, options.rows - count), number, options.seed)
+        spoken = turn(spoken_lessons or (), count, number, options.seed + 1)
+        calm = turn(everyday, options.everyday_rows, number, options.seed + 2)
+        weights = shares(rows, 1.0) + shares(spoken, OWN_WEIGHT) + shares(calm, options.everyday_weight)
         for group in optimiser.param_groups:
             group["lr"] = _rate(number, options.steps) * options.learning_rate / hidden**0.5
         optimiser.zero_grad()
@@ -109,7 +109,7 @@ def _rate(number: int, steps: int) -> float:
     return RATE * min(1, (number + 1) / WARM_UP) * (1 - (1 - LAST_RATE) * number / steps)
 
 
-def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list[Lesson]:
+def turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list[Lesson]:
     """The lessons of a step: all of them in a seeded order, then in another, ...; a function of the step alone."""
     if not lessons or not count:
         return []
@@ -122,7 +122,7 @@ def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list
     return lessons_of_step
 
 
-def _weights(lessons: Sequence[Lesson], weight: float) -> list[float]:
+def shares(lessons: Sequence[Lesson], weight: float) -> list[float]:
     """Of each answer's tokens, so that the sum over tokens is `weight` times their mean."""
     tokens = sum(len(lesson.item.answer) for lesson in lessons)
     return [weight / max(1, tokens)] * len(lessons)

@@ -114,14 +114,7 @@ def learn(
             "The mix joins specialities of two languages, whose everyday prompts differ. Learn them apart."
         )
     everyday = everyday_sets(subjects, options)
-    answers = _taught_answers(model, subjects, options, progress)
-    lessons = [
-        lesson
-        for subject, rows in zip(subjects, answers, strict=True)
-        for lesson in _lessons(model, subject, rows, options)
-    ]
-    held = answered_items(model, _own_answers(model, everyday.held, options, progress))
-    calm = [Lesson(item, target) for item, target in zip(held, log_probabilities(model, held), strict=True)]
+    lessons, calm = lessons_for(model, subjects, options, progress)
     unfinished = cache_file("learning", _identity(model, subjects, options), ".safetensors")
 
     def student(edit: SymmetricEdit) -> list[Lesson]:
@@ -157,6 +150,25 @@ def learn(
         options=options,
         seconds=time.perf_counter() - started,
     )
+
+
+def lessons_for(
+    model: Model, subjects: Sequence[Subject], options: LearnOptions, progress: Progress | None = None
+) -> tuple[list[Lesson], list[Lesson]]:
+    """What the specialities' teachers predict, and what the base model does on everyday prompts.
+
+    Raises:
+        ModelError: a teacher gave too few answers worth learning from.
+    """
+    answers = _taught_answers(model, subjects, options, progress)
+    taught_lessons = [
+        lesson
+        for subject, rows in zip(subjects, answers, strict=True)
+        for lesson in _lessons(model, subject, rows, options)
+    ]
+    held = answered_items(model, _own_answers(model, everyday_sets(subjects, options).held, options, progress))
+    targets = log_probabilities(model, held)
+    return taught_lessons, [Lesson(item, target) for item, target in zip(held, targets, strict=True)]
 
 
 def _identity(model: Model, subjects: Sequence[Subject], options: LearnOptions) -> dict[str, object]:

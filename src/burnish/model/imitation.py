@@ -88,17 +88,31 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
     """
     processes, before = current(), edit.rows.grad
     share = processes.share([len(lesson.item.prompt) + len(lesson.item.answer) for lesson in lessons])
-    kl: dict[int, Tensor] = {}
+    edit.rows.grad = None
+    with frozen(model.network), edited(model, edit):
+        distances = backward(model, [lessons[i] for i in share], [weights[i] for i in share])
+    part = torch.zeros_like(edit.rows) if edit.rows.grad is None else edit.rows.grad
+    total = processes.summed(part.cpu()).to(edit.rows.device)
+    edit.rows.grad = total if before is None else before + total
+    everywhere = processes.merged(dict(zip(share, distances, strict=True)))
+    return [everywhere[i] for i in range(len(lessons))]
+
+
+def backward(model: Model, lessons: Sequence[Lesson], weights: Sequence[float]) -> list[Tensor]:
+    """Adds the gradient of `sum_i weights_i sum_t KL(target_it || model_it)` to everything in the network that asks for one.
+
+    Args and returns as `imitate`, without an edit and without other processes.
+    """
+    kl: list[Tensor] = [torch.zeros(0)] * len(lessons)
 
     def step(members: list[int], logits: Tensor) -> None:
-        batch = [share[i] for i in members]
-        lengths = [len(lessons[i].item.answer) for i in batch]
+        lengths = [len(lessons[i].item.answer) for i in members]
         with torch.no_grad():
-            target = torch.cat([lessons[i].target for i in batch]).to(logits.device).float()
+            target = torch.cat([lessons[i].target for i in members]).to(logits.device).float()
             likely = target.exp()
             predicted = logits.log_softmax(-1)
             distance = (likely * (target - predicted)).sum(-1)
-            weight = torch.cat([torch.full((n,), weights[i]) for n, i in zip(lengths, batch, strict=True)])
+            weight = torch.cat([torch.full((n,), weights[i]) for n, i in zip(lengths, members, strict=True)])
             pull = predicted.exp_().sub_(likely).mul_(weight.to(logits)[:, None])
         if not bool(distance.isfinite().all()):
             raise ModelError(
@@ -107,16 +121,12 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
             )
         if logits.requires_grad:  # not where every row is zero
             torch.autograd.backward(logits, pull)
-        kl.update(zip(batch, torch.split(distance.double().cpu(), lengths), strict=True))
+        for i, part in zip(members, torch.split(distance.double().cpu(), lengths), strict=True):
+            kl[i] = part
 
-    edit.rows.grad = None
-    with torch.enable_grad(), frozen(model.network), edited(model, edit):
-        _run(model, [lessons[i].item for i in share], step, differentiable=True)
-    part = torch.zeros_like(edit.rows) if edit.rows.grad is None else edit.rows.grad
-    total = processes.summed(part.cpu()).to(edit.rows.device)
-    edit.rows.grad = total if before is None else before + total
-    everywhere = processes.merged(kl)
-    return [everywhere[i] for i in range(len(lessons))]
+    with torch.enable_grad():
+        _run(model, [lesson.item for lesson in lessons], step, differentiable=True)
+    return kl
 
 
 def _run(
