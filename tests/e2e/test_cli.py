@@ -139,8 +139,8 @@ def test_bad_prompt_files_are_refused_before_the_model_is_loaded(
     for command in ("enhance", "find"):
         arguments = ("--enhance", tmp_path / "e.txt", "--normal", tmp_path / "n.txt", "-o", tmp_path / "out")
         method = PUBLISHED if command == "enhance" else ()
-        found, out, err = call(command, tiny_folder("llama"), *arguments, *method)
-        assert found == code
+        ended, out, err = call(command, tiny_folder("llama"), *arguments, *method)
+        assert ended == code
         assert out == ""
         assert err.startswith("Error: ") or "\nError: " in err
         assert message in err
@@ -253,8 +253,8 @@ def test_domains_are_listed_shown_exported_and_linted(call: Call, tmp_path: Path
     assert len(call("domains", "show", "education", "--json")[1]["enhance"]) == 95
     assert call("domains", "export", "creative-writing-ko", "-o", tmp_path / "ko")[0] == 0
     assert call("domains", "export", "creative-writing-ko", "-o", tmp_path / "ko")[0] == 5
-    code, found, _ = call("domains", "lint", tmp_path / "ko" / "enhance.txt", tmp_path / "ko" / "normal.txt", "--json")
-    assert (code, found["findings"]) == (0, [])
+    code, linted, _ = call("domains", "lint", tmp_path / "ko" / "enhance.txt", tmp_path / "ko" / "normal.txt", "--json")
+    assert (code, linted["findings"]) == (0, [])
     assert len((tmp_path / "ko" / "references.jsonl").read_text(encoding="utf-8").splitlines()) == 32
     code, out, _ = call("domains", "lint", tmp_path / "ko" / "enhance.txt", tmp_path / "ko" / "enhance.txt")
     assert (code, "in both sets" in out) == (1, True)

@@ -18,10 +18,10 @@ def plan(tiny_model: Models, tmp_path: Path) -> Path:
 
 def test_an_enhancement_is_evaluated_and_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
     arguments = ("evaluate", tiny_folder("llama"), "--with", plan, "--domain education --dtype float32", *SMALL)
-    code, found, err = call(*arguments, "-o", tmp_path / "out", "--json")
+    code, result, err = call(*arguments, "-o", tmp_path / "out", "--json")
     assert code == 0, err
-    assert [e["kind"] for e in found["evaluation"]["effects"]] == ["references", "made"]
-    assert found["evaluation"]["damage"]["harmful"] == 22
+    assert [e["kind"] for e in result["evaluation"]["effects"]] == ["references", "made"]
+    assert result["evaluation"]["damage"]["harmful"] == 22
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["evaluation.json", "evaluation.md", "samples.md"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["evaluation"]["seed"] == 0
     assert call(*arguments, "-o", tmp_path / "out")[0] == 5

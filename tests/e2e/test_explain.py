@@ -48,8 +48,8 @@ def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp
     model, page, plan = tiny_folder("llama"), tmp_path / "page.html", tmp_path / "plan.safetensors"
     short = tmp_path / "short.txt"
     short.write_text("\n".join(f"{n} {line[:200]}" for n in range(12) for line in HOSTILE) + "\n", encoding="utf-8")
-    found = call("find", model, "--enhance", short, "-o", plan, "--force")
-    assert found[0] == 0, found[2]
+    result = call("find", model, "--enhance", short, "-o", plan, "--force")
+    assert result[0] == 0, result[2]
     code, _, err = call(
         "explain", model, "--with", plan, "--enhance", short, "-o", page, "--answers 32 --tokens 2", FEW
     )

@@ -72,7 +72,7 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
 def test_what_is_given_decides_the_method(
     prompts: dict[str, Any], aim: dict[str, Any], gains: dict[str, Any], finding: dict[str, Any], expected: str
 ) -> None:
-    found = chosen_method(
+    method = chosen_method(
         None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
     )
-    assert found == expected
+    assert method == expected

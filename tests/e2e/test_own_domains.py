@@ -69,9 +69,9 @@ def test_without_references_it_is_explained_and_evaluated_on_what_there_is(
     )
     assert code == 0, err
     small = ("--prompts", 4, "--tokens", 4, "--answer-tokens", 8, "--samples", 2, "--sample-tokens", 4)
-    code, found, err = call("evaluate", model, "--with", plan, "--domain", "haiku", *small, "--json")
+    code, result, err = call("evaluate", model, "--with", plan, "--domain", "haiku", *small, "--json")
     assert code == 0, err
-    assert [effect["kind"] for effect in found["evaluation"]["effects"]] == ["made"]
+    assert [effect["kind"] for effect in result["evaluation"]["effects"]] == ["made"]
     code, _, err = call(
         "explain",
         model,

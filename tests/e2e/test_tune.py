@@ -46,11 +46,11 @@ def test_tuning_leaves_a_folder_that_apply_takes_or_says_why_not(
     result = numbers(result)
     assert code == (4 if result["abstained"] else 0), err
     assert {p.name for p in out.iterdir()} == {"burnish", "tuning.json", "tuning.md"}
-    kept = json.loads((out / "tuning.json").read_text())
-    assert kept["gains"] == result["gains"]
+    written = json.loads((out / "tuning.json").read_text())
+    assert written["gains"] == result["gains"]
     if result["abstained"]:
         assert "better left alone" in err
-        assert not any(any(row) for row in kept["gains"])
+        assert not any(any(row) for row in written["gains"])
     else:
         assert call("apply", model, out, "-o", tmp_path / "model")[0] == 0
 

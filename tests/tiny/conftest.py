@@ -17,16 +17,16 @@ def served(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> It
     """One server for all tests that leave it as it was."""
     with pytest.MonkeyPatch.context() as patch:
         small_measurements(patch)
-        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as found:
-            yield found
+        with running(tiny_folder("llama"), tmp_path_factory.mktemp("data")) as server:
+            yield server
 
 
 @pytest.fixture
-def own(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def lone(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server of the test's own."""
     small_measurements(monkeypatch)
-    with running(tiny_folder("llama"), tmp_path) as found:
-        yield found
+    with running(tiny_folder("llama"), tmp_path) as server:
+        yield server
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
     interruption: type[BaseException], tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folder("llama", dtype=torch.bfloat16, shard="20KB")
-    whole = contents(bake(folder, tmp_path / "whole").out)
+    complete = contents(bake(folder, tmp_path / "whole").out)
     edit, edited = baking._edit, []
 
     def interrupted(source: object, item: baking.TensorEdit, copying: object) -> object:
@@ -93,7 +93,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
         return edit(source, item, copying)  # type: ignore[arg-type]
 
     monkeypatch.setattr(baking, "_edit", counted)
-    assert contents(bake(folder, tmp_path / "out").out) == whole
+    assert contents(bake(folder, tmp_path / "out").out) == complete
     assert len(edited) == len(set(edited)) == 3
     assert not (tmp_path / "out.partial").exists()
 
@@ -102,13 +102,13 @@ def test_a_partial_output_of_another_recipe_is_thrown_away(
     tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folder("llama")
-    whole = contents(bake(folder, tmp_path / "whole", 0.25).out)
+    complete = contents(bake(folder, tmp_path / "whole", 0.25).out)
     with monkeypatch.context() as patch:
         patch.setattr(baking, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             bake(folder, tmp_path / "out", 0.9)
-    assert contents(bake(folder, tmp_path / "out", 0.25).out) == whole
+    assert contents(bake(folder, tmp_path / "out", 0.25).out) == complete
 
 
 def test_an_error_while_writing_leaves_nothing(

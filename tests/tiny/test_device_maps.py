@@ -32,10 +32,10 @@ def little_memory(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> Fold
     """little_memory(family, share): a folder, and memory for a share of its weights."""
 
     def folder(family: str, share: float = 0.7) -> Path:
-        found = tiny_folder(family)
-        free = int(share * sum(file.stat().st_size for file in found.glob("*.safetensors")))
+        tiny = tiny_folder(family)
+        free = int(share * sum(file.stat().st_size for file in tiny.glob("*.safetensors")))
         monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda *_: {"cpu": free})
-        return found
+        return tiny
 
     return folder
 
@@ -76,10 +76,10 @@ def computed(model: Model) -> Iterator[tuple[str, object]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_spread_model_computes_what_a_whole_one_does(family: str, little_memory: Folders) -> None:
     folder = little_memory(family)
-    whole, parts = load(folder, FLOAT), spread(folder)
+    undivided, parts = load(folder, FLOAT), spread(folder)
     assert set(map(str, parts.network.hf_device_map.values())) == {"cpu", "disk"}
-    for (name, expected), (_, found) in zip(computed(whole), computed(parts), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for (name, expected), (_, actual) in zip(computed(undivided), computed(parts), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_a_model_that_lies_on_disk_as_a_whole_answers_on_the_cpu(little_memory: Folders) -> None:

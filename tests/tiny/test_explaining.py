@@ -55,13 +55,13 @@ def test_vocabulary_weights_are_the_slope_of_the_logits_where_the_norms_scale_st
 def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: Models, family: str) -> None:
     model = tiny_model(family)
     enhancement = random_enhancement(model, 0.8, rank=2)
-    found = attribute(model, enhancement, ANSWERS, "user")
+    attribution = attribute(model, enhancement, ANSWERS, "user")
     items = [Item(model.tokens(row.prompt), row.answer) for row in ANSWERS]
     step = 0.01
     scores = score(model, items, [Candidate("step", enhancement.scaled(sign * step)) for sign in (1, -1)])
     after, before = (sum(float(s.log_probability.mean()) for s in rows) / len(items) for rows in scores.candidates)
-    assert found.first_order == pytest.approx((after - before) / (2 * step), abs=2e-4)
-    assert found.first_order == pytest.approx(sum(part.first_order for part in found.layers))
+    assert attribution.first_order == pytest.approx((after - before) / (2 * step), abs=2e-4)
+    assert attribution.first_order == pytest.approx(sum(part.first_order for part in attribution.layers))
 
 
 def test_the_one_layer_that_writes_is_named(tiny_model: Models) -> None:
@@ -70,9 +70,9 @@ def test_the_one_layer_that_writes_is_named(tiny_model: Models) -> None:
     with torch.no_grad():
         for p in model.anatomy.attention():
             model.network.get_submodule(p.path).weight.mul_(20 if p.layer == 1 else 0)
-    found = attribute(model, enhancement, ANSWERS, "user")
-    parts = {part.layer: part for part in found.layers}
-    assert parts[1].measured == pytest.approx(found.total, rel=1e-4)
+    attribution = attribute(model, enhancement, ANSWERS, "user")
+    parts = {part.layer: part for part in attribution.layers}
+    assert parts[1].measured == pytest.approx(attribution.total, rel=1e-4)
     assert abs(parts[1].first_order) > 1e-5
     assert all(abs(part.first_order) < 1e-7 for layer, part in parts.items() if layer != 1)
 
@@ -89,19 +89,19 @@ def test_facts_of_a_direction_hold_every_layer(tiny_model: Models) -> None:
 def test_without_an_edit_both_answer_the_same(tiny_model: Models) -> None:
     model = tiny_model("llama")
     options = ExplainOptions(answers=2, tokens=4, skip_likenesses=True)
-    found = explain(model, random_enhancement(model, 0.0), options=options)
-    assert len(found.answers) == 2
-    assert all(pair.base == pair.enhanced for pair in found.answers)
-    assert any("Every gain is zero" in note for note in found.notes)
+    explanation = explain(model, random_enhancement(model, 0.0), options=options)
+    assert len(explanation.answers) == 2
+    assert all(pair.base == pair.enhanced for pair in explanation.answers)
+    assert any("Every gain is zero" in note for note in explanation.notes)
 
 
 def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.4)
-    found = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
-    assert found.attribution is None
-    assert len(found.gains) == model.anatomy.layers
-    assert [g.asked for g in found.gains] == pytest.approx([0.4] * model.anatomy.layers)
+    explanation = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
+    assert explanation.attribution is None
+    assert len(explanation.gains) == model.anatomy.layers
+    assert [g.asked for g in explanation.gains] == pytest.approx([0.4] * model.anatomy.layers)
 
 
 def test_zero_gains_are_no_gains(tiny_model: Models) -> None:
@@ -123,10 +123,10 @@ def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: Models) -> Non
         Answered(Prompt((("user", "a letter"),)), [7, 7]),
     ]
     how = EvaluateOptions(prompts=4, tokens=4)
-    found = dose_curve(model, enhancement, "en", rows, "log probability", how)
-    assert (found.prompts, found.answers) == (4, 2)
+    curve = dose_curve(model, enhancement, "en", rows, "log probability", how)
+    assert (curve.prompts, curve.answers) == (4, 2)
     items = [Item(model.tokens(row.prompt), row.answer) for row in rows]
-    for dose in found.doses:
+    for dose in curve.doses:
         scores = score(model, items, [Candidate("one", enhancement.scaled(dose.multiple))])
         changes = [
             float((s.log_probability - b.log_probability).mean())
@@ -134,7 +134,7 @@ def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: Models) -> Non
         ]
         assert dose.likelihood is not None
         assert dose.likelihood.mean == pytest.approx(sum(changes) / 2, abs=1e-5)
-    damages = [dose.damage.mean for dose in found.doses]
+    damages = [dose.damage.mean for dose in curve.doses]
     assert damages == sorted(damages)
-    assert found.at_one.multiple == 1
+    assert curve.at_one.multiple == 1
     assert all(d.likelihood is None for d in dose_curve(model, enhancement, "en", [], "", how).doses)

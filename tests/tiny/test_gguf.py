@@ -135,6 +135,6 @@ def test_a_control_vector_of_repeng_is_applied_with_a_factor(
     assert run([*arguments, "--enhancement-factor", "0.5"]) == 0
     capsys.readouterr()
     assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [layer["layer"] for layer in found["edited"]] == [1, 2]
-    assert [layer["gain"] for layer in found["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)
+    result = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in result["edited"]] == [1, 2]
+    assert [layer["gain"] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

@@ -118,10 +118,10 @@ def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Models) -> N
 
 def test_computed_positions_go_on_beyond_the_context_and_that_is_said_once(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
-    with pytest.warns(ContextWarning, match="256") as found:
+    with pytest.warns(ContextWarning, match="256") as warnings:
         model.tokens(LONG)
         model.tokens(LONG)
-    assert len(found) == 1
+    assert len(warnings) == 1
 
 
 def test_half_a_character_is_refused(tiny_model: Models) -> None:

@@ -34,9 +34,9 @@ def http(served: Running) -> Iterator[httpx.Client]:
 
 def answer(http: httpx.Client, model: str) -> str:
     asked = {"model": model, "messages": MESSAGES, "temperature": 0, "max_tokens": 12}
-    found = http.post("/v1/chat/completions", json=asked)
-    assert found.status_code == 200, found.text
-    return str(found.json()["choices"][0]["message"]["content"])
+    reply = http.post("/v1/chat/completions", json=asked)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["choices"][0]["message"]["content"])
 
 
 def test_a_profile_is_made_changed_used_undone_and_forgotten(served: Running, http: httpx.Client) -> None:
@@ -89,15 +89,15 @@ def test_pairs_are_opposite_mixes_that_can_be_streamed_and_chosen_from(served: R
     assert all(doses[0][name] * doses[1][name] < 0 for name in doses[0])
     texts = [answer(http, pair[side]) + side for side in ("first", "second")]
     asked = {"messages": MESSAGES, "first": texts[0], "second": texts[1]}
-    found = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 1}).json()
-    assert found["choices"] == 1
-    assert found["accuracy"].keys() == {"share", "low", "high"}
-    assert {c["name"] for c in found["coefficients"]} == set(NAMES)
+    profile = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 1}).json()
+    assert profile["choices"] == 1
+    assert profile["accuracy"].keys() == {"share", "low", "high"}
+    assert {c["name"] for c in profile["coefficients"]} == set(NAMES)
     again = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 0.5}).json()
     assert again["choices"] == 2
-    kept = served.service.store.choices(served.service.local, "mine")
-    assert [choice.outcome for choice in kept] == [1.0, 0.5]
-    assert kept[0].text == (PROMPT, *texts)
+    stored = served.service.store.choices(served.service.local, "mine")
+    assert [choice.outcome for choice in stored] == [1.0, 0.5]
+    assert stored[0].text == (PROMPT, *texts)
     assert http.post("/api/profiles/mine/pair", json={"messages": MESSAGES}).json()["seed"] == 2
     assert http.post("/api/profiles/mine/undo").json()["undone"] == "1 choice"
 
@@ -134,8 +134,8 @@ def test_what_cannot_be_done_with_profiles_is_refused(
     method: str, path: str, body: Any, status: int, code: str | None, http: httpx.Client
 ) -> None:
     http.post("/api/profiles", json={"name": "taken"})
-    found = http.request(method, path, json=body)
-    assert (found.status_code, found.json()["error"]["code"]) == (status, code), found.text
+    reply = http.request(method, path, json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
 
 
 def test_damage_is_measured_once_for_an_expression(
@@ -192,9 +192,9 @@ def test_a_server_without_profiles_says_so(tiny_folder: Folders, tmp_path: Path)
             ("/api/profiles", {"name": "another"}),
             ("/api/profiles/mine/pair", {"messages": MESSAGES}),
         ):
-            found = http.post(path, json=body)
-            assert found.status_code == 400
-            assert "--no-profiles" in found.json()["error"]["message"]
+            reply = http.post(path, json=body)
+            assert reply.status_code == 400
+            assert "--no-profiles" in reply.json()["error"]["message"]
         assert answer(http, "base+tuned") != answer(http, "base")
 
 
@@ -207,9 +207,9 @@ def test_named_directions_of_both_sites_are_found_at_the_start(
         "burnish.catalogue.FindOptions", lambda **options: FindOptions(**{**options, "instructions": 4})
     )
     model = load(tiny_folder("llama"), ModelOptions(dtype="float32"))
-    found = prepare(model, {})
-    assert found.reading["formal-casual"].site == "residual"
-    assert found.editing["formal-casual"].site == "attention"
+    directions = prepare(model, {})
+    assert directions.reading["formal-casual"].site == "residual"
+    assert directions.editing["formal-casual"].site == "attention"
     assert prepare(model, {}, profiles=False).names == []
 
 

@@ -13,7 +13,7 @@ from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
-from burnish.cli.methods import Method
+from burnish.cli.method import Method
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require

@@ -84,13 +84,13 @@ def explain(
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})
     else:
-        found = summarise(facts)
-        console.data(found.verdict)
-        for card in found.cards:
+        summary = summarise(facts)
+        console.data(summary.verdict)
+        for card in summary.cards:
             console.data(f"\n{card.title}")
             for sentence in card.sentences:
                 console.data(f"  {sentence}")
-        for caveat in found.caveats:
+        for caveat in summary.caveats:
             console.data(f"\nNote: {caveat}")
         for pair in facts.answers:
             console.data("\n" + visible(f"> {pair.prompt}\n\nbase: {pair.base}\n\nenhanced: {pair.enhanced}"))
@@ -125,26 +125,26 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
     from burnish.evaluation.evaluating import Evaluation
     from burnish.tuning.tuning import Tuned
 
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     if enhancement.is_dir() and not scaled:
         if (enhancement / MARK).is_file():
             mark = _json(enhancement / MARK)
-            found = {"check": mark.get("check"), "realised": mark.get("gains", ())}
+            measured = {"check": mark.get("check"), "realised": mark.get("gains", ())}
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
-                found["tuned"] = _complete(_json(path), path, Tuned)
+                measured["tuned"] = _complete(_json(path), path, Tuned)
     if numbers is not None:
         stored = _json(numbers)
         if "frontier" in stored:
-            found["tuned"] = _complete(stored, numbers, Tuned)
+            measured["tuned"] = _complete(stored, numbers, Tuned)
         elif stored.get("evaluation"):
-            found["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
+            measured["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
         else:
             raise InputError(
                 f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
                 "`burnish tune`."
             )
-    return found
+    return measured
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -110,10 +110,10 @@ def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, 
 
 def read_contrast(options: PromptOptions, position: str) -> Contrast:
     """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
-    found = read_contrasts(options, position)
-    if len(found) > 1 or found[0][0] != 1:
+    contrasts = read_contrasts(options, position)
+    if len(contrasts) > 1 or contrasts[0][0] != 1:
         raise InputError("A direction is found for one domain, without a weight. Use `burnish enhance` for a mix.")
-    return found[0][1]
+    return contrasts[0][1]
 
 
 def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:

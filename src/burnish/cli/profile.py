@@ -48,13 +48,13 @@ def list_(*, json: Json = False) -> None:
     from burnish.personal.profile import describe
 
     store, person = local()
-    found = store.profiles(person)
+    profiles = store.profiles(person)
     if json:
-        console.as_json([summary_of(profile) for profile in found])
+        console.as_json([summary_of(profile) for profile in profiles])
         return
-    for profile in found:
+    for profile in profiles:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(profiles[0].name)}" if profiles else "burnish profile new NAME")
 
 
 @app.command

@@ -83,12 +83,12 @@ def train(
         loaded = load(model, loading)
     checkpoints = out.with_name(out.name + ".training")
     with console.progress() as progress:
-        found = train_prepared(
+        trained = train_prepared(
             loaded, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress
         )
         if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
             return
-        applied = found.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+        applied = trained.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
     _remove(checkpoints)
     if json:
         console.as_json(
@@ -96,15 +96,15 @@ def train(
                 "out": str(applied.out),
                 "form": applied.form,
                 "bytes": applied.bytes,
-                "check": found.check,
-                **found.record,
+                "check": trained.check,
+                **trained.record,
             }
         )
     else:
-        show_trained(found, applied)
+        show_trained(trained, applied)
     if applied.form == "model":
         console.hint(f"burnish verify {model} {applied.out}")
-    if found.enhancement is not None:
+    if trained.enhancement is not None:
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 
 
@@ -149,9 +149,9 @@ def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> Non
     )
 
 
-def show_trained(found: "Trained", applied: "Applied") -> None:
+def show_trained(trained: "Trained", applied: "Applied") -> None:
     """What was learnt and written, in a few lines."""
-    record = found.record
+    record = trained.record
     if record["held_out_after"] is not None:
         early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
         console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
@@ -159,8 +159,8 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
         interval = f"[{moved['low']:.4f}, {moved['high']:.4f}]"
         console.data(f"Everyday prompts moved by {moved['mean']:.4f} {interval} nats per token, {_against(record)}")
     console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
-    if found.check is not None:
-        console.data(f"Check: {found.check['verdict']}")
+    if trained.check is not None:
+        console.data(f"Check: {trained.check['verdict']}")
 
 
 def _against(record: dict[str, Any]) -> str:
