@@ -39,16 +39,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:  # for those who read types, a group of flags is its dataclass
-    from burnish.options import EvaluateOptions as Evaluating
-    from burnish.options import ExplainOptions as Explaining
-    from burnish.options import FindOptions as Finding
-    from burnish.options import GainOptions as Gains
-    from burnish.options import LayerOptions as Size
-    from burnish.options import ModelOptions as Loading
-    from burnish.options import OutputOptions as Output
-    from burnish.options import ServeOptions as Limits
-    from burnish.options import TrainOptions as Training
-    from burnish.options import TuneOptions as Tuning
+    Evaluating = all_options.EvaluateOptions
+    Explaining = all_options.ExplainOptions
+    Finding = all_options.FindOptions
+    Gains = all_options.GainOptions
+    Size = all_options.LayerOptions
+    Loading = all_options.ModelOptions
+    Output = all_options.OutputOptions
+    Limits = all_options.ServeOptions
+    Training = all_options.TrainOptions
+    Tuning = all_options.TuneOptions
 else:
     Loading = flags(all_options.ModelOptions, "Model")
     Finding = flags(all_options.FindOptions, "Direction")
