@@ -63,11 +63,11 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
     path = cache_file("directions", identity, ".safetensors")
     with suppress(InputError, OSError):  # there is none yet, or it is damaged, or of an older format
         return Direction.load(path)
-    found = find_direction(
+    direction = find_direction(
         model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
     )
-    keep(path, found.as_bytes())
-    return found
+    keep(path, direction.as_bytes())
+    return direction
 
 
 def _sets(name: str) -> tuple[PromptSet, PromptSet, tuple[PromptSet, PromptSet]]:

@@ -62,8 +62,8 @@ def check(
 ) -> Check:
     """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
     items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, progress)
-    found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
-    return _check(found, base, enhanced)
+    scores = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
+    return _check(scores, base, enhanced)
 
 
 def check_changed(
@@ -95,8 +95,8 @@ def _answers(
     return [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer], base, others
 
 
-def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
-    moved = divergence(found)
+def _check(scores: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
+    moved = divergence(scores)
     return Check(
         len(base), moved.tokens, moved.kl.mean, moved.kl_p95, moved.top1_flips, repetition(base), repetition(enhanced)
     )

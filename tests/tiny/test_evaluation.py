@@ -1,6 +1,5 @@
 """Planted effects are found, planted nulls are not, and every number equals an independent computation."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +24,8 @@ from burnish.model.scoring import Candidate, Item, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
-Models = Callable[..., Model]
 TEXTS = [f"{word} the {thing}" for word in ("Tell", "Show", "Name") for thing in ("way", "sea", "oven", "moon")]
 SMALL = EvaluateOptions(
     prompts=4, tokens=6, answer_tokens=8, samples=3, sample_tokens=8, random_directions=8, budget=0.01

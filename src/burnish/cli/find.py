@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.cli.flags import Finding, Loading, Size
+from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
@@ -27,10 +27,10 @@ def find(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="direction file to write (.safetensors)")],
     prompts: PromptOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:

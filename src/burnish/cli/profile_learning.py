@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.errors import InputError
 from burnish.options import ModelOptions
@@ -63,7 +63,7 @@ def choose(
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())
     ] = (),
     tokens: Annotated[int, Parameter(help="longest answer to a --prompt")] = 96,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""
@@ -119,10 +119,10 @@ def show_profile(profile: "Profile", *, json: bool) -> None:
         console.as_json(summary_of(profile))
         return
     console.data(f"{profile.name} ({profile.language}, budget {profile.budget:g} nats per token): {describe(profile)}")
-    for name, found in sorted(profile.coefficients.items(), key=lambda item: -abs(item[1].mean)):
-        sure = "" if found.sure else "  (not sure)"
-        deviation = f" +- {found.deviation:.2f}" if found.deviation else ""
-        console.data(f"  {name:26} {found.mean:+.2f}{deviation}  from {found.source}{sure}")
+    for name, coefficient in sorted(profile.coefficients.items(), key=lambda item: -abs(item[1].mean)):
+        sure = "" if coefficient.sure else "  (not sure)"
+        deviation = f" +- {coefficient.deviation:.2f}" if coefficient.deviation else ""
+        console.data(f"  {name:26} {coefficient.mean:+.2f}{deviation}  from {coefficient.source}{sure}")
 
 
 def open_model(model: str, loading: ModelOptions) -> "Model":
@@ -136,15 +136,15 @@ def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:
     """NAME=VALUE entries. Raises InputError."""
     from burnish.personal.profile import checked_names
 
-    found: dict[str, float] = {}
+    sliders: dict[str, float] = {}
     for entry in entries:
         name, _, value = entry.partition("=")
         try:
-            found[name.strip()] = float(value)
+            sliders[name.strip()] = float(value)
         except ValueError:
             raise InputError(f"'{entry}' is not NAME=VALUE. Pass for example --set formal-casual=-0.3.") from None
-    checked_names(profile, found)
-    return found
+    checked_names(profile, sliders)
+    return sliders
 
 
 def _read_pairs(path: Path) -> "list[Prompt]":
@@ -208,10 +208,10 @@ def _compare(
         )
 
 
-def _asked(found: "Comparison") -> float | None:
+def _asked(comparison: "Comparison") -> float | None:
     """What the person prefers; None when they stop."""
-    console.say(f"\n> {found.prompt}")
-    for number, text in enumerate(found.answers, 1):
+    console.say(f"\n> {comparison.prompt}")
+    for number, text in enumerate(comparison.answers, 1):
         console.say(f"\n[{number}]\n{text}")
     while (answer := answer_to("\nWhich is better? 1, 2, or 0 for no preference (empty line: stop) ")) not in ANSWERS:
         if not answer:

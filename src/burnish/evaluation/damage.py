@@ -50,11 +50,11 @@ class Damage(Refusals, Divergence):
 def prose_items(model: Model, language: str, count: int) -> list[Item]:
     """Neutral prose as items: everything after the first token of each paragraph."""
     text = (files("burnish.evaluation") / "prose" / f"{language}.txt").read_text(encoding="utf-8")
-    found = []
+    items = []
     for line in [line for line in text.split("\n") if line.strip()][:count]:
         tokens = model.encode(line.strip(), special=True)[:PROSE_TOKENS]
-        found.append(Item(tokens[:1], tokens[1:]))
-    return found
+        items.append(Item(tokens[:1], tokens[1:]))
+    return items
 
 
 def perplexity(scores: Sequence[TokenScores]) -> float:

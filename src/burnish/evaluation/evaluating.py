@@ -107,7 +107,7 @@ def evaluate(
     kinds = _pairs(model, domain, pairs, options, progress)
     language = domain.language if domain is not None else "en"
     candidates = [candidate, *_random_candidates(model, enhancement, language, options, progress)]
-    found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
+    effects = [_effect(model, kind, candidates, options, progress) for kind in kinds]
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
     base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
@@ -122,7 +122,7 @@ def evaluate(
         dtype=str(model.network.dtype).removeprefix("torch."),
         domain=None if domain is None else domain.name,
         seed=options.seed,
-        effects=tuple(found),
+        effects=tuple(effects),
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
@@ -160,14 +160,14 @@ def _effect(
 def _pairs(
     model: Model, domain: Domain | None, pairs: PromptSet | None, options: EvaluateOptions, progress: Progress | None
 ) -> list[Halves]:
-    found = []
+    halves = []
     if pairs is not None:
-        found.append(user_pairs(model, pairs, options))
+        halves.append(user_pairs(model, pairs, options))
     if domain is not None:
         if domain.references_report.prompts:
-            found.append(reference_pairs(model, domain, options, progress))
-        found.append(made_pairs(model, domain, options, progress))
-    return found
+            halves.append(reference_pairs(model, domain, options, progress))
+        halves.append(made_pairs(model, domain, options, progress))
+    return halves
 
 
 def _damage(

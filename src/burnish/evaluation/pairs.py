@@ -112,8 +112,8 @@ def base_answers(
             return model.continuations(asked, tokens, advance=advance)
         return model.samples(asked, tokens, seed=seed, advance=advance)
 
-    found: list[list[int]] = cached("answers", identity, make)
-    return found
+    answers: list[list[int]] = cached("answers", identity, make)
+    return answers
 
 
 def both_answers(
@@ -138,21 +138,21 @@ def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, prog
 def _against_own(
     model: Model, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
 ) -> tuple[Pair, ...]:
-    own = base_answers(model, prompts.without_answers(), options.answer_tokens, seed=options.seed, progress=progress)
+    base = base_answers(model, prompts.without_answers(), options.answer_tokens, seed=options.seed, progress=progress)
     chosen = [answer_tokens(model, p.answer, options) for p in prompts.prompts]
-    return _pairs(prompts.prompts, chosen, own)
+    return _pairs(prompts.prompts, chosen, base)
 
 
 def made_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
     """Samples with the domain's expert system prompt against samples without it, on held-out prompts."""
-    found = []
+    both_halves = []
     for prompts in halves(domain.held_out):
         expert = base_answers(
             model, prompts, options.tokens, system=domain.expert_system_prompt, seed=options.seed, progress=progress
         )
         plain = base_answers(model, prompts, options.tokens, seed=options.seed, progress=progress)
-        found.append(_pairs(prompts.prompts, expert, plain))
-    return Halves("made", found[0], found[1])
+        both_halves.append(_pairs(prompts.prompts, expert, plain))
+    return Halves("made", both_halves[0], both_halves[1])
 
 
 def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Halves:
@@ -165,27 +165,26 @@ def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Ha
             )
     if len(prompts) < 8:
         raise InputError(f"'{prompts.name}' has {len(prompts)} pairs: too few for two halves. Write at least 8.")
-    found = []
+    both_halves = []
     for half in halves(prompts):
         chosen = [answer_tokens(model, p.answer, options) for p in half.prompts]
         rejected = [answer_tokens(model, p.rejected, options) for p in half.prompts]
-        found.append(_pairs(half.prompts, chosen, rejected))
-    return Halves("user", found[0], found[1])
+        both_halves.append(_pairs(half.prompts, chosen, rejected))
+    return Halves("user", both_halves[0], both_halves[1])
 
 
 def answer_tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
     """A written answer as tokens, cut to `options.answer_tokens`."""
-    found = model.encode(text or "")[: options.answer_tokens]
-    return found
+    return model.encode(text or "")[: options.answer_tokens]
 
 
 def _pairs(prompts: Sequence[Prompt], chosen: list[list[int]], rejected: list[list[int]]) -> tuple[Pair, ...]:
     """Pairs in which neither answer is empty. Raises ModelError when hardly any are left."""
     rows = zip(prompts, chosen, rejected, strict=True)
-    found = tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
-    if len(found) < 2:
+    pairs = tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
+    if len(pairs) < 2:
         raise ModelError(
-            f"Only {len(found)} of {len(prompts)} pairs have two answers with text: the model answers with nothing. Check its chat "
+            f"Only {len(pairs)} of {len(prompts)} pairs have two answers with text: the model answers with nothing. Check its chat "
             "template and its end-of-text token."
         )
-    return found
+    return pairs

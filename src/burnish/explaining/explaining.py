@@ -124,5 +124,5 @@ def _packaged(enhancement: Enhancement) -> list[Speciality]:
 def _shown(specialities: Sequence[Speciality], language: str, count: int) -> PromptSet:
     """Held-out prompts of the speciality, and a general one last."""
     general = load_general(language).held_out.prompts
-    own = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
-    return PromptSet("shown", (*own, *general)[:count])
+    special = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
+    return PromptSet("shown", (*special, *general)[:count])

@@ -118,10 +118,12 @@ def _direction(facts: DirectionFacts, key: str) -> DirectionView:
 
 
 def _where(facts: Explanation) -> dict[str, Figure | None]:
-    found = facts.attribution
+    attribution = facts.attribution
     return {
         "gains": figure(effect_charts.gains(facts), "gains") if facts.gains else None,
-        "layers": figure(effect_charts.layer_parts(found), "layer-parts") if found and found.layers else None,
+        "layers": figure(effect_charts.layer_parts(attribution), "layer-parts")
+        if attribution and attribution.layers
+        else None,
     }
 
 
@@ -155,5 +157,5 @@ def _digits(value: float, decimals: int = 2) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _interval(found: Interval | dict[str, Any]) -> str:
-    return (found if isinstance(found, Interval) else Interval(**found)).short
+def _interval(value: Interval | dict[str, Any]) -> str:
+    return (value if isinstance(value, Interval) else Interval(**value)).short

@@ -127,7 +127,7 @@ class Trained:
         def extras(folder: Path, gains: Sequence[LayerGain] = ()) -> None:
             (folder / "README.md").unlink(missing_ok=True)
             text = trained_card(
-                self.record, self.enhancement, form=form, said=SAID[self.combine], base=base, check=self.check
+                self.record, self.enhancement, form=form, way=SAID[self.combine], base=base, check=self.check
             )
             (folder / "README.md").write_text(text, encoding="utf-8")
             if self.enhancement is not None:

@@ -31,7 +31,7 @@ RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a littl
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be
 SCALES = (0.8, 1.3)  # of the learnt gains, measured; the last is the most there is where the budget leaves room
 SHRINK = 0.8  # what repeated runs of words take off the gains, once
-SAMPLED = 24  # questions that the edited model answers itself while it learns
+SAMPLED = 12  # questions that the edited model answers itself while it learns
 SAMPLED_TOKENS = 56  # of those answers: long enough to loop
 WARM = 0.7  # temperature of the half of them that is not greedy
 READ, READ_TOKENS = 12, 48  # held-out prompts answered in full, to be read and to count repetition
@@ -116,14 +116,7 @@ def learn(
             "The mix joins specialities of two languages, whose everyday prompts differ. Learn them apart."
         )
     everyday = everyday_sets(subjects, options)
-    answers = _taught_answers(model, subjects, options, progress)
-    lessons = [
-        lesson
-        for subject, rows in zip(subjects, answers, strict=True)
-        for lesson in _lessons(model, subject, rows, options)
-    ]
-    held = answered_items(model, _own_answers(model, everyday.held, options, progress))
-    calm = [Lesson(item, target) for item, target in zip(held, log_probabilities(model, held), strict=True)]
+    lessons, calm = lessons_for(model, subjects, options, progress)
     unfinished = cache_file("learning", _identity(model, subjects, options), ".safetensors")
 
     def student(edit: SymmetricEdit) -> list[Lesson]:
@@ -159,6 +152,25 @@ def learn(
         options=options,
         seconds=time.perf_counter() - started,
     )
+
+
+def lessons_for(
+    model: Model, subjects: Sequence[Subject], options: LearnOptions, progress: Progress | None = None
+) -> tuple[list[Lesson], list[Lesson]]:
+    """What the specialities' teachers predict, and what the base model does on everyday prompts.
+
+    Raises:
+        ModelError: a teacher gave too few answers worth learning from.
+    """
+    answers = _taught_answers(model, subjects, options, progress)
+    taught_lessons = [
+        lesson
+        for subject, rows in zip(subjects, answers, strict=True)
+        for lesson in _lessons(model, subject, rows, options)
+    ]
+    held = answered_items(model, _own_answers(model, everyday_sets(subjects, options).held, options, progress))
+    targets = log_probabilities(model, held)
+    return taught_lessons, [Lesson(item, target) for item, target in zip(held, targets, strict=True)]
 
 
 def _identity(model: Model, subjects: Sequence[Subject], options: LearnOptions) -> dict[str, object]:

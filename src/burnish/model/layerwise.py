@@ -105,8 +105,8 @@ def load_layered(
 def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
     """What the library takes for "auto": the config's, or that of the first floating point tensor."""
     if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, options.dtype)
+        return dtype
     stated = getattr(config, "dtype", None)
     if isinstance(stated, torch.dtype):
         return stated
@@ -125,7 +125,7 @@ def layered_capture(
     rows = {_key(s): row for row, s in enumerate(planned.sequences)}
     states = _run(model, planned, progress) if planned.sequences else {}
 
-    def kept(
+    def hand_over(
         sequences: Sequence[Tokens],
         consume: Callable[[list[int], Tensor], None],
         *,
@@ -133,12 +133,12 @@ def layered_capture(
         progress: Advance | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
-            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
-            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(indices, states[site][[rows[_key(sequences[i])] for i in indices]])
             if progress is not None:
-                progress(len(which))
+                progress(len(indices))
 
-    return kept
+    return hand_over
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         """Positions that are run, padding included."""
-        found, end = self.prefix, 0
+        total, end = self.prefix, 0
         for size in self.sizes:
             end += size
-            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
-        return found
+            total += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return total
 
 
 def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
@@ -244,8 +244,8 @@ def _recorded(
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
-        kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(hidden, recording.calls, first, last, kept)
+        states_of_rows = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, states_of_rows)
         start += size
 
 
@@ -275,9 +275,9 @@ def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: t
     if planned.cache is None:
         return None
     ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
-    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    recording = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
     planned.cache.share(planned.prefix)
-    return found
+    return recording
 
 
 def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:

@@ -32,8 +32,8 @@ def damage(model: Model, enhancement: Enhancement | None, language: str) -> Step
     items = damage_items(model, language)
     if enhancement is None:
         return {"kl": 0.0, "low": 0.0, "high": 0.0, "prompts": len(items)}
-    (found,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
-    kl = found.damage
+    (measured,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
+    kl = measured.damage
     return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
@@ -45,9 +45,9 @@ def dose(model: Model, enhancement: Enhancement | None, language: str, domain: s
     kl, change = [0.0] * len(SCALES), [0.0] * len(SCALES)
     if enhancement is not None:
         at_once = max(1, PIECE // len(SCALES))
-        found = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
-        kl[1:] = [d.damage.mean for d in found]
-        change[1:] = [d.likelihood.mean for d in found if d.likelihood is not None]
+        measured = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
+        kl[1:] = [d.damage.mean for d in measured]
+        change[1:] = [d.likelihood.mean for d in measured if d.likelihood is not None]
     likelihood = {"name": domain, "change": change} if good else None
     return {"scales": list(SCALES), "kl": kl, "likelihood": likelihood}
 

@@ -87,7 +87,7 @@ async def _reply(service: Service, person: str, body: Sampled, asked: DecodeRequ
         first = await anext(pieces)
         return _Stream(_events(service, answer, first, pieces, usage=body.usage_asked), service, answering)
     try:
-        return JSONResponse(answer.whole([piece async for piece in pieces]))
+        return JSONResponse(answer.complete([piece async for piece in pieces]))
     finally:
         service.count(answering)
 

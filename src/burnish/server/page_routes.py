@@ -46,8 +46,8 @@ async def damage(request: Request, body: ExpressionRequest, service: TheService,
         steps = measuring.damage(service.model, edit.candidate.enhancement, edit.language)
         return await service.measure(person, "damage", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 @router.post("/dose")
@@ -57,8 +57,8 @@ async def dose(request: Request, body: ExpressionRequest, service: TheService, p
         steps = measuring.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
         return await service.measure(person, "dose", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 def listed(directions: Directions) -> list[dict[str, Any]]:

@@ -117,9 +117,9 @@ def _measure(
     sets: list[list[Item]] = [answered_items(model, rows[half]) for rows in (material.general, material.special)]
     sets += [_items(model, aim, half) for aim in aims]
     sizes = [len(items) for items in sets]
-    found = score(model, [item for items in sets for item in items], candidates, progress=progress)
-    base = _parts(found.base, sizes)
-    return [_point(aims, base, _parts(rows, sizes), half) for rows in found.candidates]
+    scores = score(model, [item for items in sets for item in items], candidates, progress=progress)
+    base = _parts(scores.base, sizes)
+    return [_point(aims, base, _parts(rows, sizes), half) for rows in scores.candidates]
 
 
 def chosen_alone(aim: Aim, half: int) -> bool:
