@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 INTERFERING = "a direction a layer, upper half"
@@ -31,8 +32,7 @@ def main() -> None:
         load_domain,
         load_general,
     )
-    from burnish.evaluation.comparison import interference
-    from burnish.evaluation.evaluation_tables import comparison_table, interference_table
+    from burnish.evaluation.evaluation_tables import comparison_table
     from burnish.evaluation.pairs import reference_pairs
     from burnish.model.scoring import Candidate
     from burnish.prompts.domains import packaged_names
@@ -71,6 +71,35 @@ def main() -> None:
     (RESULTS / "comparison.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     (RESULTS / "comparison.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
     print("\n\n".join(pages))
+
+
+def interference(
+    model: Any, candidates: dict[str, Any], pairs: dict[str, Any], options: Any
+) -> dict[str, dict[str, Any]]:
+    """Effect of each domain's candidate (outer key) on each domain's pairs (inner key)."""
+    import torch
+
+    from burnish.evaluation.effect import effect_of
+    from burnish.evaluation.pairs import pair_items
+    from burnish.model.scoring import score
+
+    table: dict[str, dict[str, Any]] = {name: {} for name in candidates}
+    for other, own in pairs.items():
+        scores = score(model, pair_items(model, own.report), list(candidates.values()))
+        none = torch.zeros(1, len(own.report), dtype=torch.float64)
+        for name, row in zip(candidates, scores.candidates, strict=True):
+            table[name][other] = effect_of(scores.base, row, own.kind, none, seed=options.seed)
+    return table
+
+
+def interference_table(table: dict[str, dict[str, Any]]) -> str:
+    """Likelihood of each domain's reference answers (columns) under each domain's enhancement (rows)."""
+    names = list(table)
+    lines = ["| enhancement \\ measured on | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for name in names:
+        cells = [f"{table[name][other].likelihood.mean:+.4f}" for other in names]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def null_summary(stored: dict) -> str:

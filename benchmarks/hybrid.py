@@ -27,13 +27,13 @@ from queue import Empty, Queue
 from typing import Any
 
 import torch
+from facts import recall
 from hybrid_methods import METHODS, Bench, Sizes, Variant, trained
 
 from burnish import ModelOptions, load
 from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import affinity, pair_changes
 from burnish.evaluation.pairs import Answered, answered_items, base_answers, halves
-from burnish.evaluation.recall import recall
 from burnish.hybrid.barrier import everyday_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.scoring import Scores, score, score_prompts
@@ -140,9 +140,9 @@ def prepare_shared(bench: Bench, wanted: list[str]) -> None:
     """What several rows share is made before any of them is timed: pairs, answers, probe, and where needed the directions."""
     _ = bench.base_scores, bench.everyday, bench.probe, bench.data(bench.sizes.rows)
     everyday_answers(bench.model, bench.options)
-    if any(word in name for name in wanted for word in ("tuned", "start", "keep", "protect", "prevent")):
+    if any(word in name for name in wanted for word in ("tuned", "keep", "protect")):
         _ = bench.tuned
-    if any(word in name for name in wanted for word in ("heal", "steering", "published")):
+    if any(word in name for name in wanted for word in ("steering", "published")):
         _ = bench.published
 
 

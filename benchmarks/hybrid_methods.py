@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from facts import knowledge_rows, load_facts
 
 from burnish import (
     FindOptions,
@@ -44,7 +45,6 @@ from burnish.model.row_edits import RowEdits
 from burnish.model.scoring import Candidate, Item, TokenScores, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.knowledge import knowledge_rows, load_facts
 
 FACT_SHARE = 0.75  # of the rows seen
 SHOWN_ROWS = 2  # of each kind in a few-shot prompt
@@ -351,10 +351,7 @@ METHODS: dict[str, Callable[[Bench], Variant]] = {
     "LoRA": partial(trained, combine="plain"),
     "LoRA, slower": partial(trained, combine="plain", **SLOWER),
     "full fine-tune": fully_trained,
-    "start": partial(trained, combine="start", shared="tuned"),
     "keep": partial(trained, combine="keep", shared="tuned"),
     "protect": partial(trained, combine="protect", shared="tuned", budget=BUDGET),
     "protect, slower": partial(trained, combine="protect", shared="tuned", budget=WIDER, **SLOWER),
-    "prevent": partial(trained, combine="prevent", shared="tuned"),
-    "heal (published direction)": partial(trained, combine="heal", shared="published", budget=BUDGET),
 }

@@ -11,6 +11,7 @@ FOLDERS = ("src", "tests", "benchmarks", "docs", "checks")
 VAGUE = frozenset({"found", "own", "kept", "whole", "said", "rest"})
 # Files and the names that say enough there. `first, *rest` is allowed everywhere.
 HONEST = {
+    "benchmarks/facts.py": {"said"},  # the name in stored results: whether an answer says the fact
     "tests/conftest.py": {"own"},  # `tiny_model(own=True)`: a model that no other test shares
 }
 # File names that may occur twice: one in every package, or a command beside what it runs.

@@ -14,11 +14,11 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.maths.statistics import unit
+from burnish.model.detokenizer import BROKEN
 from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
 from burnish.server.app import make_app
-from burnish.server.detokenizer import BROKEN
 from burnish.server.directions import Directions
 from burnish.server.guard import Access
 from burnish.server.service import Service

@@ -14,7 +14,7 @@ Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
 DEFAULT_INSTRUCTIONS = 95
@@ -261,7 +261,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[
@@ -301,9 +301,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

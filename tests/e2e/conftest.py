@@ -19,6 +19,12 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights must not be loaded."""
+    monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("weights were loaded"))
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
     """call(*arguments) -> (exit code, stdout as text or as JSON with --json, stderr)."""
 

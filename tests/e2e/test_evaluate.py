@@ -110,41 +110,6 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_anything_is_measured(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "nothing to evaluate"),
-        (("--adapter", "FOLDER"), "--compare --domain NAME"),
-        (("--with", "PLAN", "--domain", "education", "--adapter", "FOLDER"), "--compare --domain NAME"),
-        (("--compare",), "--domain NAME"),
-        (("--with", "PLAN"), "--domain NAME, --pairs FILE"),
-        (("--with", "PLAN", "--domain", "poetry"), "creative-writing"),
-        (("--with", "PLAN", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1"), "--judge-model"),
-        (
-            ("--compare", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1", "--judge-model", "m"),
-            "--with FILE",
-        ),
-        (("--with", "PLAN", "--domain", "education", "--budget", "0"), "--budget"),
-        (("--with", "PLAN", "--domain", "education", "--samples", "1"), "--samples"),
-    ],
-)
-def test_wrong_calls_are_refused_before_the_model_is_loaded(
-    arguments: tuple[str, ...],
-    message: str,
-    tiny_folder: Folders,
-    plan: Path,
-    call: Call,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import burnish.model.model as loading
-
-    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("weights were loaded"))
-    given = [str(plan) if a == "PLAN" else a for a in arguments]
-    code, _, err = call("evaluate", tiny_folder("llama"), *given)
-    assert code == 2
-    assert message in err
-
-
 def test_an_unreachable_judge_loses_nothing_that_was_measured(
     tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,8 +67,8 @@ def test_the_plan_says_what_it_costs_and_writes_nothing(
         cost = plan["layer_by_layer"]
         blocks = sum(t.numel() for name, t in weights(model).items() if ".layers." in name)
         assert cost["disk_bytes_read"] == 2 * blocks
-        assert cost["flops"] > 0
-        assert "about 0.0 min together" in call(*asked)[1]
+        assert cost["peak_bytes"] > cost["states_bytes"] > 0
+        assert "GB of states" in call(*asked)[1]
         assert not out.exists()
 
 

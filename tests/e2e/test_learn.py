@@ -78,34 +78,3 @@ def test_what_is_given_decides_the_method(
         None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
     )
     assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--method", "learned", "--enhancement-factor", "0.5", "--domain", "education"), "Pass one of the two"),
-        (("--method", "learned", "--pairs", "p.jsonl", "--domain", "education"), "--method gains"),
-        (("--expert", "x", "--domain", "0.5 education + 0.5 creative-writing"), "teaches one speciality"),
-        (("--expert", "missing.txt"), "does not exist"),
-        (("--domain", "education", "--budget", "0"), "leaves no room"),
-        (("--domain", "education", "--steps", "0"), "too few"),
-        (("--domain", "education", "--method", "gains", "--steps", "9"), "belong to learnt directions"),
-        (("--domain", "education", "--enhancement-factor", "0.5", "--guidance", "2"), "belong to learnt directions"),
-        (("--domain", "education", "--enhancement-factor", "0.5", "--budget", "0.1"), "Pass one of the two"),
-        (("--expert", "x", "--normal", "n.txt"), "go with prompts of a speciality"),
-        ((), "Pass either --enhance FILE or --domain NAME"),
-    ],
-)
-def test_wrong_calls_are_refused_before_the_model_is_loaded(
-    arguments: tuple[str, ...],
-    words: str,
-    tiny_folder: Folders,
-    call: Call,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("weights were loaded"))
-    code, _, err = call("enhance", tiny_folder("llama"), *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())
-    assert not (tmp_path / "out").exists()

@@ -146,25 +146,6 @@ def test_two_answers_are_shown_and_one_is_chosen(
     assert "prompts left out: 1" in err
 
 
-def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
-    model, folder = tiny_folder("llama"), tmp_path / "writing"
-    folder.mkdir()
-    (folder / "songs.txt").write_text("\n\n".join(f"{WORDS} {chr(65 + i) * 9}" for i in range(24)))
-    call("new", "mine")
-    with pytest.raises(InputError, match="none was named"):
-        call("learn", "mine", "--writing", folder)
-    out, _ = call("learn", "mine", model, "--writing", folder, "--json")
-    assert out["written"]["passages"] > 16
-    own = int(out["written"]["residual"] is not None)
-    call("export", "mine", model, "-o", tmp_path / "plan", "--form", "enhancement")
-    found = Enhancement.load(tmp_path / "plan")
-    assert found.rank == sum(bool(c["mean"]) for c in out["coefficients"].values()) + own
-    _, err = call("export", "mine", tiny_folder("qwen2"), "-o", tmp_path / "other", "--form", "enhancement")
-    assert ("learned on another model" in err) == bool(own)
-    call("forget", "mine", "--yes")
-    assert [f.name for f in (tmp_path / "data").iterdir()] == ["profiles.sqlite"]
-
-
 def test_the_next_command_quotes_a_name_of_several_words(call: Call) -> None:
     assert "Next: burnish profile learn 'my own' --set" in call("new", "my own")[1]
     assert "Next: burnish profile show 'my own'" in call("list")[1]
@@ -185,11 +166,10 @@ def test_forgetting_asks_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("learn", "mine"), "Pass either --set"),
+        (("learn", "mine"), "Pass --set"),
         (("learn", "mine", "--set", "poetry=1"), "no direction 'poetry'"),
         (("learn", "mine", "--set", "education"), "not NAME=VALUE"),
         (("learn", "mine", "--set", "education=nan"), "between -10 and 10"),
-        (("learn", "mine", "no-such-model", "--writing", "no-such-folder"), "not a folder"),
         (("choose", "mine", "no-such-model"), "Pass either --pairs"),
         (("new", "mine"), "already is a profile"),
         (("new", "other", "--language", "fr"), "no packaged general set"),

@@ -82,7 +82,8 @@ def test_own_prompts_with_good_answers_are_tuned(
     assert "flatters" in err
 
 
-@pytest.mark.parametrize("budget", [pytest.param(0.01, marks=pytest.mark.full), 0.2])
+@pytest.mark.full
+@pytest.mark.parametrize("budget", [0.01, 0.2])
 def test_auto_writes_gains_or_nothing_at_all(budget: float, tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, out = tiny_folder("llama"), tmp_path / "out"
     arguments = (
@@ -127,41 +128,3 @@ def test_a_mix_with_a_factor_gives_each_direction_its_own(tiny_folder: Folders, 
     assert len(result["directions"]) == 2
     assert [g["asked"] for g in result["gains"]] == [pytest.approx([0.4, 0.2])] * 3
     assert [g["realised"] for g in result["gains"]] == [pytest.approx([0.4, 0.2], abs=2e-3)] * 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--domain", "poetry"), "no domain 'poetry'"),
-        (("--domain", "0.5 education -creative"), "spaces"),
-        (("--domain", "education", "--window", "90.."), "Layer 90 does not exist"),
-        (("--domain", "education", "--expert", "x"), "belong to prompts of your own"),
-        (("--domain", "education", "--judge-url", "http://localhost:1"), "needs both"),
-        (("--domain", "education", "--budget", "0"), "leaves no room"),
-        (("--enhance", "missing.txt"), "does not exist"),
-        ((), "Pass either --enhance FILE or --domain NAME"),
-    ],
-)
-def test_wrong_calls_say_what_and_why(
-    arguments: tuple[str, ...], words: str, tiny_folder: Folders, call: Call, tmp_path: Path
-) -> None:
-    code, _, err = call("tune", tiny_folder("llama"), *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--method", "learned", "--scope", "per-layer"), "directions are chosen too"),
-        (("--expert", "x", "--enhancement-factor", "0.5"), "say what is learnt or tuned"),
-        (("--enhancement-factor", "much"), "enhancement-factor"),
-    ],
-)
-def test_auto_and_a_factor_are_not_mixed_up(
-    arguments: tuple[str, ...], words: str, tiny_folder: Folders, call: Call, tmp_path: Path
-) -> None:
-    code, _, err = call("enhance", tiny_folder("llama"), "--domain", "education", *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())

@@ -15,7 +15,7 @@ from burnish.artifacts.direction import Direction, Enhancement, kind_of
 from burnish.artifacts.foreign import read_foreign
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.artifacts.lora import read_lora
-from burnish.artifacts.verify import _record
+from burnish.artifacts.verify import read_record
 from burnish.artifacts.weight_files import INDEX
 from burnish.errors import BurnishError, QuantisedModelError
 from burnish.hybrid.result import read_trained
@@ -64,7 +64,7 @@ def read_adapter(path: Path) -> None:
 
 
 def read_records(path: Path) -> None:
-    _record(path.parent)
+    read_record(path.parent)
     read_trained(path.parent)
 
 

@@ -178,15 +178,6 @@ class Handler(BaseHTTPRequestHandler):
                 "budget": 0.01,
                 "likelihood": change,
             }
-        if self.path == "/api/tokens":
-            texts = re.findall(r"\s*\w+|\s*\W", body["answer"], re.DOTALL)
-            gains = [0.01, 0.42, -0.2, 1.1, -0.9, 0.0, 2.3, -1.8, 0.1]
-            return {
-                "tokens": [
-                    {"text": text, "gain": gains[i % 9], "projection": 0.3 * (i % 5) - 0.4}
-                    for i, text in enumerate(texts)
-                ]
-            }
         return {"refused": f"There is no {self.path}.", "status": 404}
 
     def profile(self, body: Any) -> dict[str, Any]:

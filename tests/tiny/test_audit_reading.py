@@ -24,7 +24,7 @@ def test_audit_and_verify_agree(tiny_folder: Folders, tiny_model: Models, tmp_pa
     audit, verified = audited(tiny_folder("gemma2"), out), verify_folders(tiny_folder("gemma2"), out, FLOAT)
     assert audit.identical == verified.identical
     gains = [entry.change.gains[0] for entry in audit.projections]
-    assert gains == pytest.approx([layer.gain for layer in verified.edited], rel=1e-4)
+    assert gains == pytest.approx([layer.gains[0] for layer in verified.edited], rel=1e-4)
 
 
 def test_only_changed_projections_are_held_whole(

@@ -13,8 +13,7 @@ from burnish.finding import find_direction
 from burnish.model.decoding import DecodeRequest, decode
 from burnish.model.derivatives import derivatives
 from burnish.model.folder_plan import FolderPlan
-from burnish.model.heads import HeadEdit, likelihood
-from burnish.model.logit_lens import token_projections, vocabulary_weights
+from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model, load
 from burnish.model.scoring import Candidate, Item, score
 from burnish.model.weights import network_layers
@@ -70,9 +69,6 @@ def computed(model: Model) -> Iterator[tuple[str, object]]:
     yield "decode", torch.tensor([token for row in decode(model, requests) for token in row])
     yield "derivatives", derivatives(model, items, enhancement.vectors, enhancement.gains, sketches=1).gradient
     yield "vocabulary", vocabulary_weights(model, enhancement.vectors[0])
-    yield "reading", torch.cat(token_projections(model, tokens, enhancement.vectors[1], 1))
-    edit = HeadEdit(model, enhancement)
-    yield "heads", torch.tensor(likelihood(model, items, edit, edit.shares(1.0))[0])
     edits = FolderPlan(model.folder, FLOAT).edits(enhancement)
     yield "adapter", torch.stack([layer.a for layer in network_layers(model.network, edits)])
 

@@ -184,10 +184,10 @@ def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None
 def test_statistics_are_paired_and_adjusted_together() -> None:
     base = ["The day was long. It rained."] * 8
     enhanced = ['"The red, cold rain," she said.'] * 8
-    found = {s.name: s for s in statistic_changes(base, enhanced, "en", ("dialogue",))}
+    found = {s.name: s for s in statistic_changes(base, enhanced, ("quoted-share",))}
     assert found["quoted-share"].change.low > 0
     assert found["quoted-share"].p_adjusted <= 0.2
-    same = statistic_changes(base, base, "en", ("dialogue",))
+    same = statistic_changes(base, base, ("quoted-share",))
     assert all(s.change.mean == 0 and s.p_adjusted == 1 for s in same)
 
 
@@ -250,6 +250,7 @@ def test_no_enhancement_is_no_effect_and_no_damage(tiny_model: Models) -> None:
     assert found.damage.perplexity_base == pytest.approx(found.damage.perplexity_enhanced)
 
 
+@pytest.mark.full
 def test_a_comparison_scales_every_method_to_the_budget(tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model("llama")
     domain = load_domain("education")

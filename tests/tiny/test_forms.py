@@ -129,8 +129,8 @@ def test_verify_recovers_the_gain_and_finds_nothing_else(
     assert found.clean
     assert len(found.edited) == FAMILIES[family].projections
     for layer in found.edited:
-        assert layer.gain == pytest.approx(0.4, abs=1e-3)
-        assert layer.share > 0.999
+        assert layer.gains == pytest.approx([0.4], abs=1e-3)
+        assert layer.unexplained < 1e-3
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "kanana", "llama-biased"])

@@ -41,4 +41,4 @@ def test_a_baked_model_goes_through_unchanged_and_is_averaged(
     halves = [{"model": str(folder), "parameters": {"weight": 0.5}} for folder in (base, baked)]
     merge({"models": halves, "merge_method": "linear", "dtype": "float32"}, tmp_path / "half")
     found = verify_folders(base, tmp_path / "half", FLOAT)
-    assert [layer.gain for layer in found.edited] == pytest.approx([0.25] * 3, abs=1e-4)
+    assert [layer.gains for layer in found.edited] == [pytest.approx([0.25], abs=1e-4)] * 3

@@ -1,8 +1,7 @@
-"""Personal profiles on tiny models: features, doses, budgets, writing and comparisons."""
+"""Personal profiles on tiny models: features, doses, budgets and comparisons."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from burnish.personal.comparing import choices_of, compare, known_units
 from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, scales_within
 from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
 from burnish.personal.profile import Coefficient, Profile
-from burnish.personal.writing import learn_writing, residual_of, topic_prompt
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
 from burnish.tuning.objective import damage_on
@@ -246,66 +244,6 @@ def test_wrong_directions_are_refused(tiny_model: Models) -> None:
         plan_of(model, taste(long_short=1.0), {"education": directions["education"]})
     with pytest.raises(WrongModelError):
         plan_of(other, taste(education=1.0), directions)
-
-
-def test_a_residual_is_what_the_names_leave(tiny_model: Models) -> None:
-    model = tiny_model("llama")
-    directions = list(named(model, "attention").values())
-    style = next(iter(named(model, "attention", seed=5).values()))
-    left = residual_of(style, directions)
-    for direction in directions:
-        assert float((left.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
-    torch.testing.assert_close(left.vectors.norm(dim=-1), torch.ones(model.anatomy.layers))
-
-
-def shouting(count: int, start: int = 0) -> list[str]:
-    """Passages in capitals on varied topics, unlike anything that a random model writes."""
-    return [
-        f"WE SANG OF {'XYZ'[i % 3] * (3 + i % 5)} AND {chr(65 + i % 26) * 6}, OH HOW WE SANG!!"
-        for i in range(start, start + count)
-    ]
-
-
-def test_the_direction_of_the_writing_is_found_and_named(tiny_model: Models) -> None:
-    model = tiny_model("llama")
-    editing, reading = named(model, "attention"), named(model)
-    other = shouting(24, 50)  # the manner is planted from other passages than those that are learned from
-    asked = [Prompt.of(topic_prompt(passage, "en")) for passage in other]
-    rows = [(prompt, own) for prompt, own in zip(asked, model.generate(asked, tokens=96), strict=True) if own]
-    loud, plain = (
-        answer_means(model, answered(model, side), site="residual").mean(0)
-        for side in (list(zip(asked, other, strict=True)), rows)
-    )
-    reading["formal-casual"] = replace(reading["formal-casual"], vectors=unit(loud - plain))
-    units = units_of(model, reading, "en")
-    written, style = learn_writing(model, shouting(40), reading, units, editing, "en")
-    assert written.passages > 30
-    assert written.weight > 0.9
-    said = written.coefficients
-    assert said["formal-casual"] > 0.8
-    assert max(abs(said[n]) for n in NAMES if n != "formal-casual") < 0.4
-    assert (style.found, style.site, style.provenance.position) == (True, "attention", "answer")
-    assert written.residual_weight > 0.5
-    assert written.residual is not None
-    profile = relearned(replace(taste(), written=written), [])
-    assert profile.coefficients["formal-casual"].sure
-    plan = plan_of(model, profile, editing, style=style)
-    assert plan.rank == len(NAMES) + 1
-    torch.testing.assert_close(plan.vectors[:, -1], style.vectors)
-    for direction in editing.values():
-        assert float((style.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
-    assert bool(plan.gains[:, -1].any())
-    assert plan_of(model, profile, editing).rank == len(NAMES)
-
-
-def test_nothing_of_the_writing_is_cached(tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model("llama")
-    monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: tmp_path)
-    reading, editing = named(model), named(model, "attention")
-    units = units_of(model, reading, "en")
-    before = sorted(p.name for p in tmp_path.rglob("*"))
-    learn_writing(model, shouting(16), reading, units, editing, "en")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
 def test_a_comparison_offers_two_answers_and_becomes_a_choice(tiny_model: Models) -> None:

@@ -114,12 +114,13 @@ def test_torchrun_enhances_as_one_process_does_and_speaks_once(tiny_folder: Fold
     assert two["check"]["prompts"] == 4
 
 
+@pytest.mark.full
 @pytest.mark.enable_socket
 @pytest.mark.parametrize(
     ("end", "message"),
     [
         ("raise InputError('The second one has a reason.')", "Process 1 of 2 (counted from 0) failed: The second one"),
-        pytest.param("os._exit(9)", "ended without a word", marks=pytest.mark.full),
+        ("os._exit(9)", "ended without a word"),
     ],
 )
 def test_what_fails_in_one_process_ends_all(end: str, message: str, tmp_path: Path) -> None:

@@ -162,20 +162,6 @@ def test_a_dose_curve_grows_from_nothing(http: httpx.Client) -> None:
     assert http.post("/api/dose", json={"model": "base+tuned"}).json()["likelihood"] is None
 
 
-@pytest.mark.parametrize("text", ["The sea is blue.", " 바다 \ufffd ", "</s>x"])
-def test_tokens_joined_are_the_answer(text: str, http: httpx.Client) -> None:
-    asked = {"messages": MESSAGES, "answer": text}
-    rows = http.post("/api/tokens", json={**asked, "model": "base+tuned"}).json()["tokens"]
-    assert "".join(row["text"] for row in rows) == text
-    assert any(abs(row["gain"]) > 1e-3 for row in rows)
-    assert sum(row["projection"] for row in rows) == pytest.approx(0, abs=1e-4)
-    base = http.post("/api/tokens", json={**asked, "model": "base"}).json()["tokens"]
-    assert [row["text"] for row in base] == [row["text"] for row in rows]
-    assert all((row["gain"], row["projection"]) == (0, None) for row in base)
-    assert http.post("/api/tokens", json={**asked, "model": "base", "answer": ""}).status_code == 400
-    assert http.post("/api/tokens", json={**asked, "model": "base", "answer": "x" * 999}).status_code == 400
-
-
 def test_status_and_directions_say_what_the_page_may_offer(http: httpx.Client) -> None:
     status = http.get("/api/status").json()
     assert status["person"] == "local"

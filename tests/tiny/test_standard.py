@@ -88,7 +88,7 @@ def one(scores: tuple[StandardScore, ...]) -> StandardScore:
     return score
 
 
-@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("chat", [pytest.param(False, marks=pytest.mark.full), True])
 def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, tasks: Path, chat: bool) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 8.0)
@@ -107,6 +107,7 @@ def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, t
     assert set(report.versions) == {"lm_eval", "datasets", "transformers", "torch"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", ["model", "adapter"])
 def test_the_harness_alone_reads_what_the_live_form_says(
     tiny_model: Models, tasks: Path, tmp_path: Path, form: Form
@@ -136,6 +137,7 @@ def test_the_harness_alone_reads_what_the_live_form_says(
     assert (live - torch.tensor(sums(model, vocabulary=vocabulary))).abs().max() > 0.1
 
 
+@pytest.mark.full
 def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = tiny_model("llama", own=True)
     model.tokenizer.pad_token = None
@@ -148,12 +150,14 @@ def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: py
     json.dumps(report.as_dict())
 
 
+@pytest.mark.full
 def test_without_an_enhancement_only_the_base_is_scored(tiny_model: Models, tasks: Path) -> None:
     score = one(run_standard(tiny_model("llama"), ["harbour"], enhancement=None, include=tasks, limit=3).scores)
     assert score.base_stderr is not None
     assert (score.enhanced, score.difference) == (None, None)
 
 
+@pytest.mark.full
 def test_an_unknown_task_is_named_with_its_neighbours(tiny_model: Models, tasks: Path) -> None:
     with pytest.raises(InputError, match=r"'hellaswagg'.*Close names: .*hellaswag"):
         run_standard(tiny_model("llama"), ["harbour", "hellaswagg"], enhancement=None, include=tasks)

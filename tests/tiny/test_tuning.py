@@ -152,7 +152,9 @@ def test_a_null_direction_makes_it_abstain(tiny_model: Models) -> None:
     assert abstained >= 3
 
 
-@pytest.mark.parametrize("domain", ["education", "0.6 creative-writing - 0.2 education"])
+@pytest.mark.parametrize(
+    "domain", [pytest.param("education", marks=pytest.mark.full), "0.6 creative-writing - 0.2 education"]
+)
 def test_domains_and_mixes_are_tuned_and_say_it_again(domain: str, tiny_model: Models) -> None:
     model = tiny_model("llama")
     found = tune(model, domain=domain, options=replace(SMALL, steps=1))

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, With, WithFactor
+from burnish.cli.inputs import Json, JudgeOptions, ModelName, With, WithFactor
 from burnish.errors import BurnishError, InputError
 from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
@@ -24,15 +24,9 @@ if TYPE_CHECKING:
 
 @Parameter(name="*", group="Judge and standard tasks")
 @dataclass(frozen=True)
-class Extras:
+class Extras(JudgeOptions):
     """Optional measures."""
 
-    judge_url: Annotated[str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that marks answers")] = (
-        None
-    )
-    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
-        None
-    )
     task: Annotated[
         tuple[str, ...], Parameter(help="standard task of lm-eval, on base and enhanced; may be repeated")
     ] = ()
@@ -169,26 +163,23 @@ def _check(
         raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
     if extras.task:
         require("eval", "A standard task")
-    if (extras.judge_url is None) != (extras.judge_model is None):
-        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
-    if extras.judge_url is not None and (enhancement is None or domain is None):
+    if extras.judge() is not None and (enhancement is None or domain is None):
         raise InputError("A judge marks the answers of an enhancement on a domain. Pass --with FILE and --domain NAME.")
 
 
 def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dict[str, Any] | None:
-    """Marks of base and enhanced answers and the pairwise verdict, where a judge was named."""
-    if extras.judge_url is None or extras.judge_model is None or domain is None:
+    """Marks of base and enhanced answers, where a judge was named."""
+    judge = extras.judge()
+    if judge is None or domain is None:
         return None
-    from burnish.evaluation.judge import Judge, compare_answers, mark_answers
+    from burnish.evaluation.judge import mark_answers
 
-    judge = Judge(extras.judge_url, extras.judge_model)
     prompts = [s.prompt for s in found.samples]
     base, enhanced = [s.base for s in found.samples], [s.enhanced for s in found.samples]
     about = {"title": domain.title, "summary": domain.summary}
     return {
         "base": asdict(mark_answers(judge, prompts, base, **about)),
         "enhanced": asdict(mark_answers(judge, prompts, enhanced, **about)),
-        "pairwise": asdict(compare_answers(judge, prompts, base, enhanced, **about)),
     }
 
 

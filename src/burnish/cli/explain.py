@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
+from burnish.cli.inputs import Json, ModelName, PromptOptions, WithFactor, WithRequired
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -20,19 +20,9 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: ModelName | None = None,
+    model: ModelName,
     *,
-    audit: Annotated[
-        tuple[str, str] | None,
-        Parameter(
-            help="instead of a page: two checkpoints of the same shape, BASE OTHER, and what was done to get from one to the other"
-        ),
-    ] = None,
-    named: Annotated[
-        bool,
-        Parameter(help="with --audit: compare with every packaged domain and style axis, found on BASE", negative=()),
-    ] = False,
-    enhancement: With = None,
+    enhancement: WithRequired,
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     out: Annotated[
@@ -47,9 +37,6 @@ def explain(
             negative=(),
         ),
     ] = False,
-    corpus: Annotated[
-        Path | None, Parameter(help="texts of your own in which the direction is looked for (.txt, .jsonl, .csv)")
-    ] = None,
     numbers: Annotated[
         Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
     ] = None,
@@ -58,30 +45,14 @@ def explain(
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost.
-
-    Or, with --audit BASE OTHER, find out from two checkpoints alone what was done to a model.
-    """
+    """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
+    from burnish.explaining.formats import visible
     from burnish.explaining.summary import summarise
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
-    from burnish.prompts import read_prompts
 
-    if audit is not None:
-        if model is not None or out is not None:
-            raise InputError(
-                "An audit takes two checkpoints, and prints what it finds: leave out MODEL and -o (--json gives the numbers)."
-            )
-        from burnish.cli.audit import run_audit
-
-        return run_audit(*audit, known=enhancement, named=named, loading=loading, json=json)
-    if model is None or enhancement is None or named:
-        raise InputError(
-            "There is nothing to explain. Pass MODEL --with FILE (a direction, an enhancement, or a folder with one), or "
-            "--audit BASE OTHER, which --named belongs to."
-        )
     if out is not None or publish:
         require("report", "A page with charts")
     if out is not None:
@@ -92,7 +63,6 @@ def explain(
         )
     plan = read_enhancement(enhancement, enhancement_factor, layers)
     specialities = own_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
-    texts = read_prompts(corpus) if corpus else None
     measured = read_numbers(enhancement, numbers, scaled=enhancement_factor is not None)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
@@ -100,9 +70,7 @@ def explain(
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
     with console.progress() as progress:
-        facts = run(
-            loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured
-        )
+        facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
     if out is not None:
         from burnish.explaining.page import render_page
 
@@ -124,12 +92,8 @@ def explain(
                 console.data(f"  {sentence}")
         for caveat in found.caveats:
             console.data(f"\nNote: {caveat}")
-        if facts.answers and console.on_terminal():
-            from burnish.cli.token_view import LEGEND, token_tables
-
-            for table in token_tables(facts.answers):
-                console.drawn(table)
-            console.data(LEGEND)
+        for pair in facts.answers:
+            console.data("\n" + visible(f"> {pair.prompt}\n\nbase: {pair.base}\n\nenhanced: {pair.enhanced}"))
     if out is not None:
         console.say(f"Written: {out}")
     if out is None and not publish:

@@ -15,7 +15,7 @@ from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_fac
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
-    from burnish.model.cost import Cost
+    from burnish.model.estimating import Cost
     from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
@@ -135,7 +135,7 @@ def show_direction(direction: "Direction") -> None:
 def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -> None:
     """The answer of --dry-run. cost: of finding, where the model is run layer by layer."""
     if json:
-        costs = {} if cost is None else {"layer_by_layer": cost.as_dict()}
+        costs = {} if cost is None else {"layer_by_layer": asdict(cost)}
         console.as_json({"dry_run": True, **plan, **costs})
         return
     if cost is not None:

@@ -12,6 +12,7 @@ from burnish.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
     from burnish.tuning.aims import Speciality
@@ -22,12 +23,11 @@ ModelName = Annotated[
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
-With = Annotated[
-    Path | None,
-    Parameter(
-        name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
-    ),
-]
+_WITH = Parameter(
+    name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+)
+With = Annotated[Path | None, _WITH]
+WithRequired = Annotated[Path, _WITH]
 WithFactor = Annotated[
     float | None,
     Parameter(
@@ -35,6 +35,28 @@ WithFactor = Annotated[
         help="factor (direction), or times the gains of an enhancement: 0.5 to 1.5 is the usual range",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A model that marks answers."""
+
+    judge_url: Annotated[
+        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint whose model marks answers")
+    ] = None
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+
+    def judge(self) -> "Judge | None":
+        """Raises InputError for half a judge, or one that cannot work."""
+        from burnish.evaluation.judge import Judge
+
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+        if self.judge_url is None or self.judge_model is None:
+            return None
+        return Judge(self.judge_url, self.judge_model)
 
 
 @Parameter(name="*")

@@ -1,4 +1,4 @@
-"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
+"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders and choices."""
 
 from pathlib import Path
 from shlex import quote
@@ -94,18 +94,13 @@ def export(
 
     store, person = local()
     profile = store.profile(person, name)
-    if not profile.active and (profile.written is None or not profile.written.residual):
+    if not profile.active:
         raise InputError(
             f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` "
             "first."
         )
     check_output(out, 0, overwrite=overwrite)
     loaded = open_model(model, loading)
-    style = store.style(person, name, loaded.fingerprint)
-    if style is None and profile.written is not None and profile.written.residual is not None:
-        console.say(
-            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
-        )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
         unclear = [name for name, direction in directions.items() if not direction.found]
@@ -113,7 +108,7 @@ def export(
             console.say(
                 f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
             )
-        doses = plan_of(loaded, profile, directions, style=style, progress=progress)
+        doses = plan_of(loaded, profile, directions, progress=progress)
         profile = fitted(loaded, profile, doses, progress)
         store.remember(person, profile)
         enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)

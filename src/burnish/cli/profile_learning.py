@@ -29,40 +29,27 @@ ANSWERS = {"1": 1.0, "2": 0.0, "0": 0.5}
 
 def learn(
     name: Name,
-    model: Annotated[str | None, Parameter(help="model that reads the writing; not needed for --set")] = None,
     *,
     set_: Annotated[
         tuple[str, ...],
         Parameter(name="--set", help="NAME=VALUE for a domain or axis; 0 takes it back; repeatable", negative=()),
     ] = (),
-    writing: Annotated[Path | None, Parameter(help="folder of your own .txt and .md files")] = None,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
-    """Learn from sliders set by hand, or from a folder of your own writing."""
+    """Set sliders by hand: how much of a domain or style axis, in standard deviations."""
     from burnish.personal.choosing import relearned
 
     store, person = local()
-    profile = store.profile(person, name)
-    if bool(set_) == (writing is not None):
-        raise InputError(
-            "Pass either --set NAME=VALUE or --writing FOLDER (one of them): that is what is learned from."
-        )
-    if set_:
-        values = _sliders(profile, set_)
+    if not set_:
+        raise InputError("Pass --set NAME=VALUE: that is what is learned from.")
+    values = _sliders(store.profile(person, name), set_)
 
-        def move(now: "Profile", choices: "list[Choice]") -> "Profile":
-            sliders = {n: v for n, v in {**now.sliders, **values}.items() if v}
-            return relearned(replace(now, sliders=sliders), choices)
+    def move(now: "Profile", choices: "list[Choice]") -> "Profile":
+        sliders = {n: v for n, v in {**now.sliders, **values}.items() if v}
+        return relearned(replace(now, sliders=sliders), choices)
 
-        changed = store.update(person, name, "sliders", move)
-    else:
-        assert writing is not None
-        changed = _learn_writing(store, person, profile, model, writing, loading)
-    show_profile(changed, json=json)
-    console.hint(
-        f'burnish profile choose {quote(name)} {model or "smollm2-135m"} --prompt "How do I write a thank-you note?"'
-    )
+    show_profile(store.update(person, name, "sliders", move), json=json)
+    console.hint(f'burnish profile choose {quote(name)} smollm2-135m --prompt "How do I write a thank-you note?"')
 
 
 def choose(
@@ -189,30 +176,6 @@ def _reading(model: "Model", store: "Store", person: str, profile: "Profile") ->
         units = known_units(model, profile, reading, progress)
     store.remember(person, replace(profile, units=units))
     return reading, units
-
-
-def _learn_writing(
-    store: "Store", person: str, profile: "Profile", model: str | None, folder: Path, loading: ModelOptions
-) -> "Profile":
-    from burnish.personal.choosing import relearned
-    from burnish.personal.enhancing import editing_directions
-    from burnish.personal.writing import learn_writing, read_passages
-
-    passages = read_passages(folder)
-    if model is None:
-        raise InputError("Writing is read by a model, and none was named. Pass `learn NAME MODEL --writing FOLDER`.")
-    loaded = open_model(model, loading)
-    reading, units = _reading(loaded, store, person, profile)
-    with console.progress() as progress:
-        editing = editing_directions(loaded, list(reading), progress)
-        written, style = learn_writing(loaded, passages, reading, units, editing, profile.language, progress)
-    return store.update(
-        person,
-        profile.name,
-        "writing",
-        lambda now, choices: relearned(replace(now, written=written), choices),
-        style=style,
-    )
 
 
 def _compare(

@@ -10,8 +10,12 @@ from burnish.cli import console
 from burnish.errors import InputError
 from burnish.mix import Mix
 
-COMMANDS = ("enhance", "find", "tune", "apply", "verify", "evaluate", "chat", "train")
-SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {"apply": ("model", "plan-file"), "verify": ("base", "enhanced")}
+COMMANDS = ("enhance", "find", "tune", "apply", "verify", "audit", "evaluate", "explain", "chat", "train")
+SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {
+    "apply": ("model", "plan-file"),
+    "verify": ("base", "enhanced"),
+    "audit": ("base", "other"),
+}
 
 
 def run_recipe(

@@ -1,6 +1,6 @@
 """`burnish train`: a short LoRA fine-tune, alone or combined with an enhancement."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +13,6 @@ from burnish.extras import require
 from burnish.options import Combine, ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from burnish.hybrid.estimate import Estimate
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
     from burnish.pipeline import Applied
@@ -43,9 +42,8 @@ def train(
     combine: Annotated[
         Combine | None,
         Parameter(
-            help="start: the LoRA begins as the enhancement; keep: it stays underneath (with --with the default); protect: and the LoRA "
-            "writes nothing along it; prevent: it is there while training only; heal: the LoRA takes back what it disturbed; plain: a "
-            "LoRA alone"
+            help="keep: the enhancement stays underneath the LoRA (with --with the default); protect: and the LoRA writes nothing along "
+            "it; plain: a LoRA alone"
         ),
     ] = None,
     options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
@@ -56,7 +54,7 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or starting from, keeping or protecting a direction.
+    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or keeping or protecting a direction.
 
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
@@ -78,10 +76,9 @@ def train(
         plan = open_plan(model, loading, again=True)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
-    rank = options.rank + (plan_file.rank if plan_file is not None and prepared.way.kept else 0)
+    rank = options.rank + (plan_file.rank if plan_file is not None else 0)
     size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
-    expected = prepared.estimated(drawn, loading.device)
-    show_plan(prepared, expected, size, json=json and dry_run, talk=not dry_run)
+    show_plan(prepared, size, json=json and dry_run, talk=not dry_run)
     if dry_run:
         return
     with console.waiting(f"Loading {model}"):
@@ -125,8 +122,10 @@ def _remove(checkpoints: Path) -> None:
     shutil.rmtree(checkpoints)
 
 
-def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bool, talk: bool) -> None:
-    """What would be trained, and what it would take."""
+def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> None:
+    """What would be trained."""
+    from burnish.hybrid.tokenised import tokens_in
+
     pools = [len(pool) for pool in prepared.pools]
     if json:
         numbers: dict[str, Any] = {
@@ -136,7 +135,9 @@ def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bo
             "held_out_rows": len(prepared.held_out),
             "maps": len(prepared.maps),
             "bytes": size,
-            "estimate": asdict(expected),
+            "steps": prepared.steps,
+            "tokens": tokens_in(prepared.items),
+            "trained": prepared.trained,
         }
         console.as_json(numbers)
         return
@@ -146,8 +147,7 @@ def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bo
         f"of {prepared.options.batch} rows; LoRA of rank {prepared.options.rank} in {len(prepared.maps)} maps."
     )
     line(
-        f"Estimate (to a factor of two): {expected.seconds / 60:.1f} minutes, {expected.bytes / 2**30:.1f} GiB of memory; {expected.tokens:,} tokens read, "
-        f"{expected.trained:,} of {expected.parameters:,} numbers trained; {size:,} bytes written."
+        f"{tokens_in(prepared.items):,} tokens are read and {prepared.trained:,} numbers trained; {size:,} bytes are written."
     )
 
 

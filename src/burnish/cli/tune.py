@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, general_prompts
+from burnish.cli.inputs import Json, JudgeOptions, ModelName, PromptOptions, general_prompts
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -26,7 +26,7 @@ DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
 
 @Parameter(name="*", group="Aim")
 @dataclass(frozen=True)
-class AimOptions:
+class AimOptions(JudgeOptions):
     """What better means, besides a packaged domain's own answers."""
 
     references: Annotated[
@@ -40,12 +40,6 @@ class AimOptions:
             "on every kind of question"
         ),
     ] = None
-    judge_url: Annotated[
-        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that ranks sampled answers into pairs")
-    ] = None
-    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
-        None
-    )
 
 
 def tune(
@@ -91,8 +85,7 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     from burnish.prompts.lint import hangul_share
     from burnish.tuning.aims import Speciality, own_domain
 
-    if (aim.judge_url is None) != (aim.judge_model is None):
-        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+    aim.judge()
     pairs = read_prompts(aim.pairs) if aim.pairs else None
     mix = prompts.mix()
     if mix is not None:
@@ -124,12 +117,12 @@ def run_tune(model: "Model", specialities: "list[Speciality]", aim: AimOptions, 
 
 
 def _judge_scorer(speciality: "Speciality", aim: AimOptions) -> "Scorer | None":
-    if aim.judge_url is None or aim.judge_model is None:
+    judge = aim.judge()
+    if judge is None:
         return None
-    from burnish.evaluation.judge import Judge, scorer
+    from burnish.evaluation.judge import scorer
 
-    domain = speciality.domain
-    return scorer(Judge(aim.judge_url, aim.judge_model), title=domain.title, summary=domain.summary)
+    return scorer(judge, title=speciality.domain.title, summary=speciality.domain.summary)
 
 
 def require_gains(found: "Tuned") -> None:

@@ -125,7 +125,7 @@ def evaluate(
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
-        statistics=statistic_changes(texts[0], texts[1], language, measures, seed=options.seed),
+        statistics=statistic_changes(texts[0], texts[1], measures, seed=options.seed),
         samples=tuple(Sample(p, b, e) for p, b, e in zip(special.texts, *texts, strict=True)),
         seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
@@ -199,10 +199,10 @@ def _specialised(
 
 
 def statistic_changes(
-    base: Sequence[str], enhanced: Sequence[str], language: str, measures: Sequence[str], *, seed: int = 0
+    base: Sequence[str], enhanced: Sequence[str], measures: Sequence[str], *, seed: int = 0
 ) -> tuple[StatisticChange, ...]:
     """Every statistic of the measures and the general ones, paired by prompt, Holm-adjusted together."""
-    before, after = measure(base, language, measures), measure(enhanced, language, measures)
+    before, after = measure(base, measures), measure(enhanced, measures)
     changes = {name: interval(torch.tensor(after[name]) - torch.tensor(before[name]), seed=seed) for name in before}
     adjusted = holm([change.p for change in changes.values()])
     return tuple(

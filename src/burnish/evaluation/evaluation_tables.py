@@ -1,7 +1,5 @@
 """Evaluations and comparisons as Markdown: the same text for the terminal, for files and for the documentation."""
 
-from collections.abc import Sequence
-
 from burnish.evaluation.comparison import Comparison
 from burnish.evaluation.effect import Effect
 from burnish.evaluation.evaluating import Evaluation
@@ -107,13 +105,3 @@ def samples_page(found: Evaluation) -> str:
     parts = ["# Answers of base and enhanced"]
     parts += [f"## {s.prompt}\n\n**base**\n\n{s.base}\n\n**enhanced**\n\n{s.enhanced}" for s in found.samples]
     return "\n\n".join(parts) + "\n"
-
-
-def interference_table(table: dict[str, dict[str, Effect]]) -> str:
-    """Likelihood of each domain's reference answers (columns) under each domain's enhancement (rows)."""
-    names: Sequence[str] = list(table)
-    lines = ["| enhancement \\ measured on | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    for name in names:
-        cells = [f"{table[name][other].likelihood.mean:+.4f}" for other in names]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

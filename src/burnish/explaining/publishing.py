@@ -47,8 +47,6 @@ def _charts(facts: Explanation) -> dict[str, AnyChart]:
     """The figures that say most, by file name."""
     found: dict[str, AnyChart] = {}
     for number, direction in enumerate(facts.directions[:2], 1):  # of many, the page shows all
-        if direction.projected:
-            found[f"prompts-{number}"] = charts.projections(direction)
         found[f"separation-{number}"] = charts.separation(direction)
     if effects := effects_of(facts):
         found["effects"] = effect_charts.effects(effects)

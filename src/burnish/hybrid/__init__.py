@@ -1,2 +1,1 @@
-"""Directions and LoRA together: what a direction cannot bring (new knowledge, a skill) by a short fine-tune that starts from, keeps or
-protects it."""
+"""Directions and LoRA together: what a direction cannot bring (new knowledge, a skill) by a short fine-tune that keeps or protects it."""

@@ -38,11 +38,8 @@ from burnish.pipeline import Applied, adapter_layers, left_out_notes, open_plan
 
 SAID: dict[Combine, str] = {
     "plain": "a LoRA alone",
-    "start": "the LoRA started from it and moved on",
     "keep": "it stays underneath the LoRA",
     "protect": "it stays underneath, and the LoRA writes nothing along it",
-    "prevent": "it was there while training and is gone now",
-    "heal": "it stays underneath, and the LoRA takes back what it disturbed",
 }
 Progress = Callable[[str, int, int], None]
 

@@ -5,7 +5,6 @@ width of the model. The result is that of `capture`, to rounding.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -218,24 +217,6 @@ def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[
             if progress is not None:
                 progress(1)
         return states
-
-
-@torch.inference_mode()
-def timed_block(model: LayeredModel, sequences: Sequence[Tokens]) -> float:
-    """Seconds that the first block takes with these sequences as one batch; it is read for that, and freed."""
-    weights, path = model.weights, f"{model.anatomy.stack}.0"
-    blocks = list(model.network.get_submodule(model.anatomy.stack))
-    one = Pass(list(sequences), [], [len(sequences)], 0, None)
-    weights.fill(path, weights.read(path))
-    with _space(model.states_bytes) as space:
-        with weights.around_the_blocks():
-            (batch,) = _recorded(model, _around(model, blocks, sequences[0]), one, {}, space)
-        _run_block(model, blocks[0], 0, batch)  # compiles what is compiled for these shapes
-        started = time.perf_counter()
-        _run_block(model, blocks[0], 0, batch)
-        seconds = time.perf_counter() - started
-    weights.free(path)
-    return seconds
 
 
 def _around(model: LayeredModel, blocks: Sequence[torch.nn.Module], example: Tokens) -> Callable[..., Recording]:

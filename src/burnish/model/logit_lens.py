@@ -1,25 +1,11 @@
-"""Reading directions and answers: what a vector says as tokens, and where each token of a text lies along directions."""
-
-from collections.abc import Callable, Sequence
-from typing import Any
+"""What a vector says as tokens: read through the final norm and the unembedding."""
 
 import torch
 from torch import Tensor, nn
 
 from burnish.anatomy import layout_of
-from burnish.model.capture import (
-    CPU_TOKENS,
-    GPU_TOKENS,
-    ReachedError,
-    attention_writes,
-    batches,
-    one_stream,
-    stream_of,
-)
 from burnish.model.live import centres, norm_weight
 from burnish.model.model import Model
-from burnish.model.shared_prefix import decoder_of
-from burnish.options import Site
 
 
 @torch.inference_mode()
@@ -66,60 +52,3 @@ def _width(norm: nn.Module) -> int | None:
 def _maps(module: nn.Module, inputs: int, outputs: int) -> bool:
     shape = layout_of(module)
     return shape is not None and shape[1:] == (outputs, inputs)
-
-
-def token_projections(
-    model: Model,
-    sequences: Sequence[list[int]],
-    vectors: Tensor,
-    layer: int,
-    *,
-    site: Site = "residual",
-    progress: Callable[[str, int, int], None] | None = None,
-) -> list[Tensor]:
-    """Every token of every sequence along `vectors` [k, hidden] at the output of block `layer` (site residual) or in what its
-    attention writes: [tokens, k], float32."""
-    found: list[Tensor] = [torch.zeros(0)] * len(sequences)
-    order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
-    model.require_all_fit(sequences)
-    limit = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
-    done = 0
-    for size in batches([len(sequences[i]) for i in order], limit):
-        members = order[done : done + size]
-        states = _states(model, [sequences[i] for i in members], layer, site)
-        for row, i in enumerate(members):
-            found[i] = (states[row, : len(sequences[i])].float() @ vectors.T.to(states.device, torch.float32)).cpu()
-        done += size
-        if progress is not None:
-            progress("reading tokens", done, len(sequences))
-    return found
-
-
-@torch.inference_mode()
-def _states(model: Model, sequences: list[list[int]], layer: int, site: Site) -> Tensor:
-    """[rows, tokens, hidden] at one layer; padding is on the right, where a causal model cannot see it."""
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-    kept: list[Tensor] = []
-    stream = stream_of(model)
-
-    def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        kept.append(one_stream(hidden, stream).view(len(sequences), -1, hidden.shape[-1]))
-
-    def stop(module: nn.Module, arguments: Any, output: Any) -> None:
-        raise ReachedError
-
-    block = model.network.get_submodule(model.anatomy.stack)[layer]
-    modules = [block] if site == "residual" else attention_writes(model, layer)
-    handles = [module.register_forward_hook(keep) for module in modules]
-    handles.append(block.register_forward_hook(stop))
-    try:
-        decoder_of(model)(input_ids=ids.to(model.device), use_cache=False)
-    except ReachedError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(kept).sum(0)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from burnish.anatomy import Projection
 from burnish.artifacts.adapter import AdapterLayer, adapter_layer
@@ -32,15 +32,6 @@ def network_layers(network: Any, edits: Iterator[tuple[Projection, LowRankEdit]]
         bias = _bias(network, projection) if projection.bias else None
         layers.append(adapter_layer(projection, edit, weight, bias))
     return layers
-
-
-def stored_weight(module: nn.Module) -> Tensor | None:
-    """The weight as the module holds it, None where what it applies is not just that (quantised, packed, rounded in use)."""
-    weight: Any = getattr(module, "weight", None)
-    ordinary = type(module) is nn.Linear or type(module).__name__ == "Conv1D"
-    if ordinary and type(weight) in (Tensor, nn.Parameter) and weight.dtype in FULL:
-        return weight  # type: ignore[no-any-return]
-    return None
 
 
 @torch.no_grad()

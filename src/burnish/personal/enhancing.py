@@ -70,14 +70,12 @@ def plan_of(
     profile: Profile,
     directions: Mapping[str, Direction],
     *,
-    style: Direction | None = None,
     writes: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Enhancement:
     """The doses, not yet scaled into the budget.
 
-    directions: `editing_directions` of `profile.active`, or more, of which only those are used; style: the direction of
-    the person's own (`learn_writing`), for this model; writes: `everyday_writes`, where several plans are made. Raises
+    directions: `editing_directions` of `profile.active`, or more, of which only those are used; writes: `everyday_writes`, where several plans are made. Raises
     InputError when there is nothing to strengthen, or for a name without a direction, WrongModelError for another
     model's direction.
     """
@@ -88,13 +86,9 @@ def plan_of(
         )
     used = [directions[name] for name in profile.active]
     values = [profile.coefficients[name].mean for name in profile.active]
-    if style is not None and profile.written is not None and profile.written.residual_weight:
-        used.append(style)
-        values.append(profile.written.residual_weight)
     if not used:
         raise InputError(
-            f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices "
-            "or writing."
+            f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices."
         )
     for direction in used:
         template([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
@@ -167,10 +161,9 @@ def enhancement_of(
     profile: Profile,
     directions: Mapping[str, Direction],
     *,
-    style: Direction | None = None,
     progress: Progress | None = None,
 ) -> Enhancement:
     """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of
     `plan_of`."""
-    plan = plan_of(model, profile, directions, style=style, progress=progress)
+    plan = plan_of(model, profile, directions, progress=progress)
     return plan.scaled(fitted(model, profile, plan, progress).scales[model.fingerprint].value)

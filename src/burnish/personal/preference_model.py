@@ -70,12 +70,6 @@ def posterior(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> Gaussia
     return _laplace(differences, outcomes, prior)[0]
 
 
-def log_evidence(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> float:
-    """Log probability of the outcomes under a prior, by the Laplace approximation (MacKay 1992). Raises as
-    `posterior`."""
-    return _laplace(differences, outcomes, prior)[1]
-
-
 def predicted(belief: Gaussian, differences: Tensor) -> Tensor:
     """Probability [n] that a is preferred, the uncertainty of the coefficients included.
 

@@ -155,8 +155,7 @@ class Expressions:
 
     def _of_profile(self, person: str, profile: Profile) -> Steps[Enhancement | None]:
         """A profile within its budget; None for one that says nothing yet. What was measured is kept with the profile."""
-        style = self.store.style(person, profile.name, self.model.fingerprint)
-        if not profile.active and style is None:
+        if not profile.active:
             return None
         missing = [name for name in profile.active if name not in self.directions.editing]
         if missing:
@@ -165,7 +164,7 @@ class Expressions:
                 "Start it without --no-profiles."
             )
         writes = self.directions.writes(self.model, profile.language)
-        plan = plan_of(self.model, profile, self.directions.editing, style=style, writes=writes)
+        plan = plan_of(self.model, profile, self.directions.editing, writes=writes)
         yield
         known = yield from fitting(self.model, profile, plan)
         if known != profile:

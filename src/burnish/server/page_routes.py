@@ -12,7 +12,7 @@ from burnish.server import measuring
 from burnish.server.connection import Person, TheService, while_connected
 from burnish.server.directions import LANGUAGES, Directions
 from burnish.server.expressions import domain_of
-from burnish.server.wire import ExpressionRequest, TokensRequest
+from burnish.server.wire import ExpressionRequest
 
 router = APIRouter(prefix="/api")
 
@@ -59,17 +59,6 @@ async def dose(request: Request, body: ExpressionRequest, service: TheService, p
 
     found = await while_connected(request, work())
     return JSONResponse({"model": body.model, **found, "budget": BUDGET})
-
-
-@router.post("/tokens")
-async def tokens(request: Request, body: TokensRequest, service: TheService, person: Person) -> JSONResponse:
-    async def work() -> list[dict[str, Any]]:
-        edit = await service.edit_of(person, body.model)
-        prompt = await service.prompt_of(body.messages)
-        steps = measuring.tokens(service.model, edit.candidate.enhancement, prompt, body.answer, service.context)
-        return await service.engine.run(person, steps)
-
-    return JSONResponse({"tokens": await while_connected(request, work())})
 
 
 def listed(directions: Directions) -> list[dict[str, Any]]:

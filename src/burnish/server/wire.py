@@ -189,12 +189,6 @@ class ExpressionRequest(Body):
     model: Expression
 
 
-class TokensRequest(Body):
-    model: Expression
-    messages: Messages
-    answer: Text
-
-
 class NewProfile(Body):
     name: Annotated[Name, StringConstraints(pattern=r"^[^/.][^/]*$")]  # it becomes a part of a path
     budget: Annotated[float, Field(gt=0, le=10)] = BUDGET

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from burnish.maths.decomposition import kurtosis, parts_of, principal_axes
+from burnish.maths.decomposition import kurtosis, parts_of
 from burnish.maths.statistics import unit
 
 
@@ -37,17 +37,6 @@ def test_a_random_vector_leaves_one_minus_names_over_size_on_average() -> None:
         for _ in range(300)
     ]
     assert sum(left) / len(left) == pytest.approx(1 - 10 / 50, abs=0.02)
-
-
-def test_principal_axes_are_those_of_a_planted_plane() -> None:
-    generator = torch.Generator().manual_seed(2)
-    plane = torch.zeros(2, 20)
-    plane[0, 3] = plane[1, 7] = 1
-    scores = torch.randn(200, 2, generator=generator) * torch.tensor([5.0, 2.0])
-    rows = 4 + scores @ plane + 0.01 * torch.randn(200, 20, generator=generator)
-    mean, axes = principal_axes(rows)
-    assert torch.allclose(mean, rows.double().mean(0))
-    assert (axes.float() @ plane.T).diagonal().tolist() == pytest.approx([1, 1], abs=0.01)
 
 
 def test_kurtosis_is_three_for_normal_values_and_larger_where_one_stands_out() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from burnish.model.decoding import DecodedToken, DecodeRequest, Finished
+from burnish.model.detokenizer import BROKEN
 from burnish.model.row_edits import Candidate
 from burnish.server.answer_text import Piece, pieces_of
 from burnish.server.answering import Answering
-from burnish.server.detokenizer import BROKEN
 from families import build_tokenizer
 
 TOKENIZER = build_tokenizer()

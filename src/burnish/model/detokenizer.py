@@ -77,19 +77,3 @@ class TokenText:
 
     text: str
     log_probability: float
-
-
-def token_pieces(tokenizer: Any, text: str, tokens: Sequence[int]) -> list[str]:
-    """What each token of a text stands for in it; joined, they are the text itself, also where decoding would not give it back."""
-    detokenizer = Detokenizer(tokenizer)
-    pieces, place = [], 0
-    for token in tokens:
-        piece = detokenizer.add(token)
-        if not text.startswith(piece, place):  # the tokenizer changed the text: the next piece that fits takes it along
-            found = text.find(piece, place) if piece.strip() else -1
-            piece = text[place : found + len(piece)] if found >= 0 else ""
-        pieces.append(piece)
-        place += len(piece)
-    if pieces:
-        pieces[-1] += text[place:]
-    return pieces

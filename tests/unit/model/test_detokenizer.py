@@ -9,7 +9,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.server.detokenizer import BROKEN, Detokenizer, StopStrings, token_pieces
+from burnish.model.detokenizer import BROKEN, Detokenizer, StopStrings
 from families import build_tokenizer
 
 TEXTS = ["plain words", "한국어 텍스트", "na\u00efve caf\u00e9 👩‍👩‍👧 end", " leading", "trailing \n", "a\ufffdb"]
@@ -74,19 +74,6 @@ def test_spaces_that_decoding_drops_at_the_beginning_are_kept_inside(sentence_pi
 
 def test_special_tokens_leave_no_trace(byte_level: Any) -> None:
     assert "".join(pieces(byte_level, [1, *byte_level("hi", add_special_tokens=False)["input_ids"], 2, 0])) == "hi"
-
-
-@pytest.mark.parametrize("text", [*TEXTS, "</s>literal", "바"])
-def test_token_pieces_joined_are_the_text(text: str, byte_level: Any) -> None:
-    tokens = byte_level(text, add_special_tokens=False)["input_ids"]
-    found = token_pieces(byte_level, text, tokens)
-    assert "".join(found) == text
-    assert len(found) == len(tokens)
-
-
-def test_token_pieces_joined_are_the_text_where_decoding_changes_it(sentence_piece: Any) -> None:
-    text = " the  sea"
-    assert "".join(token_pieces(sentence_piece, text, [1, 2])) == text
 
 
 def test_an_unfinished_beginning_of_a_stop_string_waits_for_the_next_piece() -> None:
