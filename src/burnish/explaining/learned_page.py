@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.explaining.drawing import PALETTE
 from burnish.explaining.page import page_environment
+from burnish.explaining.palette import PALETTE
 from burnish.learning.learning import Learned
 from burnish.learning.subject import Subject
 from burnish.model.capture import capture, prompt_sequences
