@@ -172,7 +172,7 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 def leakage(names: list[str], rows: list[dict[str, float]], asked: list[tuple[int, int]], tastes: list[Tensor]) -> bool:
     """Whether one person's profile and choices keep every byte while another one chooses."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
     from burnish.personal.profile import Choice
     from burnish.personal.store import Store, new_profile
 

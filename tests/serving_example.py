@@ -18,9 +18,9 @@ from burnish.model.detokenizer import BROKEN
 from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
+from burnish.server.access import Access
 from burnish.server.application import make_app
 from burnish.server.directions import Directions
-from burnish.server.guard import Access
 from burnish.server.service import Service
 from burnish.server.serving import Server, address, listen
 from conftest import fake_direction, random_enhancement
@@ -110,4 +110,4 @@ def small_measurements(monkeypatch: Any) -> None:
     monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES) if language == "en" else [])
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=8, tokens=8))
-    monkeypatch.setattr("burnish.server.measuring.PROMPTS", 6)
+    monkeypatch.setattr("burnish.server.measurements.PROMPTS", 6)

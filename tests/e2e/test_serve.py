@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from burnish.personal.store import Store
-from burnish.server.guard import Access
+from burnish.server.access import Access
 from burnish.server.serving import Server
 from conftest import Call, Folders
 

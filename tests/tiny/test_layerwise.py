@@ -15,7 +15,7 @@ import families
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.finding import find_direction
-from burnish.model.blocks import DiskWeights
+from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture, load_layered
 from burnish.model.model import Model, load

@@ -13,10 +13,10 @@ from burnish.model.live import live_edit
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions
 from burnish.personal import enhancing
-from burnish.personal.choosing import relearned
-from burnish.personal.comparing import choices_of, compare, known_units
+from burnish.personal.choice_update import relearned
 from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, scales_within
 from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
+from burnish.personal.pair_proposal import choices_of, compare, known_units
 from burnish.personal.profile import Coefficient, Profile
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general

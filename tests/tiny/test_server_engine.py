@@ -12,8 +12,8 @@ from burnish.errors import InputError, RefusedError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate
-from burnish.server.answering import Answering
 from burnish.server.engine import Engine
+from burnish.server.pending import Answering
 
 BASE = Candidate("base")
 

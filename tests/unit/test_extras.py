@@ -9,7 +9,9 @@ import pytest
 
 from burnish.cli.app import run
 from burnish.errors import MissingExtraError
+from burnish.explaining.page import render_page
 from burnish.extras import EXTRAS, require
+from explaining_example import minimal
 
 NEEDED = [(extra, module) for extra, modules in EXTRAS.items() for module in modules]
 NO_MODEL = "no-such-model"
@@ -51,6 +53,12 @@ def test_a_command_names_the_extra_before_it_looks_for_the_model(
         monkeypatch.setitem(sys.modules, module, None)
     assert run(command) == 2
     assert f"pip install 'burnish[{extra}]'" in capsys.readouterr().err
+
+
+def test_a_page_names_the_extra_that_draws_its_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(MissingExtraError, match=r"'burnish\[report\]'"):
+        render_page(minimal())
 
 
 def test_the_table_of_extras_is_what_the_installation_offers() -> None:

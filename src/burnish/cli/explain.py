@@ -49,6 +49,7 @@ def explain(
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
     from burnish.explaining.formats import visible
+    from burnish.explaining.page import render_page
     from burnish.explaining.summary import summarise
     from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
@@ -72,8 +73,6 @@ def explain(
     with console.progress() as progress:
         facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
     if out is not None:
-        from burnish.explaining.page import render_page
-
         page = render_page(facts)
         with written(out, overwrite=overwrite) as partial:
             partial.write_text(page, encoding="utf-8")

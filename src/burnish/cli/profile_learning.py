@@ -18,7 +18,7 @@ from burnish.options import ModelOptions
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction
     from burnish.model.model import Model
-    from burnish.personal.comparing import Comparison
+    from burnish.personal.pair_proposal import Comparison
     from burnish.personal.profile import Choice, Profile, Units
     from burnish.personal.store import Store
     from burnish.prompts import Prompt
@@ -37,7 +37,7 @@ def learn(
     json: Json = False,
 ) -> None:
     """Set sliders by hand: how much of a domain or style axis, in standard deviations."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
 
     store, person = local()
     if not set_:
@@ -67,7 +67,7 @@ def choose(
     json: Json = False,
 ) -> None:
     """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
 
     store, person = local()
     profile = store.profile(person, name)
@@ -77,7 +77,7 @@ def choose(
     loaded = open_model(model, loading)
     reading, units = _reading(loaded, store, person, profile)
     if pairs is not None:
-        from burnish.personal.comparing import choices_of
+        from burnish.personal.pair_proposal import choices_of
 
         with console.progress() as progress:
             made = choices_of(loaded, reading, units, rows, progress)
@@ -169,7 +169,7 @@ def _read_pairs(path: Path) -> "list[Prompt]":
 def _reading(model: "Model", store: "Store", person: str, profile: "Profile") -> "tuple[dict[str, Direction], Units]":
     """The directions of the features and their units, measured once a model."""
     from burnish.catalogue import named_directions, names_in
-    from burnish.personal.comparing import known_units
+    from burnish.personal.pair_proposal import known_units
 
     with console.progress() as progress:
         reading = named_directions(model, names_in(profile.language), progress=progress)
@@ -188,8 +188,8 @@ def _compare(
     units: "Units",
     tokens: int,
 ) -> "Comparison":
-    from burnish.personal.comparing import compare
     from burnish.personal.enhancing import editing_directions
+    from burnish.personal.pair_proposal import compare
 
     profile, choices = store.profile(person, name), store.choices(person, name)
     with console.progress() as progress:

@@ -43,9 +43,9 @@ def serve(
     require("serve", "Serving")
     from burnish.model.model import load
     from burnish.personal.store import Store
+    from burnish.server.access import Access, loopback
     from burnish.server.application import make_app
     from burnish.server.directions import prepare, read_enhancements
-    from burnish.server.guard import Access, loopback
     from burnish.server.service import Service
     from burnish.server.serving import Server, address, listen
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.explaining.drawing import PALETTE
 from burnish.explaining.page import page_environment
+from burnish.explaining.palette import PALETTE
 from burnish.learning.learned_enhancement import coordinates
 from burnish.learning.learning import Learned
 from burnish.learning.subject import Subject

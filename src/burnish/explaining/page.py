@@ -1,7 +1,6 @@
 """One HTML page without scripts or links: the summary first, then every chart with a word on how to read it and its numbers."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,11 +10,11 @@ from burnish.checking import FINE, TOO_MUCH
 from burnish.evaluation.effect import word_of
 from burnish.evaluation.evaluation_tables import KINDS
 from burnish.evaluation.text_statistics import STATISTICS
-from burnish.explaining import charts, effect_charts
-from burnish.explaining.drawing import PALETTE, AnyChart, Table, chart_svg, chart_table, chart_title
-from burnish.explaining.facts import DirectionFacts, Explanation, LayerTokens
+from burnish.explaining.facts import Explanation
 from burnish.explaining.formats import number, percent, visible
+from burnish.explaining.palette import PALETTE
 from burnish.explaining.summary import cost_of, damage_text, effects_of, summarise
+from burnish.extras import require
 from burnish.maths.intervals import Interval
 
 # What stands in the place of a part that has no facts.
@@ -35,28 +34,6 @@ MISSING = {
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A chart on the page: its id, what to see in it, the drawing, and its numbers."""
-
-    name: str
-    title: str
-    svg: Markup
-    table: Table
-
-
-@dataclass(frozen=True)
-class DirectionView:
-    """One direction's part of the page. Empty tuples and None stand for parts without facts."""
-
-    key: str
-    facts: DirectionFacts
-    separation: Figure
-    likenesses: Figure | None
-    tokens: LayerTokens | None  # of the chosen layer, or of the last where that one was not read
-    other_tokens: tuple[LayerTokens, ...]
-
-
 def page_environment() -> Environment:
     """Templates of pages: everything is escaped, nothing may be undefined, texts of strangers are made fit for reading by `shown`."""
     environment = Environment(
@@ -71,7 +48,20 @@ def page_environment() -> Environment:
 
 
 def render_page(facts: Explanation) -> str:
-    """The whole page as one self-contained HTML document."""
+    """The whole page as one self-contained HTML document.
+
+    Args:
+        facts: what `explain` returns.
+
+    Returns:
+        The page; the same facts give the same text.
+
+    Raises:
+        MissingExtraError: the libraries that draw charts (the `report` extra) are not installed.
+    """
+    require("report", "A page with charts")
+    from burnish.explaining import figures
+
     environment = page_environment()
     environment.filters.update(
         number=number,
@@ -88,56 +78,15 @@ def render_page(facts: Explanation) -> str:
         summary=summarise(facts),
         palette=PALETTE,
         missing=MISSING,
-        directions=[_direction(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
-        where=_where(facts),
+        directions=[figures.direction_view(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
+        where=figures.where(facts),
         effects=[(name, effect, word_of(effect)) for name, effect in effects],
         cost=cost_of(facts),
         bounds=(FINE, TOO_MUCH),
         kinds=KINDS,
-        brought=_brought(facts),
+        brought=figures.brought(facts),
         definitions=_definitions(facts),
     )
-
-
-def figure(chart: AnyChart, name: str) -> Figure:
-    """name: unique on the page."""
-    return Figure(name, chart_title(chart), Markup(chart_svg(chart, name)), chart_table(chart))
-
-
-def _direction(facts: DirectionFacts, key: str) -> DirectionView:
-    chosen = next((t for t in facts.tokens if t.layer == facts.layer), facts.tokens[-1] if facts.tokens else None)
-    return DirectionView(
-        key=key,
-        facts=facts,
-        separation=figure(charts.separation(facts), f"{key}-separation"),
-        likenesses=figure(charts.likenesses(facts.likenesses), f"{key}-likenesses")
-        if facts.likenesses is not None and facts.likenesses.named
-        else None,
-        tokens=chosen,
-        other_tokens=tuple(t for t in facts.tokens if t is not chosen),
-    )
-
-
-def _where(facts: Explanation) -> dict[str, Figure | None]:
-    attribution = facts.attribution
-    return {
-        "gains": figure(effect_charts.gains(facts), "gains") if facts.gains else None,
-        "layers": figure(effect_charts.layer_parts(attribution), "layer-parts")
-        if attribution and attribution.layers
-        else None,
-    }
-
-
-def _brought(facts: Explanation) -> dict[str, Figure | None]:
-    effects, tuned, evaluation = effects_of(facts), facts.tuned, facts.evaluation
-    return {
-        "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
-        "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned["frontier"] else None,
-        "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
-        "statistics": figure(effect_charts.statistics(evaluation), "statistics")
-        if evaluation and evaluation["statistics"]
-        else None,
-    }
 
 
 def _definitions(facts: Explanation) -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
-from burnish.model.blocks import DiskWeights
+from burnish.model.block_inputs import Call, Recording, answer_length, record
+from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import (
     CPU_TOKENS,
     GPU_TOKENS,
@@ -30,7 +31,6 @@ from burnish.model.capture import (
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.skeleton import anatomy_of, load_config, skeleton
 from burnish.model.source import resolve

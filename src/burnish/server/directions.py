@@ -17,7 +17,7 @@ from burnish.personal.profile import Units
 from burnish.pipeline import read_enhancement
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
-from burnish.server.measuring import damage_items
+from burnish.server.measurements import damage_items
 from burnish.steps import Progress
 
 LANGUAGES = ("en", "ko")

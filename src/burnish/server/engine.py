@@ -12,8 +12,8 @@ from typing import TypeVar
 from burnish.errors import BurnishError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
-from burnish.server.answering import Answering, Job, stopping, too_slow, unexpected
 from burnish.server.fair_queue import FairQueue
+from burnish.server.pending import Answering, Job, stopping, too_slow, unexpected
 from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")

@@ -12,11 +12,11 @@ from burnish.errors import BurnishError
 from burnish.mix import Mix, Term
 from burnish.model.decoding import DecodeRequest, Sampling
 from burnish.model.row_edits import Candidate
-from burnish.server.answer_text import Piece, pieces_of
-from burnish.server.answering import Answering
-from burnish.server.connection import Person, TheService, while_connected
+from burnish.server.access import Receive, Scope, Send
+from burnish.server.answer_pieces import Piece, pieces_of
+from burnish.server.dependencies import Person, TheService, while_connected
 from burnish.server.expressions import expression_of
-from burnish.server.guard import Receive, Scope, Send
+from burnish.server.pending import Answering
 from burnish.server.responses import DONE, Answer, Kind, body_of, event
 from burnish.server.service import Service
 from burnish.server.wire import ChatRequest, CompletionRequest, Sampled

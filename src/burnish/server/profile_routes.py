@@ -11,13 +11,13 @@ from fastapi.responses import JSONResponse
 from burnish.errors import InputError, RefusedError
 from burnish.mix import Mix, Term
 from burnish.model.model import Model
-from burnish.personal.choosing import belief_of, opposites, relearned
-from burnish.personal.comparing import choices_of
+from burnish.personal.choice_update import belief_of, opposites, relearned
 from burnish.personal.enhancing import scaling
+from burnish.personal.pair_proposal import choices_of
 from burnish.personal.profile import Choice, Profile, checked_names, describe
 from burnish.personal.store import Store, new_profile
 from burnish.prompts import Prompt
-from burnish.server.connection import Person, TheService, while_connected
+from burnish.server.dependencies import Person, TheService, while_connected
 from burnish.server.directions import Directions, title_of
 from burnish.server.expressions import dosed, expression_of
 from burnish.server.service import Service

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from burnish.errors import BurnishError, RefusedError
 from burnish.model.detokenizer import TokenText
-from burnish.server.answer_text import Piece
+from burnish.server.answer_pieces import Piece
 
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 Kind = Literal["chat", "text"]

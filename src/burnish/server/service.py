@@ -20,11 +20,11 @@ from burnish.paths import cache_root, data_root
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
 from burnish.prompts import Prompt
-from burnish.server.answering import Answering
 from burnish.server.directions import Directions, language_of
 from burnish.server.engine import Engine
 from burnish.server.expressions import Expressions, Part, mix_of, parts_of
 from burnish.server.metrics import Metrics
+from burnish.server.pending import Answering
 from burnish.server.wire import Message
 from burnish.steps import Steps
 

@@ -9,7 +9,6 @@ import pytest
 
 from burnish.explaining import chart_parts, charts, effect_charts
 from burnish.explaining.drawing import (
-    PALETTE,
     AnyChart,
     chart_png,
     chart_svg,
@@ -18,6 +17,7 @@ from burnish.explaining.drawing import (
     finished,
     ink,
 )
+from burnish.explaining.palette import PALETTE
 from burnish.explaining.summary import effects_of
 from explaining_example import LAYERS, attribution, direction, doses, full, tuned
 

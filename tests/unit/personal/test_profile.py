@@ -7,7 +7,7 @@ import torch
 
 from burnish.errors import InputError
 from burnish.personal.accuracy import accuracy
-from burnish.personal.choosing import belief_of, opposites, relearned
+from burnish.personal.choice_update import belief_of, opposites, relearned
 from burnish.personal.profile import Choice, Coefficient, Profile, Scale, Units, checked_names, describe
 
 EMPTY = Profile("1", "mine")

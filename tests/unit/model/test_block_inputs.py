@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.replay import answer_length, record
+from burnish.model.block_inputs import answer_length, record
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.model.model import Model
-from burnish.personal.choosing import belief_of, opposites, vector
+from burnish.personal.choice_update import belief_of, opposites, vector
 from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
 from burnish.personal.features import answered, features_of, units_of
 from burnish.personal.preference_model import information, propose

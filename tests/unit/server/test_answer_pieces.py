@@ -9,8 +9,8 @@ import pytest
 from burnish.model.decoding import DecodedToken, DecodeRequest, Finished
 from burnish.model.detokenizer import BROKEN
 from burnish.model.row_edits import Candidate
-from burnish.server.answer_text import Piece, pieces_of
-from burnish.server.answering import Answering
+from burnish.server.answer_pieces import Piece, pieces_of
+from burnish.server.pending import Answering
 from families import build_tokenizer
 
 TOKENIZER = build_tokenizer()

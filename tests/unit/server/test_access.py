@@ -7,7 +7,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from burnish.errors import RefusedError
-from burnish.server.guard import SPARE, Access, _body, host_of, loopback
+from burnish.server.access import SPARE, Access, _body, host_of, loopback
 
 
 @pytest.mark.parametrize(
