@@ -52,12 +52,13 @@ def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "
     """The audited directions beside the packaged ones of the base, which is loaded for it."""
     from burnish.artifacts.matching import match, nearest_layers
     from burnish.catalogue import named_directions, names_in
+    from burnish.languages import languages
     from burnish.model.model import load
 
     model = load(base, loading)
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
-        for language in ("en", "ko"):
+        for language in languages():
             directions = named_directions(model, names_in(language), site=site, progress=progress)
             vectors |= {f"{name} ({site})": direction.vectors for name, direction in directions.items()}
     return match(audit, nearest_layers(audit, vectors))
