@@ -67,17 +67,18 @@ def one(model: Any, text: str, options: Any) -> dict[str, Any]:
     import torch
 
     from burnish import Mix, load_domain
+    from burnish.artifacts.direction import Enhancement
     from burnish.evaluation.effect import effect_from
     from burnish.maths.intervals import interval_above
     from burnish.model.scoring import Candidate
-    from burnish.tuning.aims import Speciality, directions_of, gather, random_template, template
+    from burnish.tuning.aims import Speciality, directions_of, gather, random_template
     from burnish.tuning.closed_form import at_budget, closed_form
     from burnish.tuning.mixing import interference
     from burnish.tuning.objective import measure
 
     specialities = [Speciality(load_domain(term.name), term.weight) for term in Mix.parse(text).terms]
     owned = [(s, d) for s in specialities for d in directions_of(model, s, options)]
-    plan = template([d for _, d in owned])
+    plan = Enhancement.of([d for _, d in owned])
     material = gather(model, specialities, options)
     randoms = [random_template(plan, i) for i in range(RANDOMS)]
     result = closed_form(model, plan, randoms, material, options)

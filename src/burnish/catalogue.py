@@ -9,12 +9,13 @@ from contextlib import suppress
 from burnish.artifacts.cache import cache_file, keep
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError
-from burnish.finding import Progress, find_direction
+from burnish.finding import find_direction
 from burnish.model.model import Model
 from burnish.options import FindOptions, Site
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
+from burnish.steps import Progress
 
 # Prompts a set, and held out of each: names serve to describe, and many of them are found at once.
 INSTRUCTIONS, HELD_OUT = 48, 24

@@ -19,12 +19,11 @@ from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
 from burnish.options import SHUFFLES, FindOptions, layer_index
 from burnish.prompts import PromptSet, PromptSource, as_prompts
+from burnish.steps import Advance, Progress, advancing
 
 PROTECTED_COMPONENTS = 3  # leading components of the protected writes taken out besides their mean
 ANSWER_TOKENS = 96  # longest part of an answer that is averaged
-OWN_ANSWERS_BATCH = 8
 FEWEST, FEWEST_HELD_OUT = 8, 4  # different prompts
-Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def find_direction(
     provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
     read = _reader(model, wanted, crew, progress)
-    report = _reporter(progress, "reading prompts", sum(len(_share(crew, part)) for part in wanted[:2]))
+    report = advancing(progress, "reading prompts", sum(len(_share(crew, part)) for part in wanted[:2]))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
     measured = torch.tensor(material.measured)
@@ -109,7 +108,7 @@ def find_direction(
         def keep(rows: list[int], states: Tensor) -> None:
             writes[rows] = states
 
-        read(spared, keep, progress=_reporter(progress, "reading protected", len(_share(crew, spared))))
+        read(spared, keep, progress=advancing(progress, "reading protected", len(_share(crew, spared))))
         components = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
         difference, fitted = without(unit(difference), components), without(unit(fitted), components)
     vectors = unit(difference)
@@ -224,17 +223,11 @@ def sequences_of(
         return prompt_sequences(model, rows)
     answers = [None if p.answer is None else model.encode(p.answer)[:ANSWER_TOKENS] for p in rows]
     missing = [i for i, answer in enumerate(answers) if answer is None]
-    batches = [missing[start : start + OWN_ANSWERS_BATCH] for start in range(0, len(missing), OWN_ANSWERS_BATCH)]
-    own_batches = [batches[i] for i in crew.share([len(batch) for batch in batches])]
-    report = _reporter(progress, f"answering {prompts.name}", sum(map(len, own_batches)))
-    written: dict[int, list[int]] = {}
-    for batch in own_batches:
-        written.update(
-            zip(batch, model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS), strict=True)
-        )
-        if report is not None:
-            report(len(batch))
-    for i, answer in crew.merged(written).items():
+    asked = [model.tokens(rows[i]) for i in missing]
+    shared = crew.share([len(tokens) for tokens in asked])
+    advance = advancing(progress, f"answering {prompts.name}", len(shared))
+    written = model.continuations([asked[n] for n in shared], ANSWER_TOKENS, advance=advance)
+    for i, answer in crew.merged({missing[n]: answer for n, answer in zip(shared, written, strict=True)}).items():
         answers[i] = answer
     return answer_sequences(model, rows, [a or [] for a in answers])
 
@@ -258,13 +251,11 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
     shares = [Wanted([part.sequences[i] for i in _share(crew, part)], part.site) for part in wanted]
     running: Callable[..., None]
     if isinstance(model, LayeredModel):
-        running = layered_capture(model, shares, progress=_reporter(progress, "running layers", model.anatomy.layers))
+        running = layered_capture(model, shares, progress=advancing(progress, "running layers", model.anatomy.layers))
     else:
         running = partial(capture, model)
 
-    def read(
-        part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Callable[[int], None] | None
-    ) -> None:
+    def read(part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Advance | None) -> None:
         rows = _share(crew, part)
 
         def place(indices: list[int], states: Tensor) -> None:
@@ -315,19 +306,6 @@ def _null_aurocs(projected: Tensor, positives: int, seed: int) -> Tensor:
         mixed = projected[torch.randperm(len(projected), generator=generator), index].T
         aurocs.append(auroc(mixed[:, :positives], mixed[:, positives:]))
     return torch.stack(aurocs).quantile(0.95, dim=0)
-
-
-def _reporter(progress: Progress | None, what: str, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(what, done, total)
-
-    return report
 
 
 def provenance_of(model: Model, tune: list[PromptSet], options: FindOptions) -> Provenance:

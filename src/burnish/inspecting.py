@@ -14,7 +14,8 @@ from burnish.errors import ModelError, WrongModelError
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
-from burnish.pipeline import Progress, read_enhancement
+from burnish.pipeline import read_enhancement
+from burnish.steps import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,10 +10,10 @@ import openai
 import pytest
 import torch
 
+from burnish.artifacts.direction import Enhancement
 from burnish.model.decoding import Decoder
 from burnish.personal.enhancing import dose_gains
 from burnish.personal.profile import Profile
-from burnish.tuning.aims import template
 from conftest import Folders, random_enhancement
 from serving_example import ASKED, PROMPT, Running, running
 
@@ -112,7 +112,7 @@ def test_log_probabilities_belong_to_the_tokens_of_the_text(served: Running) -> 
 def test_expressions_are_models_with_an_edit(served: Running) -> None:
     model, directions = served.service.model, served.service.directions
     tuned = directions.loaded["tuned"]
-    plan = template([directions.editing["education"]])
+    plan = Enhancement.of([directions.editing["education"]])
     with served.openai() as ai:
 
         def text(expression: str) -> str | None:

@@ -14,7 +14,7 @@ from burnish.model.model import Model
 from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.tuning.aims import Speciality, own_domain, random_template, scored_pairs, template
+from burnish.tuning.aims import Speciality, own_domain, random_template, scored_pairs
 from burnish.tuning.closed_form import Tried, at_budget, closed_form
 from burnish.tuning.mixing import alike, merged
 from burnish.tuning.objective import Aim, Material, damage_of, damage_on, measure
@@ -106,14 +106,16 @@ def test_chosen_gains_keep_the_budget_on_every_everyday_prompt(tiny_model: Model
     given = material(model, plan, effect=True)
     options = replace(SMALL, budget=0.5 * float(damage_on(model, given.everyday[0], [plan]).mean()))
     point = measure(model, given, [Candidate("p", plan)])[0]
-    settled = settle(model, Tried(plan, point), given, options)
+    settled, bounds = settle(model, Tried(plan, point), given, "en", options)
+    assert settled is not None
     damage = float(damage_on(model, given.everyday[0], [settled.enhancement]).mean())
     assert 0.9 * options.budget < damage <= options.budget
+    assert bounds.load(options) <= 1
     assert settled.point.kl == pytest.approx(
         damage_of(model, given, [Candidate("p", settled.enhancement)])[0].kl, rel=1e-3
     )
-    same = replace(SMALL, budget=100.0)
-    assert settle(model, Tried(plan, point), given, same).enhancement is plan
+    same = replace(SMALL, budget=100.0, perplexity_floor=100.0, repetition_floor=1.0)
+    assert settle(model, Tried(plan, point), given, "en", same)[0] == Tried(plan, point)
 
 
 def test_damage_alone_equals_the_damage_measured_with_effects(tiny_model: Models) -> None:
@@ -208,7 +210,7 @@ def test_alike_directions_are_reported_and_joined_only_when_told(tiny_model: Mod
     model = tiny_model("llama")
     one, two = random_enhancement(model, 1.0), random_enhancement(model, 1.0, seed=5)
     near = unit(one.vectors + 0.1 * two.vectors)
-    plan = template([fake_direction(model, v[:, 0]) for v in (one.vectors, near, two.vectors)])
+    plan = Enhancement.of([fake_direction(model, v[:, 0]) for v in (one.vectors, near, two.vectors)])
     plan = replace(plan, vectors=torch.cat([one.vectors, near, two.vectors], 1))
     (pair,) = alike(plan)
     assert (pair.first, pair.second) == (0, 1)

@@ -14,7 +14,6 @@ from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.differences import (
     ChangedFile,
     ChangedTensor,
-    Progress,
     changed_files,
     check_same_tensors,
     differing,
@@ -23,6 +22,7 @@ from burnish.artifacts.differences import (
 )
 from burnish.errors import ModelError
 from burnish.maths.low_rank import MARGIN, Change, Kind, analyse_change, follows, unchanged
+from burnish.steps import Progress
 
 AuditKind = Kind | Literal["identical", "elsewhere", "mixed"]
 SEEN = 1e-6  # share of a change's squared size below which what is left is not worth a word: float32 arithmetic

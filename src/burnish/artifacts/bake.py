@@ -25,8 +25,8 @@ from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
+from burnish.steps import Progress
 
-Progress = Callable[[str, int, int], None]
 ROUNDED_IN_USE = ("bitnet", "fouroversix", "fp_quant")  # may store full weights and round them whenever they are used
 
 

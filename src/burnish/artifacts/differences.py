@@ -1,6 +1,6 @@
 """Which tensors and files of two checkpoints differ, and how much: read block by block, so that memory stays small at any size."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
@@ -13,8 +13,8 @@ from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
 from burnish.artifacts.weight_files import INDEX, is_other_form
 from burnish.errors import VerificationError
+from burnish.steps import Progress
 
-Progress = Callable[[str, int, int], None]
 BLOCK = 4 << 20  # bytes held at a time; a multiple of every element's size
 OWN_FILES = ("README.md", MARK)  # what an enhanced copy says of itself
 OWN_FOLDER = "burnish/"

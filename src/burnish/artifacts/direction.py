@@ -1,7 +1,7 @@
 """Directions and enhancements: small safetensors files that say where they come from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -167,6 +167,12 @@ class Enhancement:
     def scaled(self, scale: float) -> "Enhancement":
         """The same directions with every gain multiplied; a gain stops at -1, where its component is gone, and never turns it."""
         return replace(self, gains=(self.gains * scale).clamp_min(-1))
+
+    @staticmethod
+    def of(directions: Sequence[Direction]) -> "Enhancement":
+        """All directions together, every gain zero."""
+        vectors = torch.stack([direction.used() for direction in directions], 1)
+        return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
 
     def combined(self, other: "Enhancement") -> "Enhancement":
         """Both sets of directions as one enhancement of higher rank. Raises WrongModelError for two different models."""

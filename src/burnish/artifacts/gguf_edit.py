@@ -9,7 +9,7 @@ import json
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from burnish.errors import ModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 from burnish.options import OutputOptions
+from burnish.steps import Progress
 
 MARK = "burnish.enhancement"  # key: what was done, as JSON
 EXACT = {  # types in which the rounding can be steered along the direction
@@ -39,7 +40,6 @@ EXACT = {  # types in which the rounding can be steered along the direction
 GAIN_TOLERANCE = 0.01  # of each gain asked
 SAMPLED_ROWS, FAR = 64, 2.0  # requantising is slow: a sample decides where the answer is clear
 STRAY_TOLERANCE = 0.1  # size of what else moves, as a share of the size of the change
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

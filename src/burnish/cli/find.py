@@ -1,6 +1,7 @@
 """`burnish find`: prompts -> direction file."""
 
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,15 +179,13 @@ class ContrastMethod:
         """The directions of all specialities as one enhancement, each with the factor times its weight."""
         from burnish.pipeline import require_direction
 
-        together = None
+        parts = []
         for weight, contrast in self.contrasts:
             direction = run_find(model, contrast, self.finding)
             require_direction(direction, force=self.finding.force)
-            alone = direction.enhancement(checked_factor(self.factor * weight), layers=self.layers)
-            together = alone if together is None else together.combined(alone)
+            parts.append(direction.enhancement(checked_factor(self.factor * weight), layers=self.layers))
             self.directions.append(direction)
-        assert together is not None
-        return together
+        return reduce(lambda one, other: one.combined(other), parts)
 
     def summary(self) -> dict[str, Any]:
         listed = [summary(direction) for direction in self.directions]

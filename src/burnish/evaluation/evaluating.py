@@ -12,7 +12,6 @@ from burnish.checking import repetition, verdict_of
 from burnish.errors import InputError
 from burnish.evaluation.damage import (
     Damage,
-    divergence,
     early_stop,
     perplexity,
     prose_items,
@@ -34,11 +33,13 @@ from burnish.evaluation.pairs import (
 )
 from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
+from burnish.model.divergence import divergence, prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 NOTHING = 1e-7  # nats per token: rounding, not damage
 
@@ -139,7 +140,7 @@ def _random_candidates(
     rows = greedy_answers(model, damage_prompts(load_general(language), options)[0], options, progress)
     items = answered_items(model, rows)
     scores = score(model, items, [Candidate("enhanced", enhancement)], progress=progress).candidates[0]
-    damage = float(torch.cat([s.kl for s in scores]).mean())
+    damage = float(prompt_kl(scores).mean())
     if damage < NOTHING:
         return [Candidate("nothing")]
     direction = enhancement.directions[0]
@@ -195,7 +196,7 @@ def _specialised(
 ) -> Interval:
     rows: list[Answered] = greedy_answers(model, prompts, options, progress)
     scores = score(model, answered_items(model, rows), [candidate], progress=progress)
-    return interval(torch.stack([s.kl.mean() for s in scores.candidates[0]]), seed=options.seed)
+    return divergence(scores.candidates[0], seed=options.seed).kl
 
 
 def statistic_changes(

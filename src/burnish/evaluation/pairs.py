@@ -4,22 +4,21 @@ The tuning half is for choosing (scales, thresholds), the report half for the fi
 cached on disk by model, prompts and options.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from burnish.artifacts.cache import cached
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
-from burnish.model.model import Model
+from burnish.model.model import ANSWERS, Model
 from burnish.model.scoring import Item
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.steps import Progress, advancing
 
 PairKind = Literal["references", "made", "user"]
-BATCH = 32  # answers generated at once
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -103,19 +102,15 @@ def base_answers(
         "system": system,
         "tokens": tokens,
         "seed": seed,
-        "batch": BATCH,
+        "batch": ANSWERS,
     }
 
     def make() -> list[list[int]]:
-        answers: list[list[int]] = []
-        for start in range(0, len(prompts), BATCH):
-            part = [model.tokens(p, system) for p in prompts.prompts[start : start + BATCH]]
-            answers += (
-                model.continuations(part, tokens) if seed is None else model.samples(part, tokens, seed=seed + start)
-            )
-            if progress is not None:
-                progress(f"answering {prompts.name}", len(answers), len(prompts))
-        return answers
+        asked = [model.tokens(p, system) for p in prompts.prompts]
+        advance = advancing(progress, f"answering {prompts.name}", len(prompts))
+        if seed is None:
+            return model.continuations(asked, tokens, advance=advance)
+        return model.samples(asked, tokens, seed=seed, advance=advance)
 
     answers: list[list[int]] = cached("answers", identity, make)
     return answers
@@ -126,14 +121,9 @@ def both_answers(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Greedy answers of base (cached) and enhanced, as tokens."""
     base = base_answers(model, prompts, tokens, progress=progress)
-    enhanced: list[list[int]] = []
+    advance = advancing(progress, f"answering {prompts.name}, enhanced", len(prompts))
     with model.enhanced(enhancement):
-        for start in range(0, len(prompts), BATCH):
-            part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
-            enhanced += model.continuations(part, tokens)
-            if progress is not None:
-                progress(f"answering {prompts.name}, enhanced", len(enhanced), len(prompts))
-    return base, enhanced
+        return base, model.continuations([model.tokens(p) for p in prompts.prompts], tokens, advance=advance)
 
 
 def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:

@@ -14,13 +14,13 @@ from burnish.explaining.facts import (
     Likenesses,
     TokenWeight,
 )
-from burnish.finding import Progress
 from burnish.maths.decomposition import kurtosis, parts_of
 from burnish.maths.statistics import unit
 from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
+from burnish.steps import Progress
 
 TOKENS = 12  # listed of each layer
 COORDINATES = 8

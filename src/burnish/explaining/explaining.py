@@ -12,10 +12,10 @@ from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.facts import AnswerPair, AppliedGain, Explanation
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.steps import Progress
 from burnish.tuning.aims import Speciality
 
 

@@ -18,8 +18,8 @@ from burnish.hybrid.combining import Protection
 from burnish.hybrid.tokenised import TrainingItem
 from burnish.model.loading import quiet
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import TrainOptions
+from burnish.steps import Progress
 
 
 @dataclass(frozen=True)

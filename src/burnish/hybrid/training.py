@@ -31,10 +31,11 @@ from burnish.maths.intervals import Interval
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress
+from burnish.model.scoring import Item
 from burnish.options import Combine, ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress
 
 IDENTITY = "burnish.json"  # in the folder of checkpoints: what is being trained
 BUDGET = 0.05  # nats per token of everyday prompts where the directions are protected, unless the caller says so

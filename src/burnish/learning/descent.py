@@ -14,8 +14,8 @@ from burnish.maths.symmetric import shortened, signs
 from burnish.model.imitation import Lesson, SymmetricEdit, imitate
 from burnish.model.model import Model
 from burnish.model.processes import current
-from burnish.model.scoring import Progress
 from burnish.options import LearnOptions, layer_window
+from burnish.steps import Progress
 
 START = 0.3  # length of a free row at the start: gains of about 0.09, too small to be noticed and no special point
 RATE = 0.24  # length that a step moves a row of any width by, at most

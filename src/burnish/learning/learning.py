@@ -10,7 +10,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import remove
 from burnish.checking import Check, repetition
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.damage import Divergence, Refusals, divergence, refusals
+from burnish.evaluation.damage import Refusals, refusals
 from burnish.evaluation.evaluating import Sample
 from burnish.evaluation.pairs import Answered, answered_items, both_answers, greedy_answers
 from burnish.learning.descent import descend
@@ -19,11 +19,13 @@ from burnish.learning.report import Taught, taught
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.learning.teacher import lessons_of, teacher_answers
 from burnish.maths.strength import largest_within
+from burnish.model.divergence import Divergence, divergence
 from burnish.model.imitation import Lesson, SymmetricEdit, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions, LearnOptions
 from burnish.prompts import PromptSet
+from burnish.steps import Progress
 
 RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a little more than those that were
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be

@@ -13,14 +13,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
 from burnish.model.skeleton import text_config
 from burnish.options import Site
+from burnish.steps import Advance
 
-Progress = Callable[[int], None]
 Read = Site | Literal["embedding"]
 # Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
 CPU_TOKENS, GPU_TOKENS = 512, 8192
@@ -68,7 +69,7 @@ def capture(
     site: Read = "residual",
     last_layer: int | None = None,
     tokens: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Runs every sequence once and hands over its states in batches.
 
@@ -104,6 +105,25 @@ def capture(
             progress(len(rows))
 
 
+def captured(
+    model: Model,
+    sequences: Sequence[Tokens],
+    each: Callable[[Tensor], Tensor] = Tensor.double,
+    *,
+    site: Read = "residual",
+    last_layer: int | None = None,
+    progress: Advance | None = None,
+) -> Tensor:
+    """What `each` makes of the states of `capture` (by default themselves, in float64), a row a sequence, in their order."""
+    parts: dict[int, Tensor] = {}
+
+    def keep(rows: list[int], states: Tensor) -> None:
+        parts.update(zip(rows, each(states), strict=True))
+
+    capture(model, sequences, keep, site=site, last_layer=last_layer, progress=progress)
+    return torch.stack([parts[row] for row in range(len(sequences))])
+
+
 def batches(lengths: Sequence[int], tokens: int) -> list[int]:
     """Cuts sequences (shortest first) into batches of at most `tokens`, padding included, so that the padding and an overhead
     a batch cost least; returns the batches' sizes. A sequence longer than `tokens` stands alone."""
@@ -123,18 +143,29 @@ def batches(lengths: Sequence[int], tokens: int) -> list[int]:
     return sizes[::-1]
 
 
-def padded(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(token ids behind the prefix, padded on the right [rows, width]; first and last kept position of each row [rows])."""
-    ids = torch.zeros(len(batch), max(len(s.tokens) for s in batch) - prefix, dtype=torch.long)
-    for row, sequence in enumerate(batch):
-        tail = sequence.tokens[prefix:]
-        ids[row, : len(tail)] = torch.tensor(tail)
-    return ids, torch.tensor([s.first - prefix for s in batch]), torch.tensor([s.last - prefix for s in batch])
+def in_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The indices of sequences, shortest first, in batches of at most `tokens` (see `batches`)."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    start = 0
+    for size in batches([lengths[i] for i in order], tokens):
+        yield order[start : start + size]
+        start += size
+
+
+def padded(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids [rows, tokens]. Padding is on the right, where nothing that counts can see it."""
+    return pad_sequence([torch.tensor(tokens, dtype=torch.long) for tokens in sequences], batch_first=True)
+
+
+def rows_of(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(token ids behind the prefix [rows, width]; first and last kept position of each row [rows])."""
+    positions = torch.tensor([(s.first - prefix, s.last - prefix) for s in batch])
+    return padded([s.tokens[prefix:] for s in batch]), positions[:, 0], positions[:, 1]
 
 
 @torch.inference_mode()
 def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Read, layers: int) -> Tensor:
-    ids, first, last = padded(batch, prefix)
+    ids, first, last = rows_of(batch, prefix)
     arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
     if cache is not None:
         arguments["past_key_values"] = cache

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from burnish.errors import InputError, ModelError
 from burnish.model.batch_cache import BatchCache, LoneCache
-from burnish.model.capture import CPU_TOKENS, GPU_TOKENS
+from burnish.model.capture import CPU_TOKENS, GPU_TOKENS, padded
 from burnish.model.model import Model
 from burnish.model.prefix_cache import PrefixCache
 from burnish.model.row_edits import Candidate as Candidate
@@ -244,10 +244,7 @@ class Decoder:
         prompts = [row.request.prompt for row in group.rows]
         width = max(map(len, prompts))
         stop = min(width, group.done + max(1, tokens // len(prompts))) if self.batched else width
-        ids = torch.zeros(len(prompts), stop - group.done, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            piece = prompt[group.done : stop]
-            ids[row, : len(piece)] = torch.tensor(piece)
+        ids = padded([prompt[group.done : stop] for prompt in prompts])
         arguments = {
             "past_key_values": group.cache,
             "position_ids": torch.arange(group.done, stop).expand(len(prompts), -1),

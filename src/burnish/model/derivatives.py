@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.maths.gain import low_rank_edit
-from burnish.model.capture import batches
-from burnish.model.live import device_of, norm_weight
+from burnish.model.capture import in_batches, padded
+from burnish.model.live import device_of, norm_behind
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, only_at
+from burnish.model.scoring import Item, only_at
+from burnish.steps import Progress, advancing
 
 CPU_TOKENS, GPU_TOKENS = 768, 8192  # a batch, padding included: the graph of a backward pass takes memory
 
@@ -53,8 +54,6 @@ def derivatives(
     Raises ModelError when the model computes no numbers.
     """
     edits = _edits(model, vectors, list(groups or [vectors.shape[1]]))
-    lengths = [len(i.prompt) + len(i.answer) for i in items]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
     shape = (len(items), *gains.shape)
     result = Derivatives(
         torch.zeros(len(items), dtype=torch.float64),
@@ -63,13 +62,11 @@ def derivatives(
         torch.tensor([len(i.answer) for i in items]),
     )
     generator = torch.Generator(model.device).manual_seed(seed)
-    done = 0
-    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
-        members = order[done : done + size]
+    tokens = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
+    advance = advancing(progress, "differentiating answers", len(items))
+    for members in in_batches([len(i.prompt) + len(i.answer) for i in items], tokens):
         _batch(model, items, members, edits, gains, result, generator)
-        done += size
-        if progress is not None:
-            progress("differentiating answers", done, len(items))
+        advance(len(members))
     if not bool(torch.isfinite(result.gradient).all() & torch.isfinite(result.sketches).all()):
         raise ModelError(
             "The derivatives are not finite: the model's number type overflows. Load it with --dtype float32."
@@ -88,9 +85,7 @@ class _Edit:
 def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
     edits = []
     for projection in model.anatomy.attention():
-        scale = None
-        if projection.post_norm:
-            scale = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size)
+        scale = norm_behind(model.network, model.anatomy, projection.post_norm)
         parts = [
             low_rank_edit(columns.T, torch.ones(len(columns)), scale)
             for columns in torch.split(vectors[projection.layer], groups)
@@ -114,10 +109,7 @@ class PaddedBatch:
 
 
 def padded_batch(items: Sequence[Item], device: torch.device) -> PaddedBatch:
-    width = max(len(i.prompt) + len(i.answer) for i in items)
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for number, item in enumerate(items):
-        ids[number, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
+    ids = padded([item.prompt + item.answer for item in items])
     rows = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(items)])
     positions = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in items])
     target = torch.cat([torch.tensor(i.answer) for i in items])

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.maths.gain import inverse
-from burnish.model.capture import batches
+from burnish.model.capture import in_batches
 from burnish.model.derivatives import frozen, padded_batch
-from burnish.model.live import norm_weight
+from burnish.model.live import norm_behind
 from burnish.model.model import Model
 from burnish.model.processes import current
 from burnish.model.scoring import Item, only_at
@@ -139,10 +139,7 @@ def _run(
     prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
     begins = sequences[0][:prefix] if prefix >= SHORTEST_PREFIX else []
     lengths = [len(s) - len(begins) for s in sequences]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    done = 0
-    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
-        members = order[done : done + size]
+    for members in in_batches(lengths, CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
         cache = filled_cache(model, begins, differentiable=differentiable) if begins else None
         prefix = len(begins) if cache is not None else 0
         batch = padded_batch([Item(items[i].prompt[prefix:], items[i].answer) for i in members], model.device)
@@ -153,7 +150,6 @@ def _run(
         with only_at(model, batch.rows, batch.positions):
             logits = model.network(input_ids=batch.ids, **arguments).logits[0]
         consume(members, logits.float())
-        done += size
 
 
 @contextmanager
@@ -167,11 +163,9 @@ def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
         for projection in model.anatomy.attention():
             if not bool(edit.rows[projection.layer].any()):
                 continue
-            norm = None
-            if projection.post_norm:
-                norm = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size).float()
+            norm = norm_behind(model.network, model.anatomy, projection.post_norm)
             module = model.network.get_submodule(projection.path)
-            handle = module.register_forward_hook(_hook(edit, projection.layer, norm))
+            handle = module.register_forward_hook(_hook(edit, projection.layer, None if norm is None else norm.float()))
             stack.callback(handle.remove)
         yield
 

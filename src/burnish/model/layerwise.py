@@ -22,12 +22,11 @@ from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import (
     CPU_TOKENS,
     GPU_TOKENS,
-    Progress,
     Tokens,
     attention_writes,
     batches,
     keeping,
-    padded,
+    rows_of,
     stream_of,
 )
 from burnish.model.loading import load_tokenizer, quiet
@@ -36,6 +35,7 @@ from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_c
 from burnish.model.skeleton import anatomy_of, load_config, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
+from burnish.steps import Advance
 
 STATES_BYTES = 1 << 30  # states kept in memory; more go to a file
 HANDED_ROWS = 64  # sequences handed over at once
@@ -114,7 +114,7 @@ def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.
 
 
 def layered_capture(
-    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Progress | None = None
+    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Advance | None = None
 ) -> Callable[..., None]:
     """Runs all wanted sequences through the model once, and returns what `capture` would be for them.
 
@@ -130,7 +130,7 @@ def layered_capture(
         consume: Callable[[list[int], Tensor], None],
         *,
         site: Site = "residual",
-        progress: Progress | None = None,
+        progress: Advance | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
             indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
@@ -190,7 +190,7 @@ class _Batch:
 
 
 @torch.inference_mode()
-def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[Site, Tensor]:
+def _run(model: LayeredModel, planned: Pass, progress: Advance | None) -> dict[Site, Tensor]:
     """States [sequences, layers, hidden] by site."""
     weights, anatomy, cache = model.weights, model.anatomy, planned.cache
     blocks = list(model.network.get_submodule(anatomy.stack))
@@ -238,7 +238,7 @@ def _recorded(
     start, cache = 0, planned.cache
     for size in planned.sizes:
         rows = slice(start, start + size)
-        ids, first, last = padded(planned.sequences[rows], planned.prefix)
+        ids, first, last = rows_of(planned.sequences[rows], planned.prefix)
         arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache

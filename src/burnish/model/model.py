@@ -28,8 +28,10 @@ from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
+from burnish.steps import Advance
 
 SLOW = 20  # seconds
+ANSWERS = 32  # generated at once
 PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
 SHOWN_TOKENS = 60  # of a sequence that is too long
 # A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
@@ -231,17 +233,38 @@ class Model:
         answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
         return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
 
-    def continuations(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
-        """Greedy continuations; each ends before its end-of-text token."""
-        return self._generated(prompts, tokens)
+    def continuations(
+        self, prompts: Sequence[list[int]], tokens: int, *, advance: Advance | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations, in batches; each ends before its end-of-text token."""
+        return self._batched(prompts, tokens, advance, do_sample=False)
 
     def samples(
-        self, prompts: Sequence[list[int]], tokens: int, *, seed: int, temperature: float = 0.8
+        self,
+        prompts: Sequence[list[int]],
+        tokens: int,
+        *,
+        seed: int,
+        temperature: float = 0.8,
+        advance: Advance | None = None,
     ) -> list[list[int]]:
-        """Seeded samples at a temperature; each ends before its end-of-text token."""
+        """Seeded samples at a temperature, in batches; each ends before its end-of-text token."""
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(seed)
-            return self._generated(prompts, tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            return self._batched(prompts, tokens, advance, seed=seed, **sampling)
+
+    def _batched(
+        self, prompts: Sequence[list[int]], tokens: int, advance: Advance | None, *, seed: int = 0, **sampling: Any
+    ) -> list[list[int]]:
+        answers: list[list[int]] = []
+        for start in range(0, len(prompts), ANSWERS):
+            if sampling["do_sample"]:
+                torch.manual_seed(seed + start)
+            batch = prompts[start : start + ANSWERS]
+            answers += self._generated(batch, tokens, **sampling)
+            if advance is not None:
+                advance(len(batch))
+        return answers
 
     @torch.inference_mode()
     def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
@@ -261,7 +284,7 @@ class Model:
                 mask[row, place : place + len(part)] = 1
         settings = self.network.generation_config
         self.network.generation_config = GenerationConfig(
-            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
+            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **sampling
         )
         try:
             out: Tensor = self.network.generate(

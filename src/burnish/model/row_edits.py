@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import ModelError, WrongModelError
 from burnish.maths.gain import LowRankEdit, edit_rows
-from burnish.model.live import device_of, layer_edits, norm_weight
+from burnish.model.live import device_of, layer_edits, norm_behind
 from burnish.model.model import Model
 
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -94,10 +95,7 @@ class RowEdits:
     def __post_init__(self) -> None:
         anatomy, network = self.model.anatomy, self.model.network
         edits: dict[Projection, dict[int, LowRankEdit]] = {}
-
-        def scale_of(norm: str) -> Tensor:
-            return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
-
+        scale_of = partial(norm_behind, network, anatomy)
         for kind, candidate in enumerate(self.candidates):
             if candidate.enhancement is not None:
                 for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.capture import ReachedError, batches
+from burnish.model.capture import ReachedError, in_batches, padded
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
+from burnish.steps import Progress, advancing
 
 CPU_TOKENS, GPU_TOKENS = 1024, 16384  # a batch, padding and candidates included
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -129,19 +129,14 @@ def _score_group(
         with edits.rows(torch.arange(variants), prefix):
             cache = filled_cache(model, sequences[0][:prefix], rows=variants)
     prefix = prefix if cache is not None else 0
-    lengths = [len(s) - prefix for s in sequences]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
     scores: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(variants)]
-    done = 0
-    for size in batches([lengths[i] * variants for i in order], tokens):
-        members = order[done : done + size]
+    advance = advancing(progress, "scoring answers", len(items))
+    for members in in_batches([(len(s) - prefix) * variants for s in sequences], tokens):
         logits = _answer_logits(model, [items[i] for i in members], edits, prefix, cache)
         for number, i in enumerate(members):
             for variant, row in enumerate(_token_scores(logits[number], items[i].answer)):
                 scores[variant][i] = row
-        done += size
-        if progress is not None:
-            progress("scoring answers", done, len(items))
+        advance(len(members))
     return scores
 
 
@@ -176,10 +171,7 @@ def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int
     """[variants, answer tokens, vocabulary] of each item."""
     variants = edits.variants
     width = max(len(i.prompt) + len(i.answer) for i in items) - prefix
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for row, item in enumerate(items):
-        tail = (item.prompt + item.answer)[prefix:]
-        ids[row, : len(tail)] = torch.tensor(tail)
+    ids = padded([(item.prompt + item.answer)[prefix:] for item in items])
     first = edits.first_block if cache is not None else 0
     # Rows: every candidate of the first item, then of the second, and so on.
     variant_of_row = torch.arange(variants).repeat(len(items))

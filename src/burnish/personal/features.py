@@ -7,7 +7,7 @@ spread over the base model's own everyday answers, so that coefficients of diffe
 be compared.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,18 +15,18 @@ from torch import Tensor
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError
 from burnish.evaluation.pairs import Answered, greedy_answers
-from burnish.model.capture import answer_sequences, capture
+from burnish.model.capture import answer_sequences, captured
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions, Site
 from burnish.personal.profile import Units
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress, advancing
 
 RIDGE = 0.01  # added to the Gram matrix of the directions, whose diagonal is 1
 READ_TOKENS = 96  # longest part of an answer that is read
 EVERYDAY = EvaluateOptions(prompts=32, tokens=48)  # everyday answers that the spread is measured on
 FEWEST = 8  # everyday answers that a spread can be measured on
-Progress = Callable[[str, int, int], None]
 
 
 def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
@@ -67,19 +67,10 @@ def answer_means(
 ) -> Tensor:
     """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not
     finite."""
-    layers, hidden = model.anatomy.layers, model.anatomy.hidden_size
-    states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
-    done = 0
-
-    def keep(indices: list[int], batch: Tensor) -> None:
-        nonlocal done
-        states[indices] = batch if layer is None else batch[:, layer]
-        done += len(indices)
-        if progress is not None:
-            progress("reading answers", done, len(rows))
-
     sequences = answer_sequences(model, [r.prompt for r in rows], [r.answer for r in rows])
-    capture(model, sequences, keep, site=site, last_layer=layer)
+    each = slice(None) if layer is None else layer
+    advance = advancing(progress, "reading answers", len(rows))
+    states = captured(model, sequences, lambda batch: batch[:, each], site=site, last_layer=layer, progress=advance)
     if not bool(torch.isfinite(states).all()):
         raise ModelError(
             "The hidden states are not finite: the model's number type overflows. Load it with --dtype float32."

@@ -11,10 +11,11 @@ from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.personal.choice_update import belief_of, opposites, vector
 from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
-from burnish.personal.features import Progress, answered, features_of, units_of
+from burnish.personal.features import answered, features_of, units_of
 from burnish.personal.preference_model import information, propose
 from burnish.personal.profile import Choice, Profile, Units
 from burnish.prompts import Prompt
+from burnish.steps import Progress, advancing
 
 SAMPLES = 2  # answers of each mix, of which the pair that tells most is shown
 
@@ -88,13 +89,13 @@ def compare(
     plans = [plan_of(model, mix, editing, writes=writes) for mix in mixes]
     scales = scales_within(model, plans, profile.budget, profile.language, progress)
     texts: list[list[str]] = []
-    for number, (plan, scale) in enumerate(zip(plans, scales, strict=True), 1):
+    advance = advancing(progress, "answering under two mixes", len(plans))
+    for plan, scale in zip(plans, scales, strict=True):
         with model.enhanced(plan.scaled(scale)):
             drawn = model.samples([model.tokens(prompt)] * SAMPLES, tokens, seed=seed)
         answers = (str(model.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in drawn)
         texts.append([answer for answer in answers if answer])
-        if progress is not None:
-            progress("answering under two mixes", number, len(plans))
+        advance(1)
     if not all(texts):
         raise ModelError("The model answers this prompt with nothing: there is nothing to compare. Ask something else.")
     both = [text for side in texts for text in side]

@@ -9,7 +9,6 @@ from torch import Tensor
 from burnish import catalogue
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
-from burnish.evaluation.pairs import Progress
 from burnish.mix import Term
 from burnish.model.model import Model
 from burnish.personal.enhancing import editing_directions
@@ -19,6 +18,7 @@ from burnish.pipeline import read_enhancement
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
 from burnish.server.measurements import damage_items
+from burnish.steps import Progress
 
 LANGUAGES = ("en", "ko")
 

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -21,7 +22,6 @@ from burnish.personal.store import Store
 from burnish.prompts.domains import domain_names
 from burnish.server.directions import Directions, language_of
 from burnish.steps import Steps
-from burnish.tuning.aims import template
 
 LONGEST = 1000  # characters
 CACHED = 64  # edits
@@ -99,7 +99,7 @@ def domain_of(parts: tuple[Part, ...]) -> str | None:
 
 def dosed(model: Model, directions: Directions, terms: Sequence[Term]) -> Enhancement:
     """Packaged names with their doses in standard deviations. Uses the model when a language is first asked for."""
-    plan = template([directions.editing[term.name] for term in terms])
+    plan = Enhancement.of([directions.editing[term.name] for term in terms])
     writes = directions.writes(model, language_of(terms[0].name))
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor([term.weight for term in terms])))
 
@@ -146,7 +146,7 @@ class Expressions:
         if doses:
             made.append(dosed(self.model, self.directions, doses))
         name = expression_of(Mix(tuple(part.term for part in parts)))
-        candidate = Candidate(name, _together(made))
+        candidate = Candidate(name, reduce(Enhancement.combined, made) if made else None)
         with self._lock:
             self._candidates[key] = candidate
             while len(self._candidates) > CACHED:
@@ -171,15 +171,6 @@ class Expressions:
             self.store.remember(person, known)
             yield
         return plan.scaled(known.scales[self.model.fingerprint].value)
-
-
-def _together(parts: list[Enhancement]) -> Enhancement | None:
-    if not parts:
-        return None
-    combined = parts[0]
-    for part in parts[1:]:
-        combined = combined.combined(part)
-    return combined
 
 
 def _described(profile: Profile) -> str:

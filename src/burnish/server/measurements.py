@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.pairs import Progress, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
 from burnish.explaining.dose import doses
 from burnish.model.model import Model
 from burnish.model.scoring import Item
@@ -12,7 +12,7 @@ from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_domain, load_general
-from burnish.steps import Steps
+from burnish.steps import Progress, Steps
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on

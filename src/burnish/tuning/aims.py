@@ -23,11 +23,11 @@ from burnish.evaluation.pairs import (
 from burnish.finding import find_direction
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import FindOptions, TuneOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, load_general, load_protect
 from burnish.prompts.domains.own import EXPERT, split
+from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material
 
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
@@ -118,12 +118,6 @@ def own_answers(model: Model, prompts: PromptSet, options: TuneOptions, progress
     texts = [str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in answers]
     rows = zip(bare.prompts, texts, strict=True)
     return PromptSet(bare.name, tuple(replace(p, answer=text) for p, text in rows if text.strip()))
-
-
-def template(directions: Sequence[Direction]) -> Enhancement:
-    """All directions together, every gain zero."""
-    vectors = torch.stack([d.used() for d in directions], 1)
-    return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
 
 
 def random_template(like: Enhancement, seed: int) -> Enhancement:
