@@ -92,7 +92,7 @@ def test_a_small_model_is_loaded_and_so_is_one_that_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (("--enhancement-factor", "auto", "--domain", "creative-writing"), "runs the whole model many times"),
         (("--page", "--domain", "creative-writing"), "runs the whole model many times"),

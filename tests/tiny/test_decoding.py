@@ -16,13 +16,12 @@ from burnish.model.decoding import (
     decode,
 )
 from burnish.model.model import Model
-from conftest import random_adapter, random_enhancement
+from conftest import Models, random_adapter, random_enhancement
 from decoding_example import (
     BASE,
     BATCHED,
     LONE,
     TOKENS,
-    Models,
     alone,
     assert_same,
     drain,
