@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish.cli import console
+from burnish.cli.opening import open_model
 from burnish.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -36,10 +37,9 @@ def run_audit(base: str, other: str, *, known: Path | None, named: bool, loading
 def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "Matches":
     """The audited directions beside the packaged ones of the base, which is loaded for it."""
     from burnish.artifacts.matching import match, nearest_layers
-    from burnish.model.model import load
     from burnish.naming import named_directions, names_in
 
-    model = load(base, loading)
+    model = open_model(base, loading)
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
         for language in ("en", "ko"):

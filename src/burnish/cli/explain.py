@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName, PromptOptions, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.options import ExplainOptions, ModelOptions
@@ -66,7 +67,6 @@ def explain(
     from burnish.explaining.gist import gist
     from burnish.explaining.page import render_page
     from burnish.explaining.publishing import publish as publish_page
-    from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
     from burnish.prompts import read_prompts
 
@@ -96,8 +96,7 @@ def explain(
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
     plan.require(stored.checkpoint.fingerprint, stored.anatomy.layers, stored.anatomy.hidden_size)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     with console.progress() as progress:
         facts = run(
             loaded, plan, specialities=specialities, corpus=texts, options=options, progress=progress, **measured

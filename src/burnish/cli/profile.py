@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from burnish.cli import console, learning
 from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName
-from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli.learning import Name, answer_to, local, show_profile, summary_of
+from burnish.cli.opening import open_model
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import ModelName
+from burnish.cli.opening import open_model
 from burnish.options import ModelOptions, ServeOptions
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ def serve(
     limits: flags(ServeOptions, "Limits") = ServeOptions(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
-    from burnish.model.model import load
     from burnish.personal.store import Store
     from burnish.server.app import make_app
     from burnish.server.directions import prepare, read_enhancements
@@ -53,8 +53,7 @@ def serve(
     with closing(listen(host, port)) as sock:
         if asked:
             _keys(store, new_person, api_key_file)
-        with console.waiting(f"Loading {model}"):
-            loaded = load(model, loading)
+        loaded = open_model(model, loading)
         with console.progress() as progress:
             directions = prepare(loaded, enhancements, profiles=not no_profiles, progress=progress)
         _log_to_console()

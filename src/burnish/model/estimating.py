@@ -3,10 +3,7 @@
 import time
 from collections.abc import Sequence
 
-import psutil  # type: ignore[import-untyped]
-import torch
-
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.artifacts.checkpoint import Checkpoint
 from burnish.model.cost import Cost, Machine, Work, block_sizes, predict
 from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass, timed_block
 
@@ -64,19 +61,3 @@ def _read_rate(model: LayeredModel) -> float:
 def _bytes(checkpoint: Checkpoint, name: str) -> int:
     stored = checkpoint.tensors[name]
     return stored.end - stored.start
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a model could take."""
-    if torch.device(device if device != "auto" else "cpu").type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def loaded_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """What the weights take in memory, in a number type ("auto": as they are stored)."""
-    sizes = [(t.end - t.start, DTYPES.get(t.dtype)) for t in checkpoint.tensors.values()]
-    if dtype == "auto":
-        return sum(size for size, _ in sizes)
-    item = int(getattr(torch, dtype).itemsize)
-    return sum(size if stored is None else size // stored.itemsize * item for size, stored in sizes)

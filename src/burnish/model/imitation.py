@@ -100,7 +100,7 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
                 "--dtype float32."
             )
         torch.autograd.backward(logits, pull)
-        for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
+        for i, part in zip(members, torch.split(kl.cpu().double(), lengths), strict=True):
             found[i] = part
 
     with torch.enable_grad(), frozen(model.network), edited(model, edit):

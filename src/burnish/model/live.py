@@ -104,7 +104,7 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     parameter = next(norm.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     found: Tensor = norm(vector[None].to(device_of(norm), dtype))
-    return found[0].double().cpu().clone()
+    return found[0].cpu().double().clone()
 
 
 def _hook(edit: LowRankEdit) -> Hook:
