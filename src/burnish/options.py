@@ -10,11 +10,11 @@ from burnish.errors import InputError, LayerError
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-control-vector"]
+Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
 DEFAULT_INSTRUCTIONS = 95
@@ -116,8 +116,7 @@ class OutputOptions:
     out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
     form: Annotated[
         Form,
-        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file, a LoRA, or (an "
-        "approximation) a control vector",
+        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file or a LoRA",
     ] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 
@@ -219,9 +218,9 @@ class LearnOptions:
     budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
     directions: Annotated[int, "directions a layer"] = 4
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
-    steps: Annotated[int, "steps of the optimiser"] = 10
-    rows: Annotated[int, "answers of the speciality a step"] = 8
-    everyday_rows: Annotated[int, "everyday answers a step"] = 6
+    steps: Annotated[int, "steps of the optimiser"] = 16
+    rows: Annotated[int, "answers of the speciality a step"] = 6
+    everyday_rows: Annotated[int, "everyday answers a step"] = 4
     everyday_weight: Annotated[
         float, "of everyday answers against the speciality's; less: more effect, more damage"
     ] = 1.0
@@ -267,7 +266,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[
@@ -307,9 +306,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

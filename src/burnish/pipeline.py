@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,11 @@ from burnish.artifacts.direction import Direction, Enhancement, kind_of, stored_
 from burnish.artifacts.files import MARK, PLAN_FILE, check_output, is_trained, overlapping, refuse_partial, stored_size
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, OutputError, QuantisedModelError, WrongModelError
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.packaged import public_name
-from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import Form, ModelOptions, OutputOptions
+from burnish.steps import Progress
 
 if TYPE_CHECKING:
     from burnish.anatomy import LinearMap, Projection
@@ -26,23 +27,12 @@ if TYPE_CHECKING:
     from burnish.artifacts.copying import FolderCopy
     from burnish.checking import Check
     from burnish.model.gguf_plan import GgufPlan
-    from burnish.model.model import Model
 
-Progress = Callable[[str, int, int], None]
-BESIDE: tuple[Form, ...] = (
-    "adapter",
-    "gguf-lora",
-    "gguf-control-vector",
-)  # forms that are loaded beside the base model
-EVERYDAY_PROMPTS = 48
+BESIDE: tuple[Form, ...] = ("adapter", "gguf-lora")  # forms that are loaded beside the base model
 CARD_BYTES, RECORD_BYTES = 2000, 300  # of a card, and of what `burnish.json` says of a layer
 ADAPTER_BIAS_NOTE = (
     "the projections have a bias, so the adapter stores edited biases (bias: lora_only). PEFT loads it; vLLM takes no biases: write "
     "--form model for it."
-)
-CONTROL_NOTE = (
-    "a control vector is an approximation: it pushes every token by the same amount towards the speciality, and does not multiply "
-    "what is there. Use --form gguf or gguf-lora for the enhancement itself."
 )
 
 
@@ -134,7 +124,6 @@ def write_plan(
 
 def _size(plan: FolderPlan, form: Form, edited: Sequence[Projection], rank: int, stored: int) -> int:
     """The bytes that a form takes, before the gains are known. stored: of the enhancement's file."""
-    layers, hidden = plan.anatomy.layers, plan.anatomy.hidden_size
     records = stored + CARD_BYTES + RECORD_BYTES * len(edited)
     if form == "model":
         return copied_bytes(plan.folder) + records
@@ -142,10 +131,6 @@ def _size(plan: FolderPlan, form: Form, edited: Sequence[Projection], rank: int,
         return adapter_bytes(edited, rank) + records
     if form == "enhancement":
         return stored
-    if form == "gguf-control-vector":
-        from burnish.artifacts.foreign import control_vector_bytes
-
-        return control_vector_bytes(layers, hidden, "")
     from burnish.model.gguf_plan import expected_size
 
     return expected_size(plan.gguf or plan.folder, form, edited, rank)
@@ -159,14 +144,12 @@ def apply(
     name: str,
     check: Check | None = None,
     copy: FolderCopy | None = None,
-    loaded: Model | None = None,
     progress: Progress | None = None,
 ) -> Applied:
     """Writes an enhancement in one of its forms; the source is never touched.
 
-    name: the base model as the user calls it; check: goes into the card; copy: of this model, started already; loaded: the model, for
-    the one form that runs it (a control vector), loaded here where it is missing. Raises WrongModelError, QuantisedModelError,
-    OutputExistsError, DiskFullError before anything is written.
+    name: the base model as the user calls it; check: goes into the card; copy: of this model, started already. Raises
+    WrongModelError, QuantisedModelError, OutputExistsError, DiskFullError before anything is written.
     """
     enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
     if output.form in ("gguf", "gguf-lora"):
@@ -176,8 +159,6 @@ def apply(
             GgufPlan.open(plan.gguf or plan.folder, enhancement, again=True), output, name=name, progress=progress
         )
     planned = write_plan(plan, output, enhancement.edited_layers(), rank=enhancement.rank, enhancement=enhancement)
-    if output.form == "gguf-control-vector":
-        return _control_vector(loaded or _load(plan), enhancement, output, planned)
     if output.form == "enhancement":
         enhancement.save(output.out, overwrite=output.overwrite)
         return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage)
@@ -265,25 +246,6 @@ def apply_gguf(plan: GgufPlan, output: OutputOptions, *, name: str, progress: Pr
         gains = tuple(_exact_gain(item.projection, plan.enhancement) for item in plan.edits if not item.is_bias)
         notes += (BIAS_NOTE,) if any(item.is_bias for item in plan.edits) else ()
     return Applied(output.out, output.form, output.out.stat().st_size, gains, planned.coverage, notes)
-
-
-def _load(plan: FolderPlan) -> Model:
-    from burnish.model.model import load
-
-    return load(plan.folder, plan.options)
-
-
-def _control_vector(model: Model, enhancement: Enhancement, output: OutputOptions, planned: WritePlan) -> Applied:
-    """An approximation (see `constant_pushes`): llama.cpp adds the vector of layer l after block l, and takes none for block 0, whose
-    push is therefore left out."""
-    from burnish.artifacts.foreign import write_control_vector
-    from burnish.model.everyday import constant_pushes, coordinate_sizes
-    from burnish.prompts.domains import load_general, load_protect
-
-    prompts = load_general("en").held_out.joined(load_protect()).spread(EVERYDAY_PROMPTS)
-    pushes = constant_pushes(enhancement, coordinate_sizes(model, enhancement, prompts.prompts))
-    write_control_vector(output.out, pushes, hint=model.network.config.model_type, overwrite=output.overwrite)
-    return Applied(output.out, output.form, output.out.stat().st_size, (), planned.coverage, (CONTROL_NOTE,))
 
 
 def export(

@@ -7,6 +7,7 @@ import cyclopts
 
 from burnish.cli import (
     apply,
+    audit,
     chat,
     doctor,
     domains,
@@ -45,6 +46,7 @@ app.command(long(tune.tune))
 app.command(long(train.train))
 app.command(long(apply.apply))
 app.command(verify.verify)
+app.command(long(audit.audit))
 app.command(long(evaluate.evaluate))
 app.command(long(explain.explain))
 app.command(long(chat.chat))

@@ -18,10 +18,10 @@ from rich.progress import Progress as Bars
 
 from burnish.errors import BurnishWarning, ContextWarning
 from burnish.model.processes import launched
+from burnish.steps import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Progress = Callable[[str, int, int], None]
 EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 SILENT = not launched().first  # of several processes on one job the first one speaks
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, quiet=SILENT)
@@ -49,11 +49,6 @@ def say(text: str) -> None:
 def data(text: str) -> None:
     """One line of result."""
     stdout.print(text, markup=False)
-
-
-def on_terminal() -> bool:
-    """Whether results are read by a person right now, and not by a pipe."""
-    return stdout.is_terminal
 
 
 def drawn(renderable: Any) -> None:
@@ -85,9 +80,9 @@ def waiting(what: str) -> Iterator[None]:
 def progress() -> Iterator[Progress]:
     """Call with (what, done, total): bars on a terminal, elsewhere a line every ten seconds with share and time left."""
     if not stderr.is_terminal:
-        steps = Steps()
-        with _repeated(steps.line):
-            yield steps.report
+        tally = Tally()
+        with _repeated(tally.line):
+            yield tally.report
         return
     columns = (
         TextColumn("{task.description}"),
@@ -108,7 +103,7 @@ def progress() -> Iterator[Progress]:
 
 
 @dataclass
-class Steps:
+class Tally:
     """How far countable work has come. clock: seconds."""
 
     clock: Callable[[], float] = time.monotonic

@@ -9,14 +9,15 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.explain import own_specialities, read_numbers
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
-from burnish.cli.flags import flags
+from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
-from burnish.cli.methods import Method
+from burnish.cli.method import Method
 from burnish.cli.opening import open_model
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
+from burnish.extras import require
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -25,7 +26,6 @@ from burnish.options import (
     LayerOptions,
     LearnOptions,
     ModelOptions,
-    OutputOptions,
     TuneOptions,
 )
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.model.model import Model
     from burnish.pipeline import Applied
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 CHECK_PROMPTS = 24
 FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
@@ -56,7 +56,7 @@ class LearningFlags:
 def enhance(
     model: ModelName,
     *,
-    output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
+    output: Output,
     prompts: PromptOptions | None = None,
     method: Annotated[
         MethodName | None,
@@ -66,7 +66,7 @@ def enhance(
             group="Strength",
         ),
     ] = None,
-    gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    gains: Gains = GainOptions(),
     budget: Annotated[
         float | None,
         Parameter(
@@ -76,9 +76,9 @@ def enhance(
     ] = None,
     learning: LearningFlags | None = None,
     aim: AimOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check of contrast directions; 0 leaves it out")
     ] = CHECK_PROMPTS,
@@ -105,11 +105,6 @@ def enhance(
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     name = chosen_method(method, gains, prompts, aim, finding)
     _check(name, gains, finding, aim, size, page=page)
-    if loading.tensor_parallel and output.form == "gguf-control-vector":
-        raise InputError(
-            "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
-            "--tensor-parallel, or write --form enhancement and `burnish apply` it in one process."
-        )
     if page and output.form not in FOLDERS:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
@@ -148,7 +143,7 @@ def enhance(
             checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
-        applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
+        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
     if applied.form in FOLDERS:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
@@ -242,7 +237,9 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 def _check(
     name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
 ) -> None:
-    """Wrong calls, before anything is read. Raises InputError."""
+    """Wrong calls and a missing library, before anything is read. Raises InputError."""
+    if page:
+        require("report", "A page with charts")
     processes = launched().count
     needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
     if processes > 1 and needs_all:
@@ -312,7 +309,6 @@ def hint_use(model: str, applied: "Applied") -> None:
         "enhancement": f"burnish chat {model} --with {applied.out} --compare",
         "gguf": f"llama-cli -m {applied.out}",
         "gguf-lora": f"llama-server -m {model} --lora {applied.out}",
-        "gguf-control-vector": f"llama-cli -m MODEL.gguf --control-vector {applied.out}",
     }
     if applied.form in uses:
         console.hint(uses[applied.form])

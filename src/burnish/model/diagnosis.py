@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish import __version__
-from burnish.places import cache_root, data_root
+from burnish.paths import cache_root, data_root
 
 NEEDED = (
     "torch",

@@ -6,20 +6,20 @@ import pytest
 
 from burnish.cli import console
 from burnish.cli.app import run
-from burnish.cli.console import Steps, lasting
+from burnish.cli.console import Tally, lasting
 
 
 def test_a_line_of_progress_holds_the_share_and_the_time_left() -> None:
     clock = iter([0.0, 10.0, 40.0, 70.0])
-    steps = Steps(clock=lambda: next(clock))
-    steps.report("Finding", 0, 80)  # at 10 s
-    steps.report("Finding", 20, 80)  # at 40 s, which is not when it began
-    assert steps.line() == "Finding: 25% (20 of 80), about 3 min left"
+    tally = Tally(clock=lambda: next(clock))
+    tally.report("Finding", 0, 80)  # at 10 s
+    tally.report("Finding", 20, 80)  # at 40 s, which is not when it began
+    assert tally.line() == "Finding: 25% (20 of 80), about 3 min left"
 
 
 def test_before_anything_is_counted_the_line_says_how_long_it_has_been() -> None:
     clock = iter([0.0, 12.0])
-    assert Steps(clock=lambda: next(clock)).line() == "Working: 12 s so far"
+    assert Tally(clock=lambda: next(clock)).line() == "Working: 12 s so far"
 
 
 def test_times_are_told_in_a_unit_that_fits() -> None:
