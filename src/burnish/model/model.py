@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelError
+from burnish.model.device import choose
 from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
@@ -249,7 +250,7 @@ class Model:
         advance: Advance | None = None,
     ) -> list[list[int]]:
         """Seeded samples at a temperature, in batches; each ends before its end-of-text token."""
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             return self._batched(prompts, tokens, advance, seed=seed, **sampling)
 
@@ -325,14 +326,25 @@ def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
     network, config = skeleton(folder, options)
+    options = choose(folder, options).options
     if options.dtype != "auto":
         network = network.to(getattr(torch, options.dtype))
     return Model(str(model), folder, network, load_tokenizer(folder, options), anatomy_of(network, config))
 
 
-def load(model: str | Path, options: ModelOptions | None = None) -> Model:
-    """Loads a hub id, local folder, `.gguf` file or packaged name. Raises ModelNotFoundError, ModelError, NoProjectionError."""
+def load(
+    model: str | Path, options: ModelOptions | None = None, *, tell: Callable[[str], object] | None = None
+) -> Model:
+    """Loads a hub id, local folder, `.gguf` file or packaged name.
+
+    Args:
+        model: what to load.
+        options: how; device and number type are chosen where they are left at auto.
+        tell: is called with a line on that choice before any weight is read.
+
+    Raises ModelNotFoundError, ModelError, NoProjectionError.
+    """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
-    network, tokenizer = load_model(folder, options)
+    network, tokenizer = load_model(folder, options, tell)
     return Model(str(model), folder, network, tokenizer, anatomy_of(network, network.config))
