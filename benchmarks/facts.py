@@ -12,8 +12,9 @@ import torch
 
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, score
+from burnish.model.scoring import Item, score
 from burnish.prompts import Prompt, PromptSet
+from burnish.steps import Progress
 
 FILE = Path(__file__).with_name("facts.jsonl")
 ANSWER_TOKENS = 24

@@ -140,12 +140,12 @@ class Bench:
             "general": PromptSet("general", tuple(p for p in report.prompts if p not in known)),
             "protect": PromptSet("protect", tuple(p for p in report.prompts if p in known)),
         }
-        found = {}
+        answers = {}
         for kind, prompts in kinds.items():
             seen = set(prompts.spread(CHOSEN_BY).prompts)
             others = PromptSet(kind, tuple(p for p in prompts.prompts if p not in seen))
-            found[kind] = greedy_answers(self.model, others.spread(self.sizes.prompts), self.sizes.measuring, None)
-        return found
+            answers[kind] = greedy_answers(self.model, others.spread(self.sizes.prompts), self.sizes.measuring, None)
+        return answers
 
     @cached_property
     def probe(self) -> Any:
@@ -210,10 +210,10 @@ class Bench:
             steps=1,
             random_directions=3,
         )
-        found = tune(self.model, domain=self.name, options=options) if s.tuning else None
+        result = tune(self.model, domain=self.name, options=options) if s.tuning else None
         self.seconds["tuned"] = time.perf_counter() - started
-        if found is not None and not found.abstained:
-            return found.enhancement
+        if result is not None and not result.abstained:
+            return result.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
         scale = at_equal_damage(self.model, everyday_answers(self.model, self.options).measured, [method], TUNE_BUDGET)[
@@ -274,7 +274,7 @@ def trained(
         steps=round(longer * bench.sizes.steps),
     )
     enhancement = None if shared is None else getattr(bench, shared)
-    found = train(
+    result = train(
         bench.model,
         **bench.data(rows or bench.sizes.rows),
         enhancement=enhancement,
@@ -282,14 +282,14 @@ def trained(
         options=options,
         check_prompts=0,
     )
-    layers = found.layers(FolderPlan(bench.model.folder, ModelOptions()))
+    layers = result.layers(FolderPlan(bench.model.folder, ModelOptions()))
     adapter = LoraAdapter(combine, {layer.projection.path: (layer.a, layer.b) for layer in layers})
     return Variant(
         Candidate(combine, adapter=adapter),
         lambda: live_layers(bench.model.network, layers),
         bytes=sum(4 * (layer.a.numel() + layer.b.numel()) for layer in layers),
-        tokens=found.record["tokens"],
-        notes={key: found.record[key] for key in ("everyday_kl", "scale", "steps")},
+        tokens=result.record["tokens"],
+        notes={key: result.record[key] for key in ("everyday_kl", "scale", "steps")},
         shared=shared,
     )
 

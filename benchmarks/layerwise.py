@@ -122,11 +122,11 @@ def main() -> None:
         forget(model)
         opening, _, planned = measure.timed_process(capped(cap, [*find, "--dry-run"]))
         forget(model)
-        seconds, peak, found = measure.timed_process(capped(cap, find))
-        whole = loaded_whole(model, out, files, cap)
+        seconds, peak, output = measure.timed_process(capped(cap, find))
+        loaded = loaded_whole(model, out, files, cap)
         size = sum(p.stat().st_size for p in model.glob("*.safetensors"))
     cost = json.loads(planned)["layer_by_layer"]
-    held_out = json.loads(found)["report"]["held_out"]
+    held_out = json.loads(output)["report"]["held_out"]
     running, products = seconds - opening, matmul_rate()
     tokens, blocks = (cost["states_bytes"] // 2 // WIDTH, cost["disk_bytes_read"] // 2)  # bfloat16; states kept are few
     arithmetic, reading = 2 * blocks * tokens / products, cost["disk_bytes_read"] / disk
@@ -143,7 +143,7 @@ def main() -> None:
         f"{held_out} held-out ones, one token a byte; {threads} thread(s); no more than {arguments.cap} GB of data (RLIMIT_DATA, which counts "
         "the heap and all private writable mappings, and not the file cache); weights dropped from the file cache before each step.",
         "\n".join(lines),
-        f"The ordinary path under the same cap: {whole}",
+        f"The ordinary path under the same cap: {loaded}",
     ]
     facts = {
         "bytes": size,
@@ -152,7 +152,7 @@ def main() -> None:
         "plan": cost,
         "disk_rate": disk,
         "products_rate": products,
-        "whole": whole,
+        "whole": loaded,
         "threads": threads,
     }
     found_rows = [

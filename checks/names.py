@@ -13,6 +13,9 @@ VAGUE = frozenset({"found", "own", "kept", "whole", "said", "rest"})
 HONEST = {
     "benchmarks/facts.py": {"said"},  # the name in stored results: whether an answer says the fact
     "tests/conftest.py": {"own"},  # `tiny_model(own=True)`: a model that no other test shares
+    # Keys of what `--json` prints.
+    "src/burnish/artifacts/matching.py": {"own"},
+    "src/burnish/explaining/facts.py": {"found"},
 }
 # File names that may occur twice: one in every package, or a command beside what it runs.
 HONEST_TWICE = frozenset({"__init__.py", "__main__.py", "audit.py", "profile.py", "verify.py"})

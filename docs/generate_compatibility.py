@@ -61,8 +61,8 @@ def row(family: str) -> str:
 def main() -> int:
     relax_head_check()
     old = PAGE.read_text(encoding="utf-8")
-    before, rest = old.split(START)
-    after = rest.split(END)[1]
+    before, behind = old.split(START)
+    after = behind.split(END)[1]
     rows = sorted((row(family) for family in FAMILIES), key=str.lower)
     new = before + START + HEAD + "".join(rows) + END + after
     if "--check" not in sys.argv:

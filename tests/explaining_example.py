@@ -65,10 +65,10 @@ def chosen(layers: int) -> int:
 
 def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) -> tuple[LayerQuality, ...]:
     draw = random.Random(seed)
-    found = []
+    layers_measured = []
     for layer in range(layers):
         near = exp(-(((layer - chosen(layers)) / 11) ** 2))
-        found.append(
+        layers_measured.append(
             LayerQuality(
                 layer=layer,
                 auroc=0.55 + (best - 0.55) * near if layer != chosen(layers) else best,
@@ -79,7 +79,7 @@ def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) 
                 largest_share=share,
             )
         )
-    return tuple(found)
+    return tuple(layers_measured)
 
 
 def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **changes: Any) -> DirectionFacts:
@@ -233,7 +233,7 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
         StatisticChange("stock-phrases", 0.31, 0.12, interval(-0.19, 0.15, 24), 0.09),
         StatisticChange("length", 142.0, 139.0, interval(-3, 12, 24), 1.0),
     )
-    found = Evaluation(
+    measured = Evaluation(
         model="smollm2-135m",
         dtype="float32",
         domain="creative-writing",
@@ -247,7 +247,7 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
         seconds=63.0,
         versions=VERSIONS,
     )
-    return asdict(found)
+    return asdict(measured)
 
 
 def doses(answers: int = 12) -> DoseCurve:

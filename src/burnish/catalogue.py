@@ -9,12 +9,13 @@ from contextlib import suppress
 from burnish.artifacts.cache import cache_file, keep
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError
-from burnish.finding import Progress, find_direction
+from burnish.finding import find_direction
 from burnish.model.model import Model
 from burnish.options import FindOptions, Site
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
+from burnish.steps import Progress
 
 # Prompts a set, and held out of each: names serve to describe, and many of them are found at once.
 INSTRUCTIONS, HELD_OUT = 48, 24
@@ -62,11 +63,11 @@ def _named(model: Model, name: str, options: FindOptions, progress: Progress | N
     path = cache_file("directions", identity, ".safetensors")
     with suppress(InputError, OSError):  # there is none yet, or it is damaged, or of an older format
         return Direction.load(path)
-    found = find_direction(
+    direction = find_direction(
         model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
     )
-    keep(path, found.as_bytes())
-    return found
+    keep(path, direction.as_bytes())
+    return direction
 
 
 def _sets(name: str) -> tuple[PromptSet, PromptSet, tuple[PromptSet, PromptSet]]:

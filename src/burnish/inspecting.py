@@ -14,7 +14,8 @@ from burnish.errors import ModelError, WrongModelError
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
-from burnish.pipeline import Progress, read_enhancement
+from burnish.pipeline import read_enhancement
+from burnish.steps import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,8 +48,8 @@ def audit_folders(
 def _audited(
     plan: FolderPlan, copy: FolderPlan, known: Mapping[str, Tensor], progress: Progress | None
 ) -> tuple[Audit, Matches]:
-    own = known_vectors(copy.folder / PLAN_FILE, "own record") if (copy.folder / PLAN_FILE).exists() else {}
-    named = {**known, **own}
+    recorded = known_vectors(copy.folder / PLAN_FILE, "own record") if (copy.folder / PLAN_FILE).exists() else {}
+    named = {**known, **recorded}
     anatomy = plan.anatomy
     for name, vectors in named.items():
         if tuple(vectors.shape) != (anatomy.layers, anatomy.hidden_size):
@@ -56,7 +57,7 @@ def _audited(
                 f"'{name}' was made for {vectors.shape[0]} layers, {vectors.shape[1]} wide, and the model has {anatomy.layers} layers, "
                 f"{anatomy.hidden_size} wide. Pass directions that were found on this model."
             )
-    found = audit(
+    result = audit(
         plan.checkpoint,
         copy.checkpoint,
         anatomy.attention(),
@@ -64,7 +65,7 @@ def _audited(
         known=named,
         progress=progress,
     )
-    return found, match(found, named, own=tuple(own))
+    return result, match(result, named, recorded=tuple(recorded))
 
 
 def known_vectors(path: Path, name: str | None = None) -> dict[str, Tensor]:

@@ -213,9 +213,9 @@ class LearnOptions:
     budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
     directions: Annotated[int, "directions a layer"] = 4
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
-    steps: Annotated[int, "steps of the optimiser"] = 10
-    rows: Annotated[int, "answers of the speciality a step"] = 8
-    everyday_rows: Annotated[int, "everyday answers a step"] = 6
+    steps: Annotated[int, "steps of the optimiser"] = 16
+    rows: Annotated[int, "answers of the speciality a step"] = 6
+    everyday_rows: Annotated[int, "everyday answers a step"] = 4
     everyday_weight: Annotated[
         float, "of everyday answers against the speciality's; less: more effect, more damage"
     ] = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from burnish.model.folder_plan import FolderPlan
 from burnish.model.packaged import public_name
 from burnish.model.source import resolve
 from burnish.options import Form, ModelOptions, OutputOptions
+from burnish.steps import Progress
 
 if TYPE_CHECKING:
     from burnish.anatomy import LinearMap, Projection
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.model.gguf_plan import GgufPlan
 
-Progress = Callable[[str, int, int], None]
 BESIDE: tuple[Form, ...] = ("adapter", "gguf-lora")  # forms that are loaded beside the base model
 CARD_BYTES, RECORD_BYTES = 2000, 300  # of a card, and of what `burnish.json` says of a layer
 ADAPTER_BIAS_NOTE = (

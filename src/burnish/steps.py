@@ -1,10 +1,12 @@
-"""Long work in steps, so that something else can be done in between: a generator that yields and returns its result."""
+"""Long work: told of as it goes, and in steps, so that something else can be done in between."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
+Steps = Generator[None, None, T]  # yields between steps, and returns its result
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+Advance = Callable[[int], None]  # how much more is done
 
 
 def finish(steps: Steps[T]) -> T:
@@ -15,3 +17,16 @@ def finish(steps: Steps[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def advancing(progress: Progress | None, what: str, total: int) -> Advance:
+    """Counts what is done and tells `progress`, if there is one."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(what, done, total)
+
+    return advance

@@ -2,19 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.cli.app import run
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
-SMALL = (
-    "--answers", 2, "--tokens", 6, "--answers-scored", 2, "--answer-tokens", 8, "--doses", 4, "--skip-likenesses",
-)  # fmt: skip
+FEW = "--answers-scored 2 --answer-tokens 8 --doses 4 --skip-likenesses"
+SMALL = ("--answers 2 --tokens 6", FEW)
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -30,11 +26,8 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def plan(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plan") / "plan.safetensors"
-    arguments = (
-        "enhance", tiny_folder("llama"), "--domain", "education", "-o", out, "--form", "enhancement",
-        "--enhancement-factor", 0.5, "--check-prompts", 0, "--force",
-    )  # fmt: skip
-    assert run([str(argument) for argument in arguments]) == 0
+    line = f"enhance {tiny_folder('llama')} --domain education -o {out} --form enhancement --enhancement-factor 0.5"
+    assert run([*line.split(), "--check-prompts", "0", "--force"]) == 0
     return out
 
 
@@ -54,11 +47,11 @@ def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call
 def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, page, plan = tiny_folder("llama"), tmp_path / "page.html", tmp_path / "plan.safetensors"
     short = tmp_path / "short.txt"
-    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(4) for line in HOSTILE) + "\n", encoding="utf-8")
-    found = call("find", model, "--enhance", short, "-o", plan, "--force")
-    assert found[0] == 0, found[2]
+    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(12) for line in HOSTILE) + "\n", encoding="utf-8")
+    result = call("find", model, "--enhance", short, "-o", plan, "--force")
+    assert result[0] == 0, result[2]
     code, _, err = call(
-        "explain", model, "--with", plan, "--enhance", short, "-o", page, "--answers", 32, "--tokens", 2, *SMALL[4:]
+        "explain", model, "--with", plan, "--enhance", short, "-o", page, "--answers 32 --tokens 2", FEW
     )
     assert code == 0, err
     text = page.read_text(encoding="utf-8")
@@ -102,27 +95,12 @@ def test_a_folders_own_check_and_realised_gains_are_on_the_page_unless_taken_at_
     tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:
     model, out, page = tiny_folder("llama"), tmp_path / "model", tmp_path / "page.html"
-    assert (
-        call(
-            "enhance",
-            model,
-            "--domain",
-            "education",
-            "--method",
-            "published",
-            "-o",
-            out,
-            "--check-prompts",
-            2,
-            "--force",
-        )[0]
-        == 0
-    )
+    assert call("enhance", model, "--domain education --method published -o", out, "--check-prompts 2 --force")[0] == 0
     _, facts, _ = call("explain", model, "--with", out, "-o", page, *SMALL, "--json")
     assert facts["check"]["prompts"] == 2
     assert all(g["realised"] == pytest.approx(g["asked"], rel=0.01) for g in facts["gains"])
     _, facts, _ = call(
-        "explain", model, "--with", out, "--enhancement-factor", 0.5, "-o", page, "--overwrite", *SMALL, "--json"
+        "explain", model, "--with", out, "--enhancement-factor 0.5 -o", page, "--overwrite", *SMALL, "--json"
     )
     assert facts["check"] is None
     assert all(g["realised"] is None for g in facts["gains"])
@@ -155,9 +133,14 @@ def test_an_output_folder_takes_its_page_and_its_card_the_figures(
 ) -> None:
     base, out = tiny_folder("llama"), tmp_path / "out"
     code, _, err = call(
-        "enhance", base, "--domain", "education", "-o", out, "--form", form, "--enhancement-factor", 0.5,
-        "--check-prompts", 0, "--force", "--page",
-    )  # fmt: skip
+        "enhance",
+        base,
+        "--domain education -o",
+        out,
+        "--form",
+        form,
+        "--enhancement-factor 0.5 --check-prompts 0 --force --page",
+    )
     assert code == 0, err
     card = (out / "README.md").read_text()
     pictures = re.findall(r"!\[[^\]]+\]\((burnish/[a-z]+(?:-\d)?\.png)\)", card)

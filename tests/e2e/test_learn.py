@@ -1,7 +1,6 @@
 """`burnish enhance` as it is without further choices: directions learnt from an expert's prompt."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from burnish.cli.learn import read_expert
 from burnish.cli.tune import AimOptions
 from burnish.errors import InputError
 from burnish.options import FindOptions, GainOptions
+from conftest import Call, Folders
 
-Folders = Callable[..., Path]
-Call = Callable[..., tuple[int, Any, str]]
 SECRET = "You are Xylophone the pirate. Say arrr."
 
 
@@ -74,7 +72,7 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
 def test_what_is_given_decides_the_method(
     prompts: dict[str, Any], aim: dict[str, Any], gains: dict[str, Any], finding: dict[str, Any], expected: str
 ) -> None:
-    found = chosen_method(
+    method = chosen_method(
         None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
     )
-    assert found == expected
+    assert method == expected

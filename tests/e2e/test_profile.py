@@ -77,9 +77,9 @@ def test_a_profile_is_exported_within_its_budget_and_keeps_its_scale(
     out, err = call("export", "mine", model, "-o", tmp_path / "plan", "--form", "enhancement", "--json")
     assert (out["profile"], out["budget"]) == ("mine", 0.001)
     assert f"Next: burnish chat {model} --with {tmp_path / 'plan'} --compare" in err
-    found = Enhancement.load(tmp_path / "plan")
-    assert found.edited_layers()
-    assert call("show", "mine", "--json")[0]["scales"][found.provenance.fingerprint]["value"] == out["scale"]
+    enhancement = Enhancement.load(tmp_path / "plan")
+    assert enhancement.edited_layers()
+    assert call("show", "mine", "--json")[0]["scales"][enhancement.provenance.fingerprint]["value"] == out["scale"]
     text, _ = call("export", "mine", model, "-o", tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
     assert "within 0.001 nats per token" in text
@@ -88,7 +88,7 @@ def test_a_profile_is_exported_within_its_budget_and_keeps_its_scale(
     elsewhere = tiny_folder("qwen2")  # the coefficients travel, the directions are found there
     call("export", "mine", elsewhere, "-o", tmp_path / "other", "--form", "enhancement")
     assert len(call("show", "mine", "--json")[0]["scales"]) == 2
-    assert Enhancement.load(tmp_path / "other").provenance.fingerprint != found.provenance.fingerprint
+    assert Enhancement.load(tmp_path / "other").provenance.fingerprint != enhancement.provenance.fingerprint
 
 
 def test_pairs_are_learned_from_and_keep_no_text(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:

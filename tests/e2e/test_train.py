@@ -1,7 +1,6 @@
 """`burnish train` as a stranger meets it."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import torch
 
 from burnish.model.model import load
 from burnish.options import ModelOptions
-from conftest import Folders, random_enhancement
+from conftest import Call, Folders, random_enhancement
 
-Call = Callable[..., tuple[int, Any, str]]
 QUICK = ("--steps", 3, "--batch", 4, "--rank", 2, "--learning-rate", 0.01, "--check-prompts", 2)
 
 
@@ -112,7 +110,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
 ) -> None:
     out = tmp_path / "out"
     code, result, err = call(
-        "train", tiny_folder("llama"), "--data", rows, "--knowledge", rows, *QUICK, "-o", out, "--dry-run", "--json"
+        "train", tiny_folder("llama"), "--data", rows, "--knowledge", rows, *QUICK, "-o", out, "--dry-run --json"
     )
     assert code == 0, err
     assert (result["combine"], result["style_rows"], result["knowledge_rows"]) == ("plain", 11, 11)

@@ -2,16 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.model.model import outline
-from conftest import Folders, random_enhancement
+from conftest import Call, Folders, random_enhancement
 
-Call = Callable[..., tuple[int, Any, str]]
 ENHANCE = "enhance MODEL --enhance SPECIAL --normal PLAIN -o OUT"
 LEARN = "enhance MODEL -o OUT"
 TUNE = "tune MODEL -o OUT"
@@ -82,7 +79,7 @@ def places(tiny_folder: Folders, tmp_path: Path) -> dict[str, str]:
         files[name] = tmp_path / f"{name.lower()}.txt"
         files[name].write_text("\n".join(f"{word} {n}{end}" for n in range(20) for word in ("sea", "hill")))
     files["ROWS"] = tmp_path / "rows.jsonl"
-    rows = [{"prompt": f"What is {w}?", "completion": f"{w} is {w}.", "answer": f"{w}."} for w in "abcdefghijkl"]
+    rows = [{"prompt": f"What is {w}?", "completion": f"{w} is {w}."} for w in "abcdefghijkl"]
     files["ROWS"].write_text("\n".join(map(json.dumps, rows)))
     random_enhancement(outline(tiny_folder("llama")), 0.2).save(files["PLAN"])
     return {"MODEL": str(tiny_folder("llama")), **{name: str(path) for name, path in files.items()}}

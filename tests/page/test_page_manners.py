@@ -160,8 +160,8 @@ def test_every_text_stands_out_from_its_ground(scheme: str, opened: Open) -> Non
     ratios.append(page.evaluate(CONTRASTS))
     page.get_by_test_id("forget").click()
     ratios.append(page.evaluate(CONTRASTS))
-    assert all(len(found) > 20 for found in ratios)
-    assert [one for found in ratios for one in found if one[1] < 4.5] == []
+    assert all(len(pairs) > 20 for pairs in ratios)
+    assert [one for pairs in ratios for one in pairs if one[1] < 4.5] == []
 
 
 @pytest.mark.full

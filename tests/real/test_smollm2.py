@@ -65,9 +65,9 @@ def test_creative_and_everyday_prompts_separate_far_above_the_null(direction: Di
 
 @pytest.mark.full
 def test_the_checkpoints_own_bfloat16_finds_the_same_direction(model: Model) -> None:
-    own = load(NAME, ModelOptions(dtype="bfloat16"))
+    stored_dtype = load(NAME, ModelOptions(dtype="bfloat16"))
     enhance, normal, options = CREATIVE.enhance.spread(12), GENERAL.prompts.spread(12), FindOptions(force=True)
-    exact, rounded = (find_direction(m, enhance=enhance, normal=normal, options=options) for m in (model, own))
+    exact, rounded = (find_direction(m, enhance=enhance, normal=normal, options=options) for m in (model, stored_dtype))
     cosines = torch.nn.functional.cosine_similarity(rounded.vectors.float(), exact.vectors.float(), dim=-1)
     assert float(cosines[exact.layer]) > 0.99
 

@@ -1,7 +1,5 @@
 """Named directions: found once, kept by everything they depend on."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -9,11 +7,10 @@ from burnish.artifacts import cache
 from burnish.catalogue import named_directions, names_in
 from burnish.errors import InputError
 from burnish.finding import find_direction
-from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.prompts.axes import load_axis
+from conftest import Models
 
-Models = Callable[..., Model]
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
@@ -21,10 +18,10 @@ def test_a_named_direction_is_what_finding_gives_and_is_kept(
     tiny_model: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, axis = tiny_model("llama"), load_axis("formal-casual")
-    found = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
+    named = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
     options = FindOptions(instructions=48, scope="per-layer", site="attention")
     direct = find_direction(model, enhance=axis.positive, normal=axis.negative, options=options)
-    assert torch.allclose(found.vectors, direct.vectors, atol=1e-6)
+    assert torch.allclose(named.vectors, direct.vectors, atol=1e-6)
     (path,) = (cache.cache_root() / "directions").iterdir()
 
     def never(*_: object, **__: object) -> None:
@@ -33,12 +30,12 @@ def test_a_named_direction_is_what_finding_gives_and_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr("burnish.catalogue.find_direction", never)
         again = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
-        assert torch.equal(again.vectors, found.vectors)
+        assert torch.equal(again.vectors, named.vectors)
         with pytest.raises(AssertionError, match="found again"):
             named_directions(model, ["formal-casual"], site="residual")
     path.write_bytes(b"damaged")
     again = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
-    assert torch.allclose(again.vectors, found.vectors)
+    assert torch.allclose(again.vectors, named.vectors)
 
 
 def test_a_protected_direction_is_kept_apart_from_the_plain_one(tiny_model: Models) -> None:

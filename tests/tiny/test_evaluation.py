@@ -1,6 +1,5 @@
 """Planted effects are found, planted nulls are not, and every number equals an independent computation."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +10,22 @@ from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
 from burnish.evaluation import pairs
 from burnish.evaluation.comparison import Row, compare, with_verdicts
-from burnish.evaluation.damage import divergence, early_stop, perplexity, prose_items, refuses
+from burnish.evaluation.damage import early_stop, perplexity, prose_items, refuses
 from burnish.evaluation.effect import Effect, affinity, effect_of, fit_probe, pair_changes, shifts
 from burnish.evaluation.evaluating import evaluate, statistic_changes
 from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
-from burnish.evaluation.methods import CLOSE, at_equal_damage, random_method
+from burnish.evaluation.methods import at_equal_damage, random_method
 from burnish.evaluation.pairs import Pair, base_answers, pair_items, user_pairs
 from burnish.maths.intervals import Interval, interval
+from burnish.maths.strength import CLOSE
+from burnish.model.divergence import divergence, prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
-Models = Callable[..., Model]
 TEXTS = [f"{word} the {thing}" for word in ("Tell", "Show", "Name") for thing in ("way", "sea", "oven", "moon")]
 SMALL = EvaluateOptions(
     prompts=4, tokens=6, answer_tokens=8, samples=3, sample_tokens=8, random_directions=8, budget=0.01
@@ -43,7 +43,7 @@ def planted(model: Model, enhancement: Enhancement, tokens: int = 6) -> list[Pai
 
 def effect_on(model: Model, enhancement: Enhancement, pairs: list[Pair]) -> Effect:
     items = [Item(p.prompt and model.tokens(p.prompt), p.rejected) for p in pairs]
-    damage = float(torch.cat([s.kl for s in score(model, items, [Candidate("e", enhancement)]).candidates[0]]).mean())
+    damage = float(prompt_kl(score(model, items, [Candidate("e", enhancement)]).candidates[0]).mean())
     randoms = [random_method(enhancement.directions[0], seed) for seed in range(8)]
     scaled = [s.candidate for s in at_equal_damage(model, items, randoms, damage)]
     found = score(model, pair_items(model, pairs), [Candidate("e", enhancement), *scaled])
@@ -86,9 +86,8 @@ def test_the_search_for_a_scale_reaches_the_budget(tiny_model: Models) -> None:
     direction = random_enhancement(model, 1.0).directions[0]
     for budget in (0.001, 0.02):
         for scaled in at_equal_damage(model, items, [random_method(direction, s) for s in range(3)], budget):
-            assert scaled.kl == pytest.approx(budget, rel=CLOSE)
             measured = score(model, items, [scaled.candidate]).candidates[0]
-            assert float(torch.cat([s.kl for s in measured]).mean()) == pytest.approx(scaled.kl, rel=0.01)
+            assert (1 - CLOSE) * budget < 1.01 * float(prompt_kl(measured).mean()) <= 1.02 * budget
 
 
 def test_a_system_prompt_is_scored_against_the_bare_prompt(tiny_model: Models) -> None:

@@ -1,6 +1,5 @@
 """Planted truth: where a known direction, layer, head and token are responsible, the facts name them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,18 +12,16 @@ from burnish.explaining.direction_facts import direction_facts, layer_tokens
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.explaining import applied_gains, explain
 from burnish.model.logit_lens import after_blocks, vocabulary_weights
-from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, ExplainOptions
 from burnish.prompts import Prompt
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 from families import MOST
 
-TinyModel = Callable[..., Model]
 ANSWERS = [Answered(Prompt.of("hello"), [7, 8, 3]), Answered(Prompt.of("you"), [2, 9])]
 
 
-def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token(tiny_model: TinyModel) -> None:
+def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token(tiny_model: Models) -> None:
     model = tiny_model("llama")
     head = model.network.get_output_embeddings().weight.detach().float()
     centred = head - head.mean(0)
@@ -34,7 +31,7 @@ def test_a_direction_that_is_a_tokens_row_of_the_unembedding_promotes_that_token
 
 @MOST
 def test_vocabulary_weights_are_the_slope_of_the_logits_where_the_norms_scale_stands_still(
-    family: str, tiny_model: TinyModel
+    family: str, tiny_model: Models
 ) -> None:
     model = tiny_model(family)
     generator = torch.Generator().manual_seed(3)
@@ -55,32 +52,32 @@ def test_vocabulary_weights_are_the_slope_of_the_logits_where_the_norms_scale_st
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "olmo2"])  # smooth ones: no expert is chosen anew
-def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: TinyModel, family: str) -> None:
+def test_first_order_parts_of_the_layers_are_the_finite_difference(tiny_model: Models, family: str) -> None:
     model = tiny_model(family)
     enhancement = random_enhancement(model, 0.8, rank=2)
-    found = attribute(model, enhancement, ANSWERS, "user")
+    attribution = attribute(model, enhancement, ANSWERS, "user")
     items = [Item(model.tokens(row.prompt), row.answer) for row in ANSWERS]
     step = 0.01
     scores = score(model, items, [Candidate("step", enhancement.scaled(sign * step)) for sign in (1, -1)])
     after, before = (sum(float(s.log_probability.mean()) for s in rows) / len(items) for rows in scores.candidates)
-    assert found.first_order == pytest.approx((after - before) / (2 * step), abs=2e-4)
-    assert found.first_order == pytest.approx(sum(part.first_order for part in found.layers))
+    assert attribution.first_order == pytest.approx((after - before) / (2 * step), abs=2e-4)
+    assert attribution.first_order == pytest.approx(sum(part.first_order for part in attribution.layers))
 
 
-def test_the_one_layer_that_writes_is_named(tiny_model: TinyModel) -> None:
+def test_the_one_layer_that_writes_is_named(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
     enhancement = random_enhancement(model, 1.0)
     with torch.no_grad():
         for p in model.anatomy.attention():
             model.network.get_submodule(p.path).weight.mul_(20 if p.layer == 1 else 0)
-    found = attribute(model, enhancement, ANSWERS, "user")
-    parts = {part.layer: part for part in found.layers}
-    assert parts[1].measured == pytest.approx(found.total, rel=1e-4)
+    attribution = attribute(model, enhancement, ANSWERS, "user")
+    parts = {part.layer: part for part in attribution.layers}
+    assert parts[1].measured == pytest.approx(attribution.total, rel=1e-4)
     assert abs(parts[1].first_order) > 1e-5
     assert all(abs(part.first_order) < 1e-7 for layer, part in parts.items() if layer != 1)
 
 
-def test_facts_of_a_direction_hold_every_layer(tiny_model: TinyModel) -> None:
+def test_facts_of_a_direction_hold_every_layer(tiny_model: Models) -> None:
     model = tiny_model("llama")
     direction = random_enhancement(model, 1.0).directions[0]
     facts = direction_facts(model, direction, name_language=None)
@@ -89,36 +86,36 @@ def test_facts_of_a_direction_hold_every_layer(tiny_model: TinyModel) -> None:
     assert facts.likenesses is None
 
 
-def test_without_an_edit_both_answer_the_same(tiny_model: TinyModel) -> None:
+def test_without_an_edit_both_answer_the_same(tiny_model: Models) -> None:
     model = tiny_model("llama")
     options = ExplainOptions(answers=2, tokens=4, skip_likenesses=True)
-    found = explain(model, random_enhancement(model, 0.0), options=options)
-    assert len(found.answers) == 2
-    assert all(pair.base == pair.enhanced for pair in found.answers)
-    assert any("Every gain is zero" in note for note in found.notes)
+    explanation = explain(model, random_enhancement(model, 0.0), options=options)
+    assert len(explanation.answers) == 2
+    assert all(pair.base == pair.enhanced for pair in explanation.answers)
+    assert any("Every gain is zero" in note for note in explanation.notes)
 
 
-def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: TinyModel) -> None:
+def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.4)
-    found = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
-    assert found.attribution is None
-    assert len(found.gains) == model.anatomy.layers
-    assert [g.asked for g in found.gains] == pytest.approx([0.4] * model.anatomy.layers)
+    explanation = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
+    assert explanation.attribution is None
+    assert len(explanation.gains) == model.anatomy.layers
+    assert [g.asked for g in explanation.gains] == pytest.approx([0.4] * model.anatomy.layers)
 
 
-def test_zero_gains_are_no_gains(tiny_model: TinyModel) -> None:
+def test_zero_gains_are_no_gains(tiny_model: Models) -> None:
     assert applied_gains(random_enhancement(tiny_model("llama"), 0.0)) == ()
 
 
-def test_every_layer_of_a_direction_a_layer_has_its_own_tokens(tiny_model: TinyModel) -> None:
+def test_every_layer_of_a_direction_a_layer_has_its_own_tokens(tiny_model: Models) -> None:
     model = tiny_model("llama")
     vectors: torch.Tensor = replace(random_enhancement(model, 1.0)).vectors[:, 0]
     assert [t.layer for t in layer_tokens(model, vectors, single=False)] == list(range(model.anatomy.layers))
     assert isinstance(random_enhancement(model, 1.0), Enhancement)
 
 
-def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: TinyModel) -> None:
+def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.8)
     rows = [
@@ -126,10 +123,10 @@ def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: TinyModel) -> 
         Answered(Prompt((("user", "a letter"),)), [7, 7]),
     ]
     how = EvaluateOptions(prompts=4, tokens=4)
-    found = dose_curve(model, enhancement, "en", rows, "log probability", how)
-    assert (found.prompts, found.answers) == (4, 2)
+    curve = dose_curve(model, enhancement, "en", rows, "log probability", how)
+    assert (curve.prompts, curve.answers) == (4, 2)
     items = [Item(model.tokens(row.prompt), row.answer) for row in rows]
-    for dose in found.doses:
+    for dose in curve.doses:
         scores = score(model, items, [Candidate("one", enhancement.scaled(dose.multiple))])
         changes = [
             float((s.log_probability - b.log_probability).mean())
@@ -137,7 +134,7 @@ def test_the_dose_curve_is_the_score_of_each_strength(tiny_model: TinyModel) -> 
         ]
         assert dose.likelihood is not None
         assert dose.likelihood.mean == pytest.approx(sum(changes) / 2, abs=1e-5)
-    damages = [dose.damage.mean for dose in found.doses]
+    damages = [dose.damage.mean for dose in curve.doses]
     assert damages == sorted(damages)
-    assert found.at_one.multiple == 1
+    assert curve.at_one.multiple == 1
     assert all(d.likelihood is None for d in dose_curve(model, enhancement, "en", [], "", how).doses)

@@ -1,7 +1,6 @@
 """A LoRA beside a direction: what each way of combining them promises, on random models."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,12 @@ from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit
 from burnish.model.model import Model, load, outline
 from burnish.options import ModelOptions, TrainOptions
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 ROWS = [{"prompt": f"What is {w}?", "completion": f"{w * 3} it is."} for w in "abcdefghij"]
 QUICK = TrainOptions(steps=3, batch=4, rank=3, learning_rate=5e-3, barrier_prompts=4, barrier_tokens=4, held_out=0.0)
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()
@@ -180,7 +178,7 @@ def test_a_killed_training_resumes_to_the_same_result(
             check_prompts=0,
         )
 
-    whole = training(tmp_path / "whole")
+    uninterrupted = training(tmp_path / "whole")
     real = trainers.Watch.on_step_end
 
     def killed(self: Any, arguments: Any, state: Any, control: Any, **named: Any) -> None:
@@ -201,8 +199,8 @@ def test_a_killed_training_resumes_to_the_same_result(
     assert (tmp_path / "parts" / "checkpoint-4").is_dir()
     resumed = training(tmp_path / "parts")
     assert steps == [5, 6]
-    assert resumed.record["losses"] == whole.record["losses"]
-    assert not differs(whole.lora, resumed.lora)
+    assert resumed.record["losses"] == uninterrupted.record["losses"]
+    assert not differs(uninterrupted.lora, resumed.lora)
 
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_model: Models, tmp_path: Path) -> None:
@@ -243,16 +241,16 @@ def test_verify_finds_what_was_trained_and_nothing_else(
     folder = tiny_folder("llama", dtype)
     model = load(folder, FLOAT)
     out = quick(model, "keep").export(tmp_path / "model", form="model").out
-    found = verify_folders(folder, out, FLOAT)
-    assert found.clean
-    assert len(found.edited) == 3
-    assert len(found.trained) == 18
+    verification = verify_folders(folder, out, FLOAT)
+    assert verification.clean
+    assert len(verification.edited) == 3
+    assert len(verification.trained) == 18
     record = json.loads((out / "burnish.json").read_text())
     for gain in record["gains"]:
         assert gain["realised"] == pytest.approx([0.3], rel=0.1)
-    record["sha256"][found.trained[0]] = "0" * 64
+    record["sha256"][verification.trained[0]] = "0" * 64
     (out / "burnish.json").write_text(json.dumps(record))
-    assert verify_folders(folder, out, FLOAT).changed_elsewhere == (found.trained[0],)
+    assert verify_folders(folder, out, FLOAT).changed_elsewhere == (verification.trained[0],)
 
 
 def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) -> None:
@@ -260,14 +258,14 @@ def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) ->
     trained = quick(load(folder, FLOAT), "plain", learning_rate=2e-4)
     out = trained.export(tmp_path / "model", form="model").out
     before, after = Checkpoint(folder), Checkpoint(out)
-    kept, to_nearest = [], []
+    along, to_nearest = [], []
     for path, (a, b) in trained.lora.factors.items():
         weight, asked = before.read(f"{path}.weight").float(), b @ a
         assert asked.norm() < 0.01 * weight.norm()
-        for shares, stored in ((kept, after.read(f"{path}.weight")), (to_nearest, (weight + asked).bfloat16())):
+        for shares, stored in ((along, after.read(f"{path}.weight")), (to_nearest, (weight + asked).bfloat16())):
             shares.append(float(((stored.float() - weight) * asked).sum() / asked.square().sum()))
     # With 16 to 48 rows a map the last of them cannot make good all; see `test_a_tiny_addition_survives_bfloat16` for a wide one.
-    assert sum(kept) / len(kept) > 2 * sum(to_nearest) / len(to_nearest)
+    assert sum(along) / len(along) > 2 * sum(to_nearest) / len(to_nearest)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The differentiable pass: distances to a teacher, and their derivative with respect to the edit."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -11,9 +9,8 @@ from burnish.maths.symmetric import orthonormal_form, signs
 from burnish.model.imitation import LOWEST, Lesson, SymmetricEdit, imitate, log_probabilities
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
-from conftest import fake_direction
+from conftest import Models, fake_direction
 
-Models = Callable[..., Model]
 FAMILIES = [
     "llama",
     "llama-biased",

@@ -1,6 +1,5 @@
 """Personal profiles on tiny models: features, doses, budgets and comparisons."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,17 +13,16 @@ from burnish.model.live import live_edit
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions
 from burnish.personal import enhancing
-from burnish.personal.choosing import relearned
-from burnish.personal.comparing import choices_of, compare, known_units
+from burnish.personal.choice_update import relearned
 from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, scales_within
 from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
+from burnish.personal.pair_proposal import choices_of, compare, known_units
 from burnish.personal.profile import Coefficient, Profile
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
 from burnish.tuning.objective import damage_on
-from conftest import fake_direction
+from conftest import Models, fake_direction
 
-Models = Callable[..., Model]
 NAMES = ["education", "formal-casual", "long-short"]
 ROWS = [(Prompt.of(f"Say {i}"), f"answer {'!' * i} number {i * i}") for i in range(12)]
 
@@ -44,15 +42,15 @@ def named(model: Model, site: str = "residual", seed: int = 0) -> dict[str, Dire
 
 
 def taste(**values: float) -> Profile:
-    found = {name.replace("_", "-"): Coefficient(value, 0.1, "choices") for name, value in values.items()}
-    return Profile("1", "mine", coefficients=found, budget=0.01)
+    coefficients = {name.replace("_", "-"): Coefficient(value, 0.1, "choices") for name, value in values.items()}
+    return Profile("1", "mine", coefficients=coefficients, budget=0.01)
 
 
 def test_coordinates_count_what_two_directions_share_once() -> None:
     one, two = torch.eye(4)[0], unit(torch.tensor([0.9, 0.4, 0.0, 0.0]))
     states = 3 * one + torch.tensor([[0.0, 0.0, 5.0, 0.0]])
-    found = coordinates(states, torch.stack([one, two]))
-    torch.testing.assert_close(found, torch.tensor([[3.0, 0.0]]).double(), atol=0.2, rtol=0)
+    read = coordinates(states, torch.stack([one, two]))
+    torch.testing.assert_close(read, torch.tensor([[3.0, 0.0]]).double(), atol=0.2, rtol=0)
     nearly = unit(torch.tensor([1.0, 1e-6, 0.0, 0.0]))
     assert float(coordinates(states, torch.stack([one, nearly])).abs().max()) < 4
 
@@ -72,8 +70,8 @@ def test_features_are_the_mean_hidden_state_over_the_answer_in_spreads_of_everyd
     mean = states[layer + 1][0, len(prompt) :].mean(0)
     vectors = torch.stack([d.vectors[layer] for d in reading.values()])
     expected = coordinates(mean[None], vectors)[0] / torch.tensor(list(units.spread.values())).double()
-    found = features_of(model, reading, units, rows)[0]
-    torch.testing.assert_close(torch.tensor(list(found.values())).double(), expected, atol=1e-4, rtol=1e-4)
+    features = features_of(model, reading, units, rows)[0]
+    torch.testing.assert_close(torch.tensor(list(features.values())).double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_units_of_another_model_are_refused_and_measured_anew(tiny_model: Models) -> None:
@@ -144,12 +142,12 @@ def test_the_enhancement_keeps_the_budget(dose: float, tiny_model: Models) -> No
     profile = replace(taste(education=dose, long_short=-dose), budget=1e-3)
     plan = plan_of(model, profile, directions)
     (scale,) = scales_within(model, [plan], profile.budget, "en")
-    found = enhancement_of(model, profile, directions)
-    torch.testing.assert_close(found.gains, plan.gains * scale)
-    assert scales_within(model, [found], profile.budget, "en") == [1.0]  # as it is, it keeps the budget
+    enhancement = enhancement_of(model, profile, directions)
+    torch.testing.assert_close(enhancement.gains, plan.gains * scale)
+    assert scales_within(model, [enhancement], profile.budget, "en") == [1.0]  # as it is, it keeps the budget
     if dose > 1:
         assert scale < 1
-        assert scales_within(model, [found.scaled(1.2)], profile.budget, "en")[0] < 1  # and uses it
+        assert scales_within(model, [enhancement.scaled(1.2)], profile.budget, "en")[0] < 1  # and uses it
 
 
 def test_several_plans_are_scaled_as_each_alone(tiny_model: Models) -> None:
@@ -191,9 +189,9 @@ def test_a_scale_is_measured_anew_for_another_plan_or_budget(tiny_model: Models)
 
 def test_both_halves_of_the_everyday_prompts_keep_the_budget(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
+    enhancement = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
     for prompts in damage_prompts(load_general("en"), enhancing.MEASURED):
-        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [found])
+        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [enhancement])
         assert float(kl.mean()) <= 1e-3
 
 
@@ -228,8 +226,8 @@ def test_zero_coefficients_edit_nothing(tiny_model: Models) -> None:
     model = tiny_model("llama")
     directions = named(model, "attention")
     base = plan_of(model, taste(education=1.0), directions)
-    found = plan_of(model, taste(education=1.0, long_short=0.0), directions)
-    torch.testing.assert_close(found.gains, base.gains)
+    enhancement = plan_of(model, taste(education=1.0, long_short=0.0), directions)
+    torch.testing.assert_close(enhancement.gains, base.gains)
     for nothing in (taste(), taste(education=0.0)):
         with pytest.raises(InputError, match="says nothing yet"):
             enhancement_of(model, nothing, directions)
@@ -251,15 +249,15 @@ def test_a_comparison_offers_two_answers_and_becomes_a_choice(tiny_model: Models
     reading, editing = named(model), named(model, "attention")
     units = units_of(model, reading, "en")
     given = {"reading": reading, "units": units, "editing": editing}
-    found = compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
-    assert found == compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
-    assert found.answers[0] != found.answers[1]
-    assert found.information > 0
-    rows = answered(model, [(Prompt.of("Sing"), answer) for answer in found.answers])
-    for features, again in zip(found.features, features_of(model, reading, units, rows), strict=True):
+    comparison = compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert comparison == compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert comparison.answers[0] != comparison.answers[1]
+    assert comparison.information > 0
+    rows = answered(model, [(Prompt.of("Sing"), answer) for answer in comparison.answers])
+    for features, again in zip(comparison.features, features_of(model, reading, units, rows), strict=True):
         assert features == pytest.approx(again)
-    choice = found.chosen(0.0)
-    assert (choice.outcome, choice.text) == (0.0, ("Sing", *found.answers))
+    choice = comparison.chosen(0.0)
+    assert (choice.outcome, choice.text) == (0.0, ("Sing", *comparison.answers))
     learned = relearned(taste(), [choice])
     told = sum(learned.coefficients[n].mean * (choice.second[n] - choice.first[n]) for n in NAMES)
     assert told > 0  # what was preferred is now expected to be

@@ -25,8 +25,8 @@ from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
+from burnish.steps import Progress
 
-Progress = Callable[[str, int, int], None]
 ROUNDED_IN_USE = ("bitnet", "fouroversix", "fp_quant")  # may store full weights and round them whenever they are used
 
 
@@ -204,8 +204,8 @@ def _held(item: TensorEdit) -> Tensor:
 
 def _realised(old: Tensor, new: Tensor, added: Tensor | None, edit: LowRankEdit) -> list[float]:
     """The gains of the edit alone: what was added to the weight besides is taken out first."""
-    found: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
-    return found
+    gains: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
+    return gains
 
 
 def oriented(tensor: Tensor, projection: Projection | LinearMap) -> Tensor:

@@ -56,14 +56,14 @@ def trained_card(
     enhancement: Enhancement | None,
     *,
     form: str,
-    said: str,
+    way: str,
     base: dict[str, Any],
     check: dict[str, Any] | None,
 ) -> str:
-    """The same for a trained model. record: what `burnish.json` says of the training; said: the way to combine in a few words."""
+    """The same for a trained model. record: what `burnish.json` says of the training; way: the way to combine in a few words."""
     directions = () if enhancement is None else enhancement.directions
     text = _rendered(
-        "trained.md.jinja", record=record, directions=directions, form=form, said=said, base=base, check=check
+        "trained.md.jinja", record=record, directions=directions, form=form, way=way, base=base, check=check
     )
     tags = [*(["directional-enhancement"] if directions else []), "lora", "burnish"]
     return write_card(_front(base, form, LIBRARIES.get(form, "transformers"), tags), text)
@@ -105,10 +105,10 @@ def read_card(card: str) -> tuple[dict[str, Any], str]:
     if block is None:
         return {}, text
     try:
-        found = yaml.load(block[2], Loader=_Yaml12)
+        table = yaml.load(block[2], Loader=_Yaml12)
     except (yaml.YAMLError, ValueError, RecursionError):  # a stranger's card: what cannot be read is unknown
-        found = None
-    return found if isinstance(found, dict) else {}, text[block.end() :]
+        table = None
+    return table if isinstance(table, dict) else {}, text[block.end() :]
 
 
 def write_card(front: Mapping[str, Any], text: str) -> str:

@@ -1,7 +1,7 @@
 """Directions and enhancements: small safetensors files that say where they come from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -168,6 +168,12 @@ class Enhancement:
         """The same directions with every gain multiplied; a gain stops at -1, where its component is gone, and never turns it."""
         return replace(self, gains=(self.gains * scale).clamp_min(-1))
 
+    @staticmethod
+    def of(directions: Sequence[Direction]) -> "Enhancement":
+        """All directions together, every gain zero."""
+        vectors = torch.stack([direction.used() for direction in directions], 1)
+        return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
+
     def combined(self, other: "Enhancement") -> "Enhancement":
         """Both sets of directions as one enhancement of higher rank. Raises WrongModelError for two different models."""
         if other.provenance.fingerprint != self.provenance.fingerprint:
@@ -333,16 +339,21 @@ def _save(
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
         # Not by `save_file`, whose errors do not say that a disk is full.
-        stored = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(stored, metadata=_metadata(kind, directions)))
+        plain = {k: v.float().contiguous() for k, v in tensors.items()}
+        partial.write_bytes(save(plain, metadata=_metadata(kind, directions)))
     return path
 
 
 def _matrix(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
-    found = tensors.get(name)
-    if found is None or found.dtype != torch.float32 or found.ndim != dimensions or not bool(found.isfinite().all()):
+    matrix = tensors.get(name)
+    if (
+        matrix is None
+        or matrix.dtype != torch.float32
+        or matrix.ndim != dimensions
+        or not bool(matrix.isfinite().all())
+    ):
         raise _unusable(where, f"it has no {name} of finite float32 numbers in {dimensions} dimensions")
-    return found
+    return matrix
 
 
 def _single(tensors: dict[str, Tensor], stored: list[_Stored], where: str) -> Direction:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.options import ModelOptions
 
@@ -32,7 +32,7 @@ def audit(
     named: Annotated[
         bool, Parameter(help="compare with every packaged domain and style axis, found on BASE", negative=())
     ] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Find out from two checkpoints alone what was done to a model: gains along directions, a merged LoRA, a fine-tune."""
@@ -40,10 +40,10 @@ def audit(
 
     vectors = known_vectors(known) if known is not None else {}
     with console.progress() as progress:
-        found, matches = audit_folders(base, other, loading, known=vectors, progress=progress)
-        if named and found.of("directional"):
-            matches = matches.joined(_named(base, found, loading, progress))
-    show_audit(found, matches, json)
+        audited, matches = audit_folders(base, other, loading, known=vectors, progress=progress)
+        if named and audited.of("directional"):
+            matches = matches.joined(_named(base, audited, loading, progress))
+    show_audit(audited, matches, json)
     if not json:
         console.hint(f"burnish audit {base} {other} --named" if not named else f"burnish verify {base} {other}")
 
@@ -58,8 +58,8 @@ def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
         for language in ("en", "ko"):
-            found = named_directions(model, names_in(language), site=site, progress=progress)
-            vectors |= {f"{name} ({site})": direction.vectors for name, direction in found.items()}
+            directions = named_directions(model, names_in(language), site=site, progress=progress)
+            vectors |= {f"{name} ({site})": direction.vectors for name, direction in directions.items()}
     return match(audit, nearest_layers(audit, vectors))
 
 
@@ -106,9 +106,9 @@ def audit_lines(audit: "Audit", matches: "Matches") -> list[str]:
 
 
 def _name_text(name: "NameMatch", matches: "Matches") -> str:
-    own = " (from the folder itself)" if name.name in matches.own else ""
+    origin = " (from the folder itself)" if name.name in matches.own else ""
     return (
-        f"like {name.name}{own}: |cosine| {name.mean:.4f} on average, {name.smallest:.4f} at least, the closest in {name.best_in} of "
+        f"like {name.name}{origin}: |cosine| {name.mean:.4f} on average, {name.smallest:.4f} at least, the closest in {name.best_in} of "
         f"{len(matches.layers)} projections (chance: {matches.chance:.2f})"
     )
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName, PromptOptions, WithFactor, WithRequired
+from burnish.cli.flags import Explaining, Loading
+from burnish.cli.inputs import Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -24,7 +24,7 @@ def explain(
     *,
     enhancement: WithRequired,
     enhancement_factor: WithFactor = None,
-    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    layers: Layers = "all",
     out: Annotated[
         Path | None, Parameter(alias="-o", help="page to write, .html; without it only the summary is printed")
     ] = None,
@@ -40,9 +40,9 @@ def explain(
     numbers: Annotated[
         Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
     ] = None,
-    overwrite: Annotated[bool, Parameter(help="replace the page", negative=())] = False,
-    options: flags(ExplainOptions, "Explanation") = ExplainOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    options: Explaining = ExplainOptions(),
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
@@ -83,13 +83,13 @@ def explain(
     if json:
         console.as_json({"out": str(out) if out else None, **asdict(facts)})
     else:
-        found = summarise(facts)
-        console.data(found.verdict)
-        for card in found.cards:
+        summary = summarise(facts)
+        console.data(summary.verdict)
+        for card in summary.cards:
             console.data(f"\n{card.title}")
             for sentence in card.sentences:
                 console.data(f"  {sentence}")
-        for caveat in found.caveats:
+        for caveat in summary.caveats:
             console.data(f"\nNote: {caveat}")
         for pair in facts.answers:
             console.data("\n" + visible(f"> {pair.prompt}\n\nbase: {pair.base}\n\nenhanced: {pair.enhanced}"))
@@ -124,26 +124,26 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
     from burnish.evaluation.evaluating import Evaluation
     from burnish.tuning.tuning import Tuned
 
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     if enhancement.is_dir() and not scaled:
         if (enhancement / MARK).is_file():
             mark = _json(enhancement / MARK)
-            found = {"check": mark.get("check"), "realised": mark.get("gains", ())}
+            measured = {"check": mark.get("check"), "realised": mark.get("gains", ())}
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
-                found["tuned"] = _complete(_json(path), path, Tuned)
+                measured["tuned"] = _complete(_json(path), path, Tuned)
     if numbers is not None:
         stored = _json(numbers)
         if "frontier" in stored:
-            found["tuned"] = _complete(stored, numbers, Tuned)
+            measured["tuned"] = _complete(stored, numbers, Tuned)
         elif stored.get("evaluation"):
-            found["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
+            measured["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
         else:
             raise InputError(
                 f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
                 "`burnish tune`."
             )
-    return found
+    return measured
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """`burnish find`: prompts -> direction file."""
 
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.cli.flags import Finding, Loading, Size
+from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
@@ -26,10 +27,10 @@ def find(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="direction file to write (.safetensors)")],
     prompts: PromptOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -178,15 +179,13 @@ class ContrastMethod:
         """The directions of all specialities as one enhancement, each with the factor times its weight."""
         from burnish.pipeline import require_direction
 
-        together = None
+        parts = []
         for weight, contrast in self.contrasts:
             direction = run_find(model, contrast, self.finding)
             require_direction(direction, force=self.finding.force)
-            alone = direction.enhancement(checked_factor(self.factor * weight), layers=self.layers)
-            together = alone if together is None else together.combined(alone)
+            parts.append(direction.enhancement(checked_factor(self.factor * weight), layers=self.layers))
             self.directions.append(direction)
-        assert together is not None
-        return together
+        return reduce(lambda one, other: one.combined(other), parts)
 
     def summary(self) -> dict[str, Any]:
         listed = [summary(direction) for direction in self.directions]

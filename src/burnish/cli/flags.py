@@ -2,9 +2,11 @@
 
 import dataclasses
 import typing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from burnish import options as all_options
 
 
 def flags(options: type[Any], group: str) -> Any:
@@ -20,3 +22,41 @@ def flags(options: type[Any], group: str) -> Any:
                 parameter = Parameter(help=text, group=group, negative=negative, alias=alias)
                 options.__annotations__[item.name] = Annotated[kind, parameter]
     return Annotated[options, Parameter(name="*", group=group)]
+
+
+__all__ = [
+    "Evaluating",
+    "Explaining",
+    "Finding",
+    "Gains",
+    "Limits",
+    "Loading",
+    "Output",
+    "Size",
+    "Training",
+    "Tuning",
+    "flags",
+]
+
+if TYPE_CHECKING:  # for those who read types, a group of flags is its dataclass
+    Evaluating = all_options.EvaluateOptions
+    Explaining = all_options.ExplainOptions
+    Finding = all_options.FindOptions
+    Gains = all_options.GainOptions
+    Size = all_options.LayerOptions
+    Loading = all_options.ModelOptions
+    Output = all_options.OutputOptions
+    Limits = all_options.ServeOptions
+    Training = all_options.TrainOptions
+    Tuning = all_options.TuneOptions
+else:
+    Loading = flags(all_options.ModelOptions, "Model")
+    Finding = flags(all_options.FindOptions, "Direction")
+    Size = flags(all_options.LayerOptions, "Size")
+    Output = flags(all_options.OutputOptions, "Output")
+    Gains = flags(all_options.GainOptions, "Strength")
+    Tuning = flags(all_options.TuneOptions, "Tuning")
+    Training = flags(all_options.TrainOptions, "Training")
+    Evaluating = flags(all_options.EvaluateOptions, "Evaluation")
+    Explaining = flags(all_options.ExplainOptions, "Explanation")
+    Limits = flags(all_options.ServeOptions, "Limits")

@@ -21,6 +21,8 @@ ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
 ]
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
+Overwrite = Annotated[bool, Parameter(help="replace what is at the output path", negative=())]
+Layers = Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
 _WITH = Parameter(
@@ -108,10 +110,10 @@ def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, 
 
 def read_contrast(options: PromptOptions, position: str) -> Contrast:
     """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
-    found = read_contrasts(options, position)
-    if len(found) > 1 or found[0][0] != 1:
+    contrasts = read_contrasts(options, position)
+    if len(contrasts) > 1 or contrasts[0][0] != 1:
         raise InputError("A direction is found for one domain, without a weight. Use `burnish enhance` for a mix.")
-    return found[0][1]
+    return contrasts[0][1]
 
 
 def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:

@@ -8,8 +8,8 @@ import cyclopts
 from cyclopts import Parameter
 
 from burnish.cli import console, profile_learning
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
+from burnish.cli.flags import Loading
+from burnish.cli.inputs import Json, ModelName, Overwrite
 from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
@@ -48,13 +48,13 @@ def list_(*, json: Json = False) -> None:
     from burnish.personal.profile import describe
 
     store, person = local()
-    found = store.profiles(person)
+    profiles = store.profiles(person)
     if json:
-        console.as_json([summary_of(profile) for profile in found])
+        console.as_json([summary_of(profile) for profile in profiles])
         return
-    for profile in found:
+    for profile in profiles:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(profiles[0].name)}" if profiles else "burnish profile new NAME")
 
 
 @app.command
@@ -82,8 +82,8 @@ def export(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
     form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
-    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.errors import InputError
 from burnish.options import ModelOptions
@@ -18,7 +18,7 @@ from burnish.options import ModelOptions
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction
     from burnish.model.model import Model
-    from burnish.personal.comparing import Comparison
+    from burnish.personal.pair_proposal import Comparison
     from burnish.personal.profile import Choice, Profile, Units
     from burnish.personal.store import Store
     from burnish.prompts import Prompt
@@ -37,7 +37,7 @@ def learn(
     json: Json = False,
 ) -> None:
     """Set sliders by hand: how much of a domain or style axis, in standard deviations."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
 
     store, person = local()
     if not set_:
@@ -63,11 +63,11 @@ def choose(
         tuple[str, ...], Parameter(help="two mixes answer this, and you choose; repeatable", negative=())
     ] = (),
     tokens: Annotated[int, Parameter(help="longest answer to a --prompt")] = 96,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Learn from choices: a file of pairs or of edited drafts, or answers of two mixes that are worth comparing."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
 
     store, person = local()
     profile = store.profile(person, name)
@@ -77,7 +77,7 @@ def choose(
     loaded = open_model(model, loading)
     reading, units = _reading(loaded, store, person, profile)
     if pairs is not None:
-        from burnish.personal.comparing import choices_of
+        from burnish.personal.pair_proposal import choices_of
 
         with console.progress() as progress:
             made = choices_of(loaded, reading, units, rows, progress)
@@ -119,10 +119,10 @@ def show_profile(profile: "Profile", *, json: bool) -> None:
         console.as_json(summary_of(profile))
         return
     console.data(f"{profile.name} ({profile.language}, budget {profile.budget:g} nats per token): {describe(profile)}")
-    for name, found in sorted(profile.coefficients.items(), key=lambda item: -abs(item[1].mean)):
-        sure = "" if found.sure else "  (not sure)"
-        deviation = f" +- {found.deviation:.2f}" if found.deviation else ""
-        console.data(f"  {name:26} {found.mean:+.2f}{deviation}  from {found.source}{sure}")
+    for name, coefficient in sorted(profile.coefficients.items(), key=lambda item: -abs(item[1].mean)):
+        sure = "" if coefficient.sure else "  (not sure)"
+        deviation = f" +- {coefficient.deviation:.2f}" if coefficient.deviation else ""
+        console.data(f"  {name:26} {coefficient.mean:+.2f}{deviation}  from {coefficient.source}{sure}")
 
 
 def open_model(model: str, loading: ModelOptions) -> "Model":
@@ -136,15 +136,15 @@ def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:
     """NAME=VALUE entries. Raises InputError."""
     from burnish.personal.profile import checked_names
 
-    found: dict[str, float] = {}
+    sliders: dict[str, float] = {}
     for entry in entries:
         name, _, value = entry.partition("=")
         try:
-            found[name.strip()] = float(value)
+            sliders[name.strip()] = float(value)
         except ValueError:
             raise InputError(f"'{entry}' is not NAME=VALUE. Pass for example --set formal-casual=-0.3.") from None
-    checked_names(profile, found)
-    return found
+    checked_names(profile, sliders)
+    return sliders
 
 
 def _read_pairs(path: Path) -> "list[Prompt]":
@@ -169,7 +169,7 @@ def _read_pairs(path: Path) -> "list[Prompt]":
 def _reading(model: "Model", store: "Store", person: str, profile: "Profile") -> "tuple[dict[str, Direction], Units]":
     """The directions of the features and their units, measured once a model."""
     from burnish.catalogue import named_directions, names_in
-    from burnish.personal.comparing import known_units
+    from burnish.personal.pair_proposal import known_units
 
     with console.progress() as progress:
         reading = named_directions(model, names_in(profile.language), progress=progress)
@@ -188,8 +188,8 @@ def _compare(
     units: "Units",
     tokens: int,
 ) -> "Comparison":
-    from burnish.personal.comparing import compare
     from burnish.personal.enhancing import editing_directions
+    from burnish.personal.pair_proposal import compare
 
     profile, choices = store.profile(person, name), store.choices(person, name)
     with console.progress() as progress:
@@ -208,10 +208,10 @@ def _compare(
         )
 
 
-def _asked(found: "Comparison") -> float | None:
+def _asked(comparison: "Comparison") -> float | None:
     """What the person prefers; None when they stop."""
-    console.say(f"\n> {found.prompt}")
-    for number, text in enumerate(found.answers, 1):
+    console.say(f"\n> {comparison.prompt}")
+    for number, text in enumerate(comparison.answers, 1):
         console.say(f"\n[{number}]\n{text}")
     while (answer := answer_to("\nWhich is better? 1, 2, or 0 for no preference (empty line: stop) ")) not in ANSWERS:
         if not answer:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
+from burnish.cli.flags import Loading, Training
+from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, With, WithFactor
 from burnish.extras import require
 from burnish.options import Combine, ModelOptions, TrainOptions
 
@@ -27,9 +27,7 @@ def train(
     form: Annotated[
         Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
     ] = "adapter",
-    overwrite: Annotated[
-        bool, Parameter(help="replace what is at the output path", negative=(), group="Output")
-    ] = False,
+    overwrite: Overwrite = False,
     data: Annotated[
         Path | None,
         Parameter(
@@ -46,8 +44,8 @@ def train(
             "it; plain: a LoRA alone"
         ),
     ] = None,
-    options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    options: Training = TrainOptions(),
+    loading: Loading = ModelOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check; 0 leaves it out")
     ] = CHECK_PROMPTS,
@@ -85,12 +83,12 @@ def train(
         loaded = load(model, loading)
     checkpoints = out.with_name(out.name + ".training")
     with console.progress() as progress:
-        found = train_prepared(
+        trained = train_prepared(
             loaded, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress
         )
         if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
             return
-        applied = found.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+        applied = trained.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
     _remove(checkpoints)
     if json:
         console.as_json(
@@ -98,15 +96,15 @@ def train(
                 "out": str(applied.out),
                 "form": applied.form,
                 "bytes": applied.bytes,
-                "check": found.check,
-                **found.record,
+                "check": trained.check,
+                **trained.record,
             }
         )
     else:
-        show_trained(found, applied)
+        show_trained(trained, applied)
     if applied.form == "model":
         console.hint(f"burnish verify {model} {applied.out}")
-    if found.enhancement is not None:
+    if trained.enhancement is not None:
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 
 
@@ -151,9 +149,9 @@ def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> Non
     )
 
 
-def show_trained(found: "Trained", applied: "Applied") -> None:
+def show_trained(trained: "Trained", applied: "Applied") -> None:
     """What was learnt and written, in a few lines."""
-    record = found.record
+    record = trained.record
     if record["held_out_after"] is not None:
         early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
         console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
@@ -161,8 +159,8 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
         interval = f"[{moved['low']:.4f}, {moved['high']:.4f}]"
         console.data(f"Everyday prompts moved by {moved['mean']:.4f} {interval} nats per token, {_against(record)}")
     console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
-    if found.check is not None:
-        console.data(f"Check: {found.check['verdict']}")
+    if trained.check is not None:
+        console.data(f"Check: {trained.check['verdict']}")
 
 
 def _against(record: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, JudgeOptions, ModelName, PromptOptions, general_prompts
+from burnish.cli.flags import Loading, Tuning
+from burnish.cli.inputs import Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -48,9 +48,9 @@ def tune(
     out: Annotated[Path, Parameter(alias="-o", help="folder for the enhancement, tuning.json and tuning.md")],
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
-    options: flags(TuneOptions, "Tuning") = TuneOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output folder", negative=())] = False,
+    options: Tuning = TuneOptions(),
+    loading: Loading = ModelOptions(),
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
@@ -64,10 +64,10 @@ def tune(
         check_window(options, open_plan(model, loading).anatomy.layers)
     with console.waiting(f"Loading {model}"):
         loaded = load(model, loading)
-    found = run_tune(loaded, specialities, aim or AimOptions(), options)
-    write_tuned(out, found, overwrite=overwrite)
-    show_tuned(found, json=json, out=out)
-    require_gains(found)
+    tuned = run_tune(loaded, specialities, aim or AimOptions(), options)
+    write_tuned(out, tuned, overwrite=overwrite)
+    show_tuned(tuned, json=json, out=out)
+    require_gains(tuned)
     console.hint(f"burnish apply {model} {out} -o OUT")
 
 
@@ -91,8 +91,8 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     if mix is not None:
         if aim.references is not None or aim.expert is not None:
             raise InputError("--references and --expert belong to prompts of your own; a packaged domain has both.")
-        found = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
-        return [Speciality(found[0].domain, found[0].weight, pairs), *found[1:]]
+        specialities = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
+        return [Speciality(specialities[0].domain, specialities[0].weight, pairs), *specialities[1:]]
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
@@ -125,22 +125,22 @@ def _judge_scorer(speciality: "Speciality", aim: AimOptions) -> "Scorer | None":
     return scorer(judge, title=speciality.domain.title, summary=speciality.domain.summary)
 
 
-def require_gains(found: "Tuned") -> None:
+def require_gains(tuned: "Tuned") -> None:
     """Raises NoDirectionError when tuning abstained."""
     from burnish.tuning.tuning import ADVICE
 
-    if found.abstained:
-        raise NoDirectionError(f"The model is better left alone: {found.reason}. All gains are zero. {ADVICE}")
+    if tuned.abstained:
+        raise NoDirectionError(f"The model is better left alone: {tuned.reason}. All gains are zero. {ADVICE}")
 
 
-def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
+def show_tuned(tuned: "Tuned", *, json: bool, out: Path | None = None) -> None:
     """The tables, or one JSON document."""
     from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
     if json:
-        console.as_json({"out": None if out is None else str(out), **tuned_summary(found)})
+        console.as_json({"out": None if out is None else str(out), **tuned_summary(tuned)})
     else:
-        console.data(tuned_table(found) + "\n")
+        console.data(tuned_table(tuned) + "\n")
 
 
 @dataclass
@@ -191,22 +191,22 @@ class GainsMethod:
         write_numbers(folder, self.tuned)
 
 
-def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:
+def write_tuned(out: Path, tuned: "Tuned", *, overwrite: bool) -> None:
     """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
     from burnish.artifacts.files import PLAN_FILE, written
 
     with written(out, overwrite=overwrite) as folder:
         folder.mkdir()
-        found.enhancement.save(folder / PLAN_FILE)
-        write_numbers(folder, found)
+        tuned.enhancement.save(folder / PLAN_FILE)
+        write_numbers(folder, tuned)
     console.say(f"Written: {out}")
 
 
-def write_numbers(folder: Path, found: "Tuned") -> None:
+def write_numbers(folder: Path, tuned: "Tuned") -> None:
     """tuning.json and tuning.md."""
     from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
-    summary: dict[str, Any] = tuned_summary(found)
+    summary: dict[str, Any] = tuned_summary(tuned)
     text = json_module.dumps(summary, ensure_ascii=False, indent=2)
     (folder / "tuning.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "tuning.md").write_text(tuned_table(found) + "\n", encoding="utf-8")
+    (folder / "tuning.md").write_text(tuned_table(tuned) + "\n", encoding="utf-8")

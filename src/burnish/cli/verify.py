@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.options import ModelOptions
 
@@ -17,18 +17,18 @@ def verify(
     base: ModelName,
     enhanced: Annotated[str, Parameter(help="the enhanced model folder")],
     *,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> int:
     """Recover the gains of every layer, realised against asked, and check that everything else is identical."""
     from burnish.inspecting import verify_folders
 
     with console.progress() as progress:
-        found = verify_folders(base, enhanced, loading, progress=progress)
+        verification = verify_folders(base, enhanced, loading, progress=progress)
     if json:
-        console.as_json({"clean": found.clean, **asdict(found)})
-        return 0 if found.clean else 6
-    for layer in found.edited:
+        console.as_json({"clean": verification.clean, **asdict(verification)})
+        return 0 if verification.clean else 6
+    for layer in verification.edited:
         parts = [
             f"{name} {_gains(gains)}" for name, gains in (("asked", layer.asked), ("realised", layer.realised)) if gains
         ]
@@ -37,18 +37,24 @@ def verify(
         )
         left = f"{layer.unexplained:.1%} of the change is unexplained"
         console.data(f"layer {layer.layer}: {', '.join([recovered, *parts])}; {left}")
-    agreement = "" if found.agreement is None else f", directions agree across layers to |cosine| {found.agreement:.4f}"
-    console.data(f"{len(found.edited)} projections changed, {found.identical} tensors identical{agreement}")
-    if found.trained:
+    agreement = (
+        ""
+        if verification.agreement is None
+        else f", directions agree across layers to |cosine| {verification.agreement:.4f}"
+    )
+    console.data(
+        f"{len(verification.edited)} projections changed, {verification.identical} tensors identical{agreement}"
+    )
+    if verification.trained:
         console.data(
-            f"{len(found.trained)} tensors more are changed as the folder's own record of its training says, byte for byte"
+            f"{len(verification.trained)} tensors more are changed as the folder's own record of its training says, byte for byte"
         )
     console.data(
         "Everything else is identical."
-        if found.clean
-        else f"Also changed: {', '.join(found.changed_elsewhere[:SHOWN])} ({len(found.changed_elsewhere)} in all)"
+        if verification.clean
+        else f"Also changed: {', '.join(verification.changed_elsewhere[:SHOWN])} ({len(verification.changed_elsewhere)} in all)"
     )
-    return 0 if found.clean else 6
+    return 0 if verification.clean else 6
 
 
 def _gains(gains: "tuple[float, ...] | list[float]") -> str:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.evaluation.damage import divergence
 from burnish.evaluation.effect import Effect, effect_of, shifts
 from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.evaluation.pairs import (
@@ -24,11 +23,13 @@ from burnish.evaluation.pairs import (
     reference_pairs,
 )
 from burnish.maths.intervals import Interval, holm, interval_above
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter
-from burnish.model.scoring import Progress, Scores, score, score_prompts
+from burnish.model.scoring import Scores, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from burnish.evaluation.pairs import Pair, PairKind, pair_items
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
-from burnish.model.capture import Tokens, capture
+from burnish.model.capture import Tokens, captured
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, Scores, TokenScores, likelihood_changes
+from burnish.model.scoring import Item, Scores, TokenScores, likelihood_changes
 from burnish.options import layer_index
+from burnish.steps import Progress, advancing
 
 PROBE_LAYER = "60%"
 
@@ -85,24 +86,17 @@ def fit_probe(model: Model, tune: Sequence[Pair], report: Sequence[Pair], *, pro
     layer = layer_index(PROBE_LAYER, model.anatomy.layers)
     items = pair_items(model, tune) + pair_items(model, report)
     states = answer_states(model, items, layer, progress=progress)
-    fitted, kept = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
+    fitted, held_out = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
     weights, bias = separating_direction(fitted[0], fitted[1])
-    right = torch.cat([kept[0] @ weights + bias > 0, kept[1] @ weights + bias < 0])
+    right = torch.cat([held_out[0] @ weights + bias > 0, held_out[1] @ weights + bias < 0])
     return Probe(layer, weights, bias, float(right.double().mean()), len(right))
 
 
 def answer_states(model: Model, items: Sequence[Item], layer: int, *, progress: Progress | None = None) -> Tensor:
     """Mean hidden state of the base model over each answer's tokens at a layer, [items, hidden], float64."""
-    states = torch.zeros(len(items), model.anatomy.hidden_size, dtype=torch.float64)
     sequences = [Tokens(i.prompt + i.answer, len(i.prompt), len(i.prompt) + len(i.answer) - 1) for i in items]
-
-    def keep(rows: list[int], batch: Tensor) -> None:
-        states[rows] = batch[:, layer].double()
-
-    capture(model, sequences, keep, last_layer=layer)
-    if progress is not None:
-        progress("reading answers", len(items), len(items))
-    return states
+    advance = advancing(progress, "reading answers", len(items))
+    return captured(model, sequences, lambda states: states[:, layer].double(), last_layer=layer, progress=advance)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from burnish.checking import repetition, verdict_of
 from burnish.errors import InputError
 from burnish.evaluation.damage import (
     Damage,
-    divergence,
     early_stop,
     perplexity,
     prose_items,
@@ -34,11 +33,13 @@ from burnish.evaluation.pairs import (
 )
 from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
+from burnish.model.divergence import divergence, prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 NOTHING = 1e-7  # nats per token: rounding, not damage
 
@@ -106,7 +107,7 @@ def evaluate(
     kinds = _pairs(model, domain, pairs, options, progress)
     language = domain.language if domain is not None else "en"
     candidates = [candidate, *_random_candidates(model, enhancement, language, options, progress)]
-    found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
+    effects = [_effect(model, kind, candidates, options, progress) for kind in kinds]
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
     base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
@@ -121,7 +122,7 @@ def evaluate(
         dtype=str(model.network.dtype).removeprefix("torch."),
         domain=None if domain is None else domain.name,
         seed=options.seed,
-        effects=tuple(found),
+        effects=tuple(effects),
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
@@ -139,7 +140,7 @@ def _random_candidates(
     rows = greedy_answers(model, damage_prompts(load_general(language), options)[0], options, progress)
     items = answered_items(model, rows)
     scores = score(model, items, [Candidate("enhanced", enhancement)], progress=progress).candidates[0]
-    damage = float(torch.cat([s.kl for s in scores]).mean())
+    damage = float(prompt_kl(scores).mean())
     if damage < NOTHING:
         return [Candidate("nothing")]
     direction = enhancement.directions[0]
@@ -159,14 +160,14 @@ def _effect(
 def _pairs(
     model: Model, domain: Domain | None, pairs: PromptSet | None, options: EvaluateOptions, progress: Progress | None
 ) -> list[Halves]:
-    found = []
+    halves = []
     if pairs is not None:
-        found.append(user_pairs(model, pairs, options))
+        halves.append(user_pairs(model, pairs, options))
     if domain is not None:
         if domain.references_report.prompts:
-            found.append(reference_pairs(model, domain, options, progress))
-        found.append(made_pairs(model, domain, options, progress))
-    return found
+            halves.append(reference_pairs(model, domain, options, progress))
+        halves.append(made_pairs(model, domain, options, progress))
+    return halves
 
 
 def _damage(
@@ -195,7 +196,7 @@ def _specialised(
 ) -> Interval:
     rows: list[Answered] = greedy_answers(model, prompts, options, progress)
     scores = score(model, answered_items(model, rows), [candidate], progress=progress)
-    return interval(torch.stack([s.kl.mean() for s in scores.candidates[0]]), seed=options.seed)
+    return divergence(scores.candidates[0], seed=options.seed).kl
 
 
 def statistic_changes(

@@ -97,10 +97,10 @@ def mark_answers(
     with ThreadPoolExecutor(judge.concurrency) as pool:  # an error cancels what has not started
         results = list(pool.map(work, prompts, answers))
     empty = sum(not answer.strip() for answer in answers)
-    marks = [found for found, _ in results if found is not None]
+    marks = [mark for mark, _ in results if mark is not None]
     failures = len(results) - len(marks)
     if failures and failures == len(results) - empty:
-        raise line.unreadable(next(reply for found, reply in results if found is None))
+        raise line.unreadable(next(reply for mark, reply in results if mark is None))
     return MarksReport(
         n=len(results),
         failures=failures,
@@ -109,7 +109,7 @@ def mark_answers(
         instruction=fmean(mark.instruction for mark in marks),
         fluency=fmean(mark.fluency for mark in marks),
         score=fmean(mark.score for mark in marks),
-        scores=[None if found is None else found.score for found, _ in results],
+        scores=[None if mark is None else mark.score for mark, _ in results],
     )
 
 
@@ -121,8 +121,8 @@ def scorer(judge: Judge, *, title: str, summary: str, key: str | None = None) ->
     line = _Line(judge, key)
 
     def mark(prompt: str, answer: str) -> float | None:
-        found, _ = line.ask(marking_question(prompt, answer, title, summary))
-        return None if found is None else found.score
+        marks, _ = line.ask(marking_question(prompt, answer, title, summary))
+        return None if marks is None else marks.score
 
     return mark
 

@@ -4,22 +4,21 @@ The tuning half is for choosing (scales, thresholds), the report half for the fi
 cached on disk by model, prompts and options.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from burnish.artifacts.cache import cached
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
-from burnish.model.model import Model
+from burnish.model.model import ANSWERS, Model
 from burnish.model.scoring import Item
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.steps import Progress, advancing
 
 PairKind = Literal["references", "made", "user"]
-BATCH = 32  # answers generated at once
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -103,22 +102,18 @@ def base_answers(
         "system": system,
         "tokens": tokens,
         "seed": seed,
-        "batch": BATCH,
+        "batch": ANSWERS,
     }
 
     def make() -> list[list[int]]:
-        answers: list[list[int]] = []
-        for start in range(0, len(prompts), BATCH):
-            part = [model.tokens(p, system) for p in prompts.prompts[start : start + BATCH]]
-            answers += (
-                model.continuations(part, tokens) if seed is None else model.samples(part, tokens, seed=seed + start)
-            )
-            if progress is not None:
-                progress(f"answering {prompts.name}", len(answers), len(prompts))
-        return answers
+        asked = [model.tokens(p, system) for p in prompts.prompts]
+        advance = advancing(progress, f"answering {prompts.name}", len(prompts))
+        if seed is None:
+            return model.continuations(asked, tokens, advance=advance)
+        return model.samples(asked, tokens, seed=seed, advance=advance)
 
-    found: list[list[int]] = cached("answers", identity, make)
-    return found
+    answers: list[list[int]] = cached("answers", identity, make)
+    return answers
 
 
 def both_answers(
@@ -126,14 +121,9 @@ def both_answers(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Greedy answers of base (cached) and enhanced, as tokens."""
     base = base_answers(model, prompts, tokens, progress=progress)
-    enhanced: list[list[int]] = []
+    advance = advancing(progress, f"answering {prompts.name}, enhanced", len(prompts))
     with model.enhanced(enhancement):
-        for start in range(0, len(prompts), BATCH):
-            part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
-            enhanced += model.continuations(part, tokens)
-            if progress is not None:
-                progress(f"answering {prompts.name}, enhanced", len(enhanced), len(prompts))
-    return base, enhanced
+        return base, model.continuations([model.tokens(p) for p in prompts.prompts], tokens, advance=advance)
 
 
 def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
@@ -148,21 +138,21 @@ def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, prog
 def _against_own(
     model: Model, prompts: PromptSet, options: EvaluateOptions, progress: Progress | None
 ) -> tuple[Pair, ...]:
-    own = base_answers(model, prompts.without_answers(), options.answer_tokens, seed=options.seed, progress=progress)
+    base = base_answers(model, prompts.without_answers(), options.answer_tokens, seed=options.seed, progress=progress)
     chosen = [answer_tokens(model, p.answer, options) for p in prompts.prompts]
-    return _pairs(prompts.prompts, chosen, own)
+    return _pairs(prompts.prompts, chosen, base)
 
 
 def made_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
     """Samples with the domain's expert system prompt against samples without it, on held-out prompts."""
-    found = []
+    both_halves = []
     for prompts in halves(domain.held_out):
         expert = base_answers(
             model, prompts, options.tokens, system=domain.expert_system_prompt, seed=options.seed, progress=progress
         )
         plain = base_answers(model, prompts, options.tokens, seed=options.seed, progress=progress)
-        found.append(_pairs(prompts.prompts, expert, plain))
-    return Halves("made", found[0], found[1])
+        both_halves.append(_pairs(prompts.prompts, expert, plain))
+    return Halves("made", both_halves[0], both_halves[1])
 
 
 def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Halves:
@@ -175,27 +165,26 @@ def user_pairs(model: Model, prompts: PromptSet, options: EvaluateOptions) -> Ha
             )
     if len(prompts) < 8:
         raise InputError(f"'{prompts.name}' has {len(prompts)} pairs: too few for two halves. Write at least 8.")
-    found = []
+    both_halves = []
     for half in halves(prompts):
         chosen = [answer_tokens(model, p.answer, options) for p in half.prompts]
         rejected = [answer_tokens(model, p.rejected, options) for p in half.prompts]
-        found.append(_pairs(half.prompts, chosen, rejected))
-    return Halves("user", found[0], found[1])
+        both_halves.append(_pairs(half.prompts, chosen, rejected))
+    return Halves("user", both_halves[0], both_halves[1])
 
 
 def answer_tokens(model: Model, text: str | None, options: EvaluateOptions) -> list[int]:
     """A written answer as tokens, cut to `options.answer_tokens`."""
-    found = model.encode(text or "")[: options.answer_tokens]
-    return found
+    return model.encode(text or "")[: options.answer_tokens]
 
 
 def _pairs(prompts: Sequence[Prompt], chosen: list[list[int]], rejected: list[list[int]]) -> tuple[Pair, ...]:
     """Pairs in which neither answer is empty. Raises ModelError when hardly any are left."""
     rows = zip(prompts, chosen, rejected, strict=True)
-    found = tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
-    if len(found) < 2:
+    pairs = tuple(Pair(Prompt(p.messages), a, b) for p, a, b in rows if a and b)
+    if len(pairs) < 2:
         raise ModelError(
-            f"Only {len(found)} of {len(prompts)} pairs have two answers with text: the model answers with nothing. Check its chat "
+            f"Only {len(pairs)} of {len(prompts)} pairs have two answers with text: the model answers with nothing. Check its chat "
             "template and its end-of-text token."
         )
-    return found
+    return pairs

@@ -170,7 +170,7 @@ def _built(manager: Any, tasks: Sequence[str]) -> list[Any]:
             raise InputError(
                 f"Task {twice[0]!r} would run twice: {task!r} and a name before it both hold it. Leave one of them out."
             )
-        if unsafe := [name for name, found in sorted(loaded["tasks"].items()) if getattr(found, "UNSAFE_CODE", False)]:
+        if unsafe := [name for name, built in sorted(loaded["tasks"].items()) if getattr(built, "UNSAFE_CODE", False)]:
             raise InputError(
                 f"Task {unsafe[0]!r} runs code that the model wrote, which is not safe here. Leave it out, or export the "
                 "model and run the harness itself where that does no harm."
@@ -215,13 +215,13 @@ def _scores(base: dict[str, Any], enhanced: dict[str, Any] | None) -> Iterator[S
                 yield score
                 continue
             other = enhanced["results"][task]
-            found = {
+            rounded = {
                 "enhanced": float(other[key]),
                 "enhanced_stderr": _number(other.get(error)),
                 "difference": float(other[key]) - score.base,
                 "difference_stderr": _paired(base, enhanced, score),
             }
-            yield StandardScore(**{**asdict(score), **found})
+            yield StandardScore(**{**asdict(score), **rounded})
 
 
 def _number(value: Any) -> float | None:

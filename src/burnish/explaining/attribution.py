@@ -9,7 +9,8 @@ from burnish.evaluation.pairs import Answered, PairKind, answered_items
 from burnish.explaining.facts import Attribution, LayerPart
 from burnish.model.derivatives import derivatives
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, likelihood_changes, score
+from burnish.model.scoring import Candidate, likelihood_changes, score
+from burnish.steps import Progress
 
 MEASURED = 5  # layers whose part is measured alone
 AIMS: dict[PairKind, str] = {

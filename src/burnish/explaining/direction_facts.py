@@ -14,13 +14,13 @@ from burnish.explaining.facts import (
     Likenesses,
     TokenWeight,
 )
-from burnish.finding import Progress
 from burnish.maths.decomposition import kurtosis, parts_of
 from burnish.maths.statistics import unit
 from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
+from burnish.steps import Progress
 
 TOKENS = 12  # listed of each layer
 COORDINATES = 8
@@ -83,7 +83,7 @@ def coordinates(vector: Tensor) -> tuple[Coordinate, ...]:
 def layer_tokens(model: Model, vectors: Tensor, *, single: bool) -> tuple[LayerTokens, ...]:
     """Tokens promoted and suppressed, one entry a layer (one in all for a single direction)."""
     chosen = [len(vectors) - 1] if single else range(len(vectors))
-    found = []
+    tokens = []
     for layer in chosen:
         weights = vocabulary_weights(model, vectors[layer : layer + 1])[0]
         ends = [weights.topk(min(TOKENS, len(weights)), largest=largest) for largest in (True, False)]
@@ -94,8 +94,8 @@ def layer_tokens(model: Model, vectors: Tensor, *, single: bool) -> tuple[LayerT
             )
             for e in ends
         ]
-        found.append(LayerTokens(layer, listed[0], listed[1], float(kurtosis(weights))))
-    return tuple(found)
+        tokens.append(LayerTokens(layer, listed[0], listed[1], float(kurtosis(weights))))
+    return tuple(tokens)
 
 
 def likenesses(model: Model, direction: Direction, language: str, progress: Progress | None = None) -> Likenesses:

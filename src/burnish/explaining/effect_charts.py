@@ -63,13 +63,13 @@ def layer_parts(facts: Attribution) -> AnyChart:
     )
 
 
-def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
+def effects(named_effects: Sequence[tuple[str, Effect]]) -> AnyChart:
     """Effect with intervals for every kind of pairs. found: (name, effect)."""
-    names = labels([name for name, _ in found], 40)
+    names = labels([name for name, _ in named_effects], 40)
     measures = ("above random", "shift", "likelihood")
     rows: list[dict[str, Any]] = [
         {"pairs": name, "series": measure, "mean": i.mean, "low": i.low, "high": i.high, "count": i.n}
-        for name, (_, e) in zip(names, found, strict=True)
+        for name, (_, e) in zip(names, named_effects, strict=True)
         for measure, i in zip(measures, (e.above, e.shift, e.likelihood), strict=True)
     ]
     look = in_series(list(measures))
@@ -88,10 +88,11 @@ def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
         "Did good answers gain? Intervals that stay right of zero: yes",
         "Effects with 95 % intervals: "
         + "; ".join(
-            f"{n} {number(e.above.mean, signed=True)} above random" for n, (_, e) in zip(names, found, strict=True)
+            f"{n} {number(e.above.mean, signed=True)} above random"
+            for n, (_, e) in zip(names, named_effects, strict=True)
         )
         + " nats per token.",
-        height=90 + 62 * len(found),
+        height=90 + 62 * len(named_effects),
     )
 
 
@@ -218,10 +219,10 @@ def statistics(evaluation: dict[str, Any]) -> AnyChart:
     points = scaled.mark_point(size=50, opacity=1, strokeWidth=1.6).encode(
         x=x, y=y, color=colour, shape=alt.Shape("certain:N", scale=alt.Scale(domain=states, range=["circle", "cross"]))
     )
-    said = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
+    words = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
     changed = sum(s["p_adjusted"] < SIGNIFICANT for s in evaluation["statistics"])
     return finished(
-        zero_rule(horizontal=False) + whiskers + points + said,
+        zero_rule(horizontal=False) + whiskers + points + words,
         rows,
         "How generated answers changed: circles are beyond chance, crosses may not be",
         f"Changes of {len(rows)} text statistics with 95 % intervals; {changed} beyond chance.",

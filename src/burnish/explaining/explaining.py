@@ -12,10 +12,10 @@ from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.facts import AnswerPair, AppliedGain, Explanation
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.steps import Progress
 from burnish.tuning.aims import Speciality
 
 
@@ -124,5 +124,5 @@ def _packaged(enhancement: Enhancement) -> list[Speciality]:
 def _shown(specialities: Sequence[Speciality], language: str, count: int) -> PromptSet:
     """Held-out prompts of the speciality, and a general one last."""
     general = load_general(language).held_out.prompts
-    own = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
-    return PromptSet("shown", (*own, *general)[:count])
+    special = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
+    return PromptSet("shown", (*special, *general)[:count])

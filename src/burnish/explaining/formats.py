@@ -35,14 +35,14 @@ def label(text: str, longest: int = 28) -> str:
 
 def labels(texts: list[str], longest: int = 28) -> list[str]:
     """Short names that differ from each other: the second of two that look alike gets a number."""
-    found: list[str] = []
+    shortened: list[str] = []
     for text in texts:
         short, count = label(text, longest), 1
-        while short in found:
+        while short in shortened:
             count += 1
             short = f"{label(text, longest)} ({count})"
-        found.append(short)
-    return found
+        shortened.append(short)
+    return shortened
 
 
 def _sign(match: re.Match[str]) -> str:

@@ -106,5 +106,5 @@ def _digits(value: float, decimals: int = 2) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _interval(found: Interval | dict[str, Any]) -> str:
-    return (found if isinstance(found, Interval) else Interval(**found)).short
+def _interval(value: Interval | dict[str, Any]) -> str:
+    return (value if isinstance(value, Interval) else Interval(**value)).short

@@ -45,16 +45,16 @@ def with_section(card: str, section: str) -> str:
 
 def _charts(facts: Explanation) -> dict[str, AnyChart]:
     """The figures that say most, by file name."""
-    found: dict[str, AnyChart] = {}
+    drawn: dict[str, AnyChart] = {}
     for number, direction in enumerate(facts.directions[:2], 1):  # of many, the page shows all
-        found[f"separation-{number}"] = charts.separation(direction)
+        drawn[f"separation-{number}"] = charts.separation(direction)
     if effects := effects_of(facts):
-        found["effects"] = effect_charts.effects(effects)
+        drawn["effects"] = effect_charts.effects(effects)
     if facts.dose:
-        found["doses"] = effect_charts.dose_curve(facts.dose)
+        drawn["doses"] = effect_charts.dose_curve(facts.dose)
     if facts.gains:
-        found["gains"] = effect_charts.gains(facts)
-    return found
+        drawn["gains"] = effect_charts.gains(facts)
+    return drawn
 
 
 def _section(facts: Explanation, shown: dict[str, AnyChart]) -> str:

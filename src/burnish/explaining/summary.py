@@ -113,9 +113,9 @@ def damage_text(cost: Cost) -> str:
     return f"{cost.kl:.4f}{spread}"
 
 
-def _effect(found: dict[str, Any]) -> Effect:
-    parts = {name: Interval(**found[name]) for name in ("shift", "above", "likelihood", "rejected")}
-    return Effect(kind=found["kind"], pairs=found["pairs"], tokens=found["tokens"], **parts)
+def _effect(stored: dict[str, Any]) -> Effect:
+    parts = {name: Interval(**stored[name]) for name in ("shift", "above", "likelihood", "rejected")}
+    return Effect(kind=stored["kind"], pairs=stored["pairs"], tokens=stored["tokens"], **parts)
 
 
 def _edited(facts: Explanation) -> list[int]:
@@ -135,13 +135,13 @@ def _what(facts: Explanation) -> Card:
         )
     else:
         first = f"Nothing is strengthened in {model}: every gain is zero."
-    found = [
+    sentences = [
         f"Direction {name}: made of {d.enhance_prompts} specialised and {d.normal_prompts} everyday prompts, layer {d.layer} chosen."
         for name, d in _named(facts)
     ]
     if count > EACH:
-        found = [f"Directions: {', '.join(name for name, _ in _named(facts))}."]
-    return Card("What was enhanced", f"{len(layers)} of {depth}", "layers edited", (first, *found))
+        sentences = [f"Directions: {', '.join(name for name, _ in _named(facts))}."]
+    return Card("What was enhanced", f"{len(layers)} of {depth}", "layers edited", (first, *sentences))
 
 
 def _named(facts: Explanation) -> list[tuple[str, DirectionFacts]]:
@@ -283,63 +283,65 @@ def _broken_bounds(tuned: dict[str, Any]) -> list[str]:
 
 
 def _caveats(facts: Explanation) -> list[str]:
-    found = []
+    caveats = []
     for name, d in _named(facts):
         best = d.at_chosen
         if not d.found:
-            found.append(
+            caveats.append(
                 f"The direction {name} is not above its null: with shuffled labels a direction separates held-out prompts as well. "
                 "It may be noise."
             )
         if best.largest_share > CARRIED:
-            found.append(
+            caveats.append(
                 f"A few coordinates carry the direction {name}: {percent(best.largest_share)} of its squared length is in the four "
                 "largest. It may measure the size of activations, not content."
             )
         if d.held_out < FEW:
-            found.append(f"Small sample: the direction {name} was tried on {d.held_out} held-out prompts only.")
+            caveats.append(f"Small sample: the direction {name} was tried on {d.held_out} held-out prompts only.")
     effects = effects_of(facts)
     for name, e in effects:
         word = word_of(e)
         if word == "none":
-            found.append(
+            caveats.append(
                 f"No effect measured on {name}: the interval contains zero. More pairs may show one, or that there is none."
             )
         if word == "loss":
-            found.append(f"On {name} the effect is below that of random directions: the edit works against it.")
+            caveats.append(f"On {name} the effect is below that of random directions: the edit works against it.")
         if word == "hollow":
-            found.append(
+            caveats.append(
                 f"Hollow on {name}: the shift was won by making both answers less likely; the likelihood of good answers fell by "
                 f"{number(-e.likelihood.mean)} nats per token."
             )
         if word == "gain" and e.likelihood.mean < 0:
-            found.append(f"On {name} the likelihood of good answers did not rise: {e.likelihood.short} nats per token.")
+            caveats.append(
+                f"On {name} the likelihood of good answers did not rise: {e.likelihood.short} nats per token."
+            )
     few = [f"{e.pairs} {name}" for name, e in effects if e.pairs < FEW]
     if few:
-        found.append(f"Small sample: the effect was measured on {' and '.join(few)}.")
-    found += _costs_to_know(facts)
-    return found
+        caveats.append(f"Small sample: the effect was measured on {' and '.join(few)}.")
+    caveats += _costs_to_know(facts)
+    return caveats
 
 
 def _costs_to_know(facts: Explanation) -> list[str]:
-    cost, found = cost_of(facts), []
+    cost, caveats = cost_of(facts), []
     if cost is not None and cost.kl > cost.budget:
         bound = "the budget" if cost.budgeted else "the bound above which answers visibly change"
-        found.append(
+        caveats.append(
             f"The damage is beyond {bound}: {cost.kl:.4f} against {cost.budget:g} nats per token, "
             f"{percent(cost.kl / cost.budget - 1)} more."
         )
     if cost is not None and cost.prompts is not None and cost.prompts < FEW:
-        found.append(f"Small sample: the damage was measured on {cost.prompts} prompts.")
+        caveats.append(f"Small sample: the damage was measured on {cost.prompts} prompts.")
     if facts.evaluation is not None:
         damage = facts.evaluation["damage"]
         if damage["repetition_enhanced"] > damage["repetition_base"] + MORE_REPEATED:
-            found.append("Enhanced answers repeat themselves more than the base model's.")
+            caveats.append("Enhanced answers repeat themselves more than the base model's.")
         if damage["perplexity_enhanced"] > MORE_PERPLEXED * damage["perplexity_base"]:
-            found.append(f"Neutral prose became more than {percent(MORE_PERPLEXED - 1)} more perplexing.")
+            caveats.append(f"Neutral prose became more than {percent(MORE_PERPLEXED - 1)} more perplexing.")
         lost = damage["refused_base"] - damage["refusals_kept"]
         if lost:
-            found.append(
+            caveats.append(
                 f"{lost} refusal{'s' if lost > 1 else ''} of harmful requests {'were' if lost > 1 else 'was'} lost."
             )
-    return found
+    return caveats

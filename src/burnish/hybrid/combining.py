@@ -108,12 +108,12 @@ def total_layers(
 
     enhancement: its factors, on the weights as they are; maps: by path, those that the LoRA changes.
     """
-    found = {layer.projection.path: layer for layer in enhancement}
+    layers = {layer.projection.path: layer for layer in enhancement}
     for path, (a, b) in lora.factors.items():
-        own = found.get(path)
-        found[path] = (
+        layer = layers.get(path)
+        layers[path] = (
             AdapterLayer(maps[path], a, b.contiguous(), None)
-            if own is None
-            else replace(own, a=torch.cat([own.a, a]), b=torch.cat([own.b, b], 1))
+            if layer is None
+            else replace(layer, a=torch.cat([layer.a, a]), b=torch.cat([layer.b, b], 1))
         )
-    return [found[path] for path in sorted(found)]
+    return [layers[path] for path in sorted(layers)]

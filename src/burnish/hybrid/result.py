@@ -1,6 +1,6 @@
 """What a training leaves: an enhancement (or none) and a LoRA, as one adapter or one baked model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,13 +35,13 @@ from burnish.model.model import Model
 from burnish.model.packaged import public_name
 from burnish.options import Combine, Form, ModelOptions
 from burnish.pipeline import Applied, adapter_layers, left_out_notes, open_plan
+from burnish.steps import Progress
 
 SAID: dict[Combine, str] = {
     "plain": "a LoRA alone",
     "keep": "it stays underneath the LoRA",
     "protect": "it stays underneath, and the LoRA writes nothing along it",
 }
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Trained:
         def extras(folder: Path, gains: Sequence[LayerGain] = ()) -> None:
             (folder / "README.md").unlink(missing_ok=True)
             text = trained_card(
-                self.record, self.enhancement, form=form, said=SAID[self.combine], base=base, check=self.check
+                self.record, self.enhancement, form=form, way=SAID[self.combine], base=base, check=self.check
             )
             (folder / "README.md").write_text(text, encoding="utf-8")
             if self.enhancement is not None:

@@ -61,8 +61,8 @@ def as_rows(source: RowSource, name: str = "rows") -> TrainingRows:
     if isinstance(source, TrainingRows):
         return source
     if isinstance(source, PromptSet):
-        found = [_from_prompt(source.name, i, prompt) for i, prompt in enumerate(source.prompts, 1)]
-        return _checked(source.name, source.name, list(enumerate(found, 1)))
+        prompts = [_from_prompt(source.name, i, prompt) for i, prompt in enumerate(source.prompts, 1)]
+        return _checked(source.name, source.name, list(enumerate(prompts, 1)))
     if isinstance(source, str | Path):
         return read_rows(Path(source))
     return _checked(name, name, [(i, _row(Row(i, f"{name}, row {i}", dict(row)))) for i, row in enumerate(source, 1)])

@@ -30,7 +30,7 @@ def training_items(model: Model, rows: TrainingRows) -> list[TrainingItem]:
     Raises PromptFileError for rows that the chat template changes or that do not fit into the model's context.
     """
     context = model.context
-    found = []
+    items = []
     for number, prompt in zip(rows.numbers, rows.prompts, strict=True):
         where = f"{rows.name}, row {number}"
         rejected = None if prompt.rejected is None else answer_tokens(model, prompt, prompt.rejected, where)
@@ -40,8 +40,8 @@ def training_items(model: Model, rows: TrainingRows) -> list[TrainingItem]:
                 f"{where} is {item.length} tokens long, and the model reads {context}: its end would never be learnt. Shorten the row, or "
                 "split it."
             )
-        found.append(item)
-    return found
+        items.append(item)
+    return items
 
 
 def answer_tokens(model: Model, prompt: Prompt, answer: str, where: str) -> list[int]:
@@ -51,9 +51,9 @@ def answer_tokens(model: Model, prompt: Prompt, answer: str, where: str) -> list
     """
     text = answer
     if model.chat_template:
-        asked, whole = model.render(prompt), model.render(prompt, answer=answer)
-        text = whole[len(asked) :].rstrip("\n")
-        if not whole.startswith(asked) or answer.strip() not in text:
+        asked, answered = model.render(prompt), model.render(prompt, answer=answer)
+        text = answered[len(asked) :].rstrip("\n")
+        if not answered.startswith(asked) or answer.strip() not in text:
             raise PromptFileError(
                 f"{where}: the model's chat template does not put this answer behind the prompt ({asked[-40:]!r} is followed by "
                 f"{text[:40]!r}), so that nothing of it would be learnt. Remove what the template cuts out, or pass a model with another template."
@@ -77,11 +77,11 @@ def order(style: int, knowledge: int, share: float, total: int, seed: int) -> li
             f"A share of {share:g} knowledge rows needs rows of both kinds. Pass --data and --knowledge, or leave the share out."
         )
     pools = {kind: _rounds(count, seed + kind) for kind, count in ((False, style), (True, knowledge)) if count}
-    found = []
+    schedule = []
     for position in range(total):
         kind = int((position + 1) * share) > int(position * share)
-        found.append((kind, next(pools[kind])))
-    return found
+        schedule.append((kind, next(pools[kind])))
+    return schedule
 
 
 def _rounds(count: int, seed: int) -> Iterator[int]:

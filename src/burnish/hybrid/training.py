@@ -31,10 +31,11 @@ from burnish.maths.intervals import Interval
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress
+from burnish.model.scoring import Item
 from burnish.options import Combine, ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress
 
 IDENTITY = "burnish.json"  # in the folder of checkpoints: what is being trained
 BUDGET = 0.05  # nats per token of everyday prompts where the directions are protected, unless the caller says so
@@ -95,10 +96,10 @@ def prepare(
     facts = None if knowledge is None else as_rows(knowledge, "knowledge")
     if facts is not None and any(r is not None and r.preference for r in (style, facts)):
         raise InputError("Preference rows are learnt by another loss than answered ones. Pass them alone as --data.")
-    kept, held, items, held_items = [], [], [], []
+    training_rows, held, items, held_items = [], [], [], []
     for part in (style, facts):
         training, out = (None, None) if part is None else part.split(options.held_out, options.seed)
-        kept.append(training)
+        training_rows.append(training)
         held.append(out)
         items.append(() if training is None else tuple(training_items(model, training)))
         held_items += [] if not out else training_items(model, out)
@@ -108,8 +109,8 @@ def prepare(
     return Prepared(
         combine=combine,
         enhancement=enhancement,
-        style=kept[0],
-        knowledge=kept[1],
+        style=training_rows[0],
+        knowledge=training_rows[1],
         held_out=tuple(held_items),
         pools=(items[0], items[1]),
         order=tuple(order(len(items[0]), len(items[1]), share, steps * options.batch, options.seed)),
@@ -121,11 +122,11 @@ def prepare(
 
 
 def _targets(model: Model, options: TrainOptions) -> tuple[LinearMap, ...]:
-    found = linear_maps(model.network, model.anatomy)
+    maps = linear_maps(model.network, model.anatomy)
     if options.targets == "all":
-        return found
+        return maps
     wanted = {p.path for p in model.anatomy.attention()}
-    return tuple(m for m in found if m.path in wanted)
+    return tuple(m for m in maps if m.path in wanted)
 
 
 def _identity(
@@ -178,7 +179,7 @@ def train_prepared(
     """The same for what `prepare` has read and checked."""
     started = time.perf_counter()
     with _folder(checkpoints, prepared.identity) as folder:
-        own = _enhancement_layers(model, prepared)
+        underneath = _enhancement_layers(model, prepared)
         everyday, barrier = Everyday([], []), None
         if prepared.budget is not None:
             everyday = everyday_answers(model, prepared.options, progress)
@@ -188,7 +189,7 @@ def train_prepared(
     maps = {m.path: m for m in prepared.maps}
 
     def changed(scale: float) -> Any:
-        return live_layers(model.network, total_layers(own, scaled(lora, scale), maps))
+        return live_layers(model.network, total_layers(underneath, scaled(lora, scale), maps))
 
     scale, moved = 1.0, None
     if prepared.budget is not None:

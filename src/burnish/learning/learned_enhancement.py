@@ -11,11 +11,11 @@ from burnish.finding import provenance_of
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.maths.statistics import auroc, d_prime, largest_share
 from burnish.maths.symmetric import orthonormal_form
-from burnish.model.capture import capture, prompt_sequences
+from burnish.model.capture import captured, prompt_sequences
 from burnish.model.imitation import SymmetricEdit
 from burnish.model.model import Model
 from burnish.options import SHUFFLES, FindOptions, LearnOptions, layer_index
-from burnish.prompts import PromptSet
+from burnish.prompts import Prompt, PromptSet
 
 READ = 32  # prompts of each kind whose coordinates are read
 
@@ -60,15 +60,9 @@ def with_reports(model: Model, enhancement: Enhancement, speciality: PromptSet, 
         of the prompts to say is left empty.
     """
     sets = [s.spread(READ) for s in (speciality, everyday)]
-    rows = [sequence for s in sets for sequence in prompt_sequences(model, s.prompts)]
-    along = torch.zeros(len(rows), *enhancement.gains.shape, dtype=torch.float64)
-
-    def project(members: list[int], states: Tensor) -> None:
-        along[members] = torch.einsum("blh,lkh->blk", states.double(), enhancement.vectors.double())
-
-    capture(model, rows, project, site="attention")
+    along = coordinates(model, [prompt for s in sets for prompt in s.prompts], enhancement)
     generator = torch.Generator().manual_seed(0)
-    orders = [torch.randperm(len(rows), generator=generator) for _ in range(SHUFFLES)]
+    orders = [torch.randperm(len(along), generator=generator) for _ in range(SHUFFLES)]
     directions = []
     for k, direction in enumerate(enhancement.directions):
         both = along[:, :, k].T  # [layers, prompts]
@@ -81,10 +75,21 @@ def with_reports(model: Model, enhancement: Enhancement, speciality: PromptSet, 
             split_half_cosine=[],
             cosine_with_chosen=(direction.vectors @ direction.vectors[direction.layer]).tolist(),
             largest_share=largest_share(direction.vectors).tolist(),
-            held_out=len(rows),
+            held_out=len(along),
         )
         directions.append(replace(direction, report=report))
     return replace(enhancement, directions=tuple(directions))
+
+
+def coordinates(model: Model, prompts: Sequence[Prompt], enhancement: Enhancement) -> Tensor:
+    """What attention writes at the last token of each prompt along the directions, [prompts, layers, k], float64."""
+    vectors = enhancement.vectors.double()
+    return captured(
+        model,
+        prompt_sequences(model, prompts),
+        lambda states: torch.einsum("blh,lkh->blk", states.double(), vectors),
+        site="attention",
+    )
 
 
 def _apart(along: Tensor, positives: int) -> Tensor:

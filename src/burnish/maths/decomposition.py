@@ -24,8 +24,8 @@ def parts_of(vector: Tensor, named: Tensor) -> Parts:
     """
     target, basis = unit(vector.double()), unit(named.double())
     coefficients = torch.linalg.pinv(basis.T) @ target
-    rest = target - coefficients @ basis
-    return Parts(basis @ target, coefficients, float(rest.square().sum()))
+    remainder = target - coefficients @ basis
+    return Parts(basis @ target, coefficients, float(remainder.square().sum()))
 
 
 def kurtosis(values: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ def without(directions: Tensor, protected: Tensor) -> Tensor:
     where they are: a gain multiplies their component along the direction, which is now zero on average.
     """
     _left, values, right = torch.linalg.svd(protected.double(), full_matrices=False)  # right: [layers, m, hidden]
-    kept = right * (values > 1e-9 * values.amax(-1, keepdim=True))[..., None]
+    components = right * (values > 1e-9 * values.amax(-1, keepdim=True))[..., None]
     vectors = directions.double()
-    shares = torch.einsum("lmh,lh->lm", kept, vectors)
-    remaining = vectors - torch.einsum("lm,lmh->lh", shares, kept)
+    shares = torch.einsum("lmh,lh->lm", components, vectors)
+    remaining = vectors - torch.einsum("lm,lmh->lh", shares, components)
     return unit(remaining)
 
 

@@ -38,8 +38,8 @@ class BatchCache(transformers.DynamicCache):  # type: ignore[misc]
             self._pack(prefilled, max(count, self._room[0]), longest)
         for place, (row, length) in enumerate(rows.items(), len(self.lengths)):
             start = self.end - length
-            for own, other in zip(self.layers, prefilled.layers, strict=True):
-                for buffer, states in ((own.keys, other.keys), (own.values, other.values)):
+            for layer, prefilled_layer in zip(self.layers, prefilled.layers, strict=True):
+                for buffer, states in ((layer.keys, prefilled_layer.keys), (layer.values, prefilled_layer.values)):
                     # A mask hides what an earlier row left here, but not where that is NaN.
                     buffer[place, :, :start] = 0
                     buffer[place, :, start : self.end] = states[row, :, :length]
@@ -112,16 +112,16 @@ class LoneCache:
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
-        self._own: Any = None
+        self._cache: Any = None
 
     def join(self, prefilled: Any, rows: Mapping[int, int]) -> None:
-        self._own, self.lengths = prefilled, list(rows.values())
+        self._cache, self.lengths = prefilled, list(rows.values())
 
     def leave(self, row: int) -> None:
-        self._own, self.lengths = None, []
+        self._cache, self.lengths = None, []
 
     def arguments(self) -> dict[str, Any]:
-        return {"past_key_values": self._own, "position_ids": torch.tensor(self.lengths)[:, None]}
+        return {"past_key_values": self._cache, "position_ids": torch.tensor(self.lengths)[:, None]}
 
     def advance(self) -> None:
         self.lengths = [self.lengths[0] + 1]

@@ -56,9 +56,9 @@ class StopStrings:
         if ends:
             self.reached, self._held = True, ""
             return held[: min(ends)]
-        kept = max((_overlap(held, stop) for stop in self._stops), default=0)
-        self._held = held[len(held) - kept :]
-        return held[: len(held) - kept]
+        held_back = max((_overlap(held, stop) for stop in self._stops), default=0)
+        self._held = held[len(held) - held_back :]
+        return held[: len(held) - held_back]
 
     def rest(self) -> str:
         """What was held back in an answer that ends here."""

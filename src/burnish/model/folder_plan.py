@@ -63,6 +63,6 @@ class FolderPlan:
         norm.to_empty(device="cpu")
         with torch.no_grad():
             for name, parameter in norm.named_parameters():
-                stored = self.checkpoint.match(path, name, tuple(parameter.shape))
-                parameter.copy_(self.checkpoint.read(stored))
+                tensor_name = self.checkpoint.match(path, name, tuple(parameter.shape))
+                parameter.copy_(self.checkpoint.read(tensor_name))
         return norm_weight(norm, self.anatomy.hidden_size)

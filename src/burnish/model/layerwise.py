@@ -17,25 +17,25 @@ from torch import Tensor
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
-from burnish.model.blocks import DiskWeights
+from burnish.model.block_inputs import Call, Recording, answer_length, record
+from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import (
     CPU_TOKENS,
     GPU_TOKENS,
-    Progress,
     Tokens,
     attention_writes,
     batches,
     keeping,
-    padded,
+    rows_of,
     stream_of,
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.replay import Call, Recording, answer_length, record
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.skeleton import anatomy_of, load_config, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
+from burnish.steps import Advance
 
 STATES_BYTES = 1 << 30  # states kept in memory; more go to a file
 HANDED_ROWS = 64  # sequences handed over at once
@@ -105,8 +105,8 @@ def load_layered(
 def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
     """What the library takes for "auto": the config's, or that of the first floating point tensor."""
     if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, options.dtype)
+        return dtype
     stated = getattr(config, "dtype", None)
     if isinstance(stated, torch.dtype):
         return stated
@@ -114,7 +114,7 @@ def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.
 
 
 def layered_capture(
-    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Progress | None = None
+    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Advance | None = None
 ) -> Callable[..., None]:
     """Runs all wanted sequences through the model once, and returns what `capture` would be for them.
 
@@ -125,20 +125,20 @@ def layered_capture(
     rows = {_key(s): row for row, s in enumerate(planned.sequences)}
     states = _run(model, planned, progress) if planned.sequences else {}
 
-    def kept(
+    def hand_over(
         sequences: Sequence[Tokens],
         consume: Callable[[list[int], Tensor], None],
         *,
         site: Site = "residual",
-        progress: Progress | None = None,
+        progress: Advance | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
-            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
-            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(indices, states[site][[rows[_key(sequences[i])] for i in indices]])
             if progress is not None:
-                progress(len(which))
+                progress(len(indices))
 
-    return kept
+    return hand_over
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         """Positions that are run, padding included."""
-        found, end = self.prefix, 0
+        total, end = self.prefix, 0
         for size in self.sizes:
             end += size
-            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
-        return found
+            total += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return total
 
 
 def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
@@ -190,7 +190,7 @@ class _Batch:
 
 
 @torch.inference_mode()
-def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[Site, Tensor]:
+def _run(model: LayeredModel, planned: Pass, progress: Advance | None) -> dict[Site, Tensor]:
     """States [sequences, layers, hidden] by site."""
     weights, anatomy, cache = model.weights, model.anatomy, planned.cache
     blocks = list(model.network.get_submodule(anatomy.stack))
@@ -238,14 +238,14 @@ def _recorded(
     start, cache = 0, planned.cache
     for size in planned.sizes:
         rows = slice(start, start + size)
-        ids, first, last = padded(planned.sequences[rows], planned.prefix)
+        ids, first, last = rows_of(planned.sequences[rows], planned.prefix)
         arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
-        kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(hidden, recording.calls, first, last, kept)
+        states_of_rows = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, states_of_rows)
         start += size
 
 
@@ -275,9 +275,9 @@ def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: t
     if planned.cache is None:
         return None
     ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
-    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    recording = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
     planned.cache.share(planned.prefix)
-    return found
+    return recording
 
 
 def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:

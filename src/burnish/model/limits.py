@@ -18,7 +18,7 @@ def known_tokens(network: Any) -> int:
 def context_length(network: Any) -> int | None:
     """The longest sequence the model was made for, where its config says so."""
     text = text_config(network.config)
-    return next((int(found) for name in LENGTHS if (found := getattr(text, name, None))), None)
+    return next((int(length) for name in LENGTHS if (length := getattr(text, name, None))), None)
 
 
 def stored_positions(network: Any, context: int) -> bool:

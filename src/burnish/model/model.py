@@ -28,8 +28,10 @@ from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
+from burnish.steps import Advance
 
 SLOW = 20  # seconds
+ANSWERS = 32  # generated at once
 PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
 SHOWN_TOKENS = 60  # of a sequence that is too long
 # A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
@@ -140,9 +142,9 @@ class Model:
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
         text = self.render(prompt, system)
-        found = self.encode(text, special=not self.chat_template)
-        self.require_fit(len(found), prompt if isinstance(prompt, str) else prompt.text)
-        return found
+        ids = self.encode(text, special=not self.chat_template)
+        self.require_fit(len(ids), prompt if isinstance(prompt, str) else prompt.text)
+        return ids
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of a text. special: with the tokens that the tokenizer puts around it.
@@ -231,17 +233,38 @@ class Model:
         answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
         return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
 
-    def continuations(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
-        """Greedy continuations; each ends before its end-of-text token."""
-        return self._generated(prompts, tokens)
+    def continuations(
+        self, prompts: Sequence[list[int]], tokens: int, *, advance: Advance | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations, in batches; each ends before its end-of-text token."""
+        return self._batched(prompts, tokens, advance, do_sample=False)
 
     def samples(
-        self, prompts: Sequence[list[int]], tokens: int, *, seed: int, temperature: float = 0.8
+        self,
+        prompts: Sequence[list[int]],
+        tokens: int,
+        *,
+        seed: int,
+        temperature: float = 0.8,
+        advance: Advance | None = None,
     ) -> list[list[int]]:
-        """Seeded samples at a temperature; each ends before its end-of-text token."""
+        """Seeded samples at a temperature, in batches; each ends before its end-of-text token."""
         with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(seed)
-            return self._generated(prompts, tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            return self._batched(prompts, tokens, advance, seed=seed, **sampling)
+
+    def _batched(
+        self, prompts: Sequence[list[int]], tokens: int, advance: Advance | None, *, seed: int = 0, **sampling: Any
+    ) -> list[list[int]]:
+        answers: list[list[int]] = []
+        for start in range(0, len(prompts), ANSWERS):
+            if sampling["do_sample"]:
+                torch.manual_seed(seed + start)
+            batch = prompts[start : start + ANSWERS]
+            answers += self._generated(batch, tokens, **sampling)
+            if advance is not None:
+                advance(len(batch))
+        return answers
 
     @torch.inference_mode()
     def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
@@ -259,9 +282,9 @@ class Model:
             for part, place in ((prompt[:prefix], 0), (prompt[prefix:], width - len(prompt) + prefix)):
                 ids[row, place : place + len(part)] = torch.tensor(part)
                 mask[row, place : place + len(part)] = 1
-        own = self.network.generation_config
+        settings = self.network.generation_config
         self.network.generation_config = GenerationConfig(
-            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
+            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **sampling
         )
         try:
             out: Tensor = self.network.generate(
@@ -271,7 +294,7 @@ class Model:
                 **({} if cache is None else {"past_key_values": cache}),
             )
         finally:
-            self.network.generation_config = own
+            self.network.generation_config = settings
         answers = []
         for row in out[:, width:].tolist():
             end = next((i for i, token in enumerate(row) if token in self.stop_tokens), len(row))
@@ -283,8 +306,8 @@ class Model:
         """Raises ModelError for ends of text that are no token ids."""
         ends = self.network.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        own = self.tokenizer.eos_token_id
-        stated = [token for token in [*listed, own] if token is not None]
+        tokenizer_end = self.tokenizer.eos_token_id
+        stated = [token for token in [*listed, tokenizer_end] if token is not None]
         if not all(isinstance(token, int) for token in stated):
             raise ModelError(
                 f"The generation settings of {self.name} name {str(stated)[:80]!r} as ends of text, which are no token ids. Mend "

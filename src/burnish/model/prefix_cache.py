@@ -43,15 +43,15 @@ class PrefixCache:
 
         At least one token of every prompt is left to run.
         """
-        found = [self._prefixes.get(id(candidate)) for candidate in candidates]
-        if not all(found):
+        known = [self._prefixes.get(id(candidate)) for candidate in candidates]
+        if not all(known):
             return 0
-        kept = [k for k in found if k is not None]
-        tokens = min(min(k.tokens, self._shared(p), len(p) - 1) for k, p in zip(kept, prompts, strict=True))
+        prefixes = [k for k in known if k is not None]
+        tokens = min(min(k.tokens, self._shared(p), len(p) - 1) for k, p in zip(prefixes, prompts, strict=True))
         if tokens < SHORTEST_PREFIX:
             return 0
-        for index in range(len(kept[0].layers)):
-            keys, values = (torch.stack([k.layers[index][part][:, :tokens] for k in kept]) for part in (0, 1))
+        for index in range(len(prefixes[0].layers)):
+            keys, values = (torch.stack([k.layers[index][part][:, :tokens] for k in prefixes]) for part in (0, 1))
             cache.update(keys, values, index)
         return tokens
 
@@ -61,7 +61,9 @@ class PrefixCache:
         known = self._prefixes.get(name)
         if tokens < SHORTEST_PREFIX or (known is not None and known.tokens >= tokens):
             return
-        layers = [(own.keys[row, :, :tokens].clone(), own.values[row, :, :tokens].clone()) for own in cache.layers]
+        layers = [
+            (layer.keys[row, :, :tokens].clone(), layer.values[row, :, :tokens].clone()) for layer in cache.layers
+        ]
         self._prefixes[name] = _Prefix(weakref.ref(candidate, lambda _: self._prefixes.pop(name, None)), layers)
 
     def _shared(self, prompt: list[int]) -> int:

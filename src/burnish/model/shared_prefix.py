@@ -26,7 +26,7 @@ def shared_prefix(sequences: Sequence[list[int]]) -> int:
 def shareable_cache(model: "Model") -> Any | None:
     """An empty key-value cache that takes in a prefix, or None where the model's cache cannot be shared by a batch.
 
-    After `share(tokens)` batches attend to the prefix and leave nothing in it; `pick(which)` says which of its rows each row
+    After `share(tokens)` batches attend to the prefix and leave nothing in it; `pick(prefix_rows)` says which of its rows each row
     of a batch attends to.
     """
     import transformers
@@ -41,21 +41,21 @@ def shareable_cache(model: "Model") -> Any | None:
         def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
             if not self.tokens:
                 return super().update(keys, values)  # type: ignore[no-any-return]
-            which: Tensor | None = self.which
-            if which is None:
-                own = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
+            prefix_rows: Tensor | None = self.prefix_rows
+            if prefix_rows is None:
+                prefix = [t.expand(len(keys), -1, -1, -1) for t in (self.keys, self.values)]
             else:
-                own = [t[which.to(t.device)] for t in (self.keys, self.values)]
-            return torch.cat([own[0], keys], dim=-2), torch.cat([own[1], values], dim=-2)
+                prefix = [t[prefix_rows.to(t.device)] for t in (self.keys, self.values)]
+            return torch.cat([prefix[0], keys], dim=-2), torch.cat([prefix[1], values], dim=-2)
 
     class SharedCache(transformers.DynamicCache):  # type: ignore[misc]
         def share(self, tokens: int) -> None:
             for layer in self.layers:
                 layer.tokens = tokens
 
-        def pick(self, which: Tensor) -> None:
+        def pick(self, prefix_rows: Tensor) -> None:
             for layer in self.layers:
-                layer.which = which
+                layer.prefix_rows = prefix_rows
 
         def spread(self, rows: int) -> None:
             """Becomes an ordinary cache with the prefix in every row."""
@@ -69,7 +69,7 @@ def shareable_cache(model: "Model") -> Any | None:
     if not plain or mixers != {"attention"} or model.anatomy.skipped:
         return None
     for layer in cache.layers:
-        layer.__class__, layer.tokens, layer.which = SharedLayer, 0, None
+        layer.__class__, layer.tokens, layer.prefix_rows = SharedLayer, 0, None
     return cache
 
 

@@ -52,10 +52,10 @@ def _relaxed(validator: Any) -> Any:
 
 
 def _subclasses(root: Any) -> set[Any]:
-    found: set[Any] = set()
+    classes: set[Any] = set()
     for child in root.__subclasses__():
-        found |= {child} | _subclasses(child)
-    return found
+        classes |= {child} | _subclasses(child)
+    return classes
 
 
 def load_config(folder: Path, options: ModelOptions) -> Any:
@@ -140,7 +140,7 @@ def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
     return find_anatomy(model, hidden_size, getattr(text, "num_hidden_layers", None))
 
 
-def module_names(network: Any, stored: Iterable[str]) -> dict[str, str]:
+def module_names(network: Any, stored_names: Iterable[str]) -> dict[str, str]:
     """The stored name of each tensor by the name it has in the loaded model; the library renames those of some
     architectures while loading (OLMo hybrid, DeepSeek V4)."""
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -150,7 +150,7 @@ def module_names(network: Any, stored: Iterable[str]) -> dict[str, str]:
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
     state, prefix = network.state_dict(), network.base_model_prefix
-    return {rename_source_key(name, renamings, converters, prefix, state)[0]: name for name in stored}
+    return {rename_source_key(name, renamings, converters, prefix, state)[0]: name for name in stored_names}
 
 
 def auto_class(config: Any) -> Any:

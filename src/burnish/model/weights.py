@@ -49,9 +49,9 @@ def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
         columns = []
         for start in range(0, inputs, IDENTITY_ROWS):
             rows = identity[start : start + IDENTITY_ROWS].to(device)
-            found = module(rows).float() - origin
-            columns.append(found.cpu())
-            if start == 0 and _apart(module(rows * SHARE).float() - origin, found * SHARE) > LINEAR:
+            part = module(rows).float() - origin
+            columns.append(part.cpu())
+            if start == 0 and _apart(module(rows * SHARE).float() - origin, part * SHARE) > LINEAR:
                 raise QuantisedModelError(
                     f"'{path}' is not a linear map: it rounds its inputs to steps fixed in advance, or norms them, so that no adapter does "
                     "exactly what the enhancement does. Use the enhancement live (--form enhancement, then --with), or pass the "
@@ -70,9 +70,9 @@ def _bias(network: Any, projection: Projection) -> Tensor:
     return bias.float().cpu()
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def _apart(measured: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest number expected."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    return float((measured - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 @contextmanager

@@ -26,16 +26,16 @@ from burnish.artifacts.direction import Direction, Enhancement
 from burnish.catalogue import named_directions
 from burnish.errors import InputError
 from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
+from burnish.maths.strength import Search
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
-from burnish.personal.features import Progress, answer_means, everyday_answers
+from burnish.personal.features import answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
 from burnish.prompts.domains import load_general
-from burnish.steps import Steps, finish
-from burnish.tuning.aims import template
+from burnish.steps import Progress, Steps, finish
 
-RESERVE = 0.9  # of the budget is aimed at: a step that lands just above it would have to be taken again
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
 PIECE = 8  # prompts measured at a time
 
@@ -91,8 +91,8 @@ def plan_of(
             f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices."
         )
     for direction in used:
-        template([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
-    plan = template(used)
+        Enhancement.of([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    plan = Enhancement.of(used)
     if writes is None:
         writes = everyday_writes(model, profile.language, progress)
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor(values)))
@@ -104,8 +104,7 @@ def scales_within(
     """A scale up to 1 for each plan at which its mean KL on everyday prompts keeps the budget, in nats per token.
 
     Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them
-    keeps the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square
-    of the scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
+    keeps the budget. Raises ModelError where the model's numbers overflow.
     """
     return finish(scaling(model, plans, budget, language, progress))
 
@@ -116,25 +115,20 @@ def scaling(
     """`scales_within` in steps, so that a server can answer in between."""
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
-    scales, waiting = [1.0] * len(plans), list(range(len(plans)))
-    while waiting:
-        candidates = [Candidate("damage", plans[i].scaled(scales[i])) for i in waiting]
-        moved: list[list[Tensor]] = [[] for _ in waiting]
+    search = Search([1.0] * len(plans), most=1.0)
+    while search.asked:
+        candidates = [Candidate("damage", plans[i].scaled(scale)) for i, scale in search.asked.items()]
+        moved: list[list[Tensor]] = [[] for _ in candidates]
         for start in range(0, len(items), PIECE):
             yield
-            found = score(model, items[start : start + PIECE], candidates)
+            scores = score(model, items[start : start + PIECE], candidates).candidates
             if progress is not None:
                 progress("measuring damage", min(start + PIECE, len(items)), len(items))
-            for means, rows in zip(moved, found.candidates, strict=True):
-                means += [s.kl.mean() for s in rows]
-        over = []
-        for i, kls in zip(waiting, map(torch.stack, moved), strict=True):
-            damage = max(float(half.mean()) for half in (kls[:first], kls[first:]))
-            if damage > budget:
-                scales[i] *= min(0.95, (RESERVE * budget / damage) ** 0.5)
-                over.append(i)
-        waiting = over
-    return scales
+            for rows, each in zip(moved, scores, strict=True):
+                rows.append(prompt_kl(each))
+        kls = [torch.cat(rows) for rows in moved]
+        search.tell([float(max(kl[:first].mean(), kl[first:].mean())) / budget for kl in kls])
+    return search.strengths
 
 
 def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Profile:

@@ -162,7 +162,7 @@ def _phrase(name: str, value: float) -> str:
     return f"{grade}{'more' if value > 0 else 'less'} like {title}"
 
 
-def _foreseen(found: Accuracy | None) -> str:
-    if found is None:
+def _foreseen(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
         return ""
-    return f", predicts {found.share:.0%} of held-out choices ({found.low:.0%} to {found.high:.0%})"
+    return f", predicts {accuracy.share:.0%} of held-out choices ({accuracy.low:.0%} to {accuracy.high:.0%})"

@@ -106,12 +106,12 @@ class Store:
     def profile(self, person: str, name: str) -> Profile:
         """Raises InputError for a name that the person has not."""
         with self._open() as database:
-            return _found(database, person, name)
+            return _profile_named(database, person, name)
 
     def choices(self, person: str, name: str) -> list[Choice]:
         """A profile's choices in the order they were made. Raises InputError for a name that the person has not."""
         with self._open() as database:
-            return _choices(database, _found(database, person, name).id)
+            return _choices(database, _profile_named(database, person, name).id)
 
     def update(
         self,
@@ -128,31 +128,31 @@ class Store:
         the person has not.
         """
         with self._change() as database:
-            before = _found(database, person, name)
+            before = _profile_named(database, person, name)
             event = database.execute(
                 "INSERT INTO events (profile, what, before) VALUES (?, ?, ?)", (before.id, what, before.as_json())
             ).lastrowid
             for choice in choices:
-                kept = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
+                text = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
                 sides = (json.dumps(choice.first), json.dumps(choice.second))
                 database.execute(
                     "INSERT INTO choices (profile, event, first, second, outcome, fingerprint, time, text) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), kept),
+                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), text),
                 )
             return _save(database, before, change(before, _choices(database, before.id)))
 
     def remember(self, person: str, profile: Profile) -> None:
         """Keeps what was measured for a profile (units, scales), unless it has learned something else meanwhile."""
         with self._change() as database:
-            stored = _found(database, person, profile.name)
+            stored = _profile_named(database, person, profile.name)
             if replace(stored, units=profile.units, scales=profile.scales) == profile:
                 _save(database, stored, replace(profile, scales={**stored.scales, **profile.scales}))
 
     def undo(self, person: str, name: str) -> tuple[str, Profile]:
         """Takes the last step back; returns what it was, and the profile as before. Raises InputError for none."""
         with self._change() as database:
-            now = _found(database, person, name)
+            now = _profile_named(database, person, name)
             row = database.execute(
                 "SELECT id, what, before FROM events WHERE profile = ? ORDER BY id DESC LIMIT 1", (now.id,)
             ).fetchone()
@@ -172,7 +172,7 @@ class Store:
             if name is None:
                 database.execute("DELETE FROM people WHERE id = ?", (person,))
             else:
-                database.execute("DELETE FROM profiles WHERE id = ?", (_found(database, person, name).id,))
+                database.execute("DELETE FROM profiles WHERE id = ?", (_profile_named(database, person, name).id,))
         with self._open() as database:
             database.execute("VACUUM")
             (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -257,7 +257,7 @@ def _names(database: sqlite3.Connection, person: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _found(database: sqlite3.Connection, person: str, name: str) -> Profile:
+def _profile_named(database: sqlite3.Connection, person: str, name: str) -> Profile:
     row = database.execute("SELECT body FROM profiles WHERE person = ? AND name = ?", (person, name)).fetchone()
     if row is None:
         names = ", ".join(_names(database, person)) or "none yet"

@@ -21,8 +21,8 @@ def hub_rows(path: Path) -> Iterable[dict[str, Any]]:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        found = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
-        rows: Iterable[dict[str, Any]] = found.to_list()
+        data_set = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=split)
+        rows: Iterable[dict[str, Any]] = data_set.to_list()
     except (datasets.exceptions.DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise PromptFileError(

@@ -119,16 +119,16 @@ def _row(number: int, where: str, values: Any) -> Row:
 
 def _parsed(where: str, text: str) -> Any:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
         if "\\ud" in text.lower():  # JSON can hold half a character
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise PromptFileError(
             f"{where} holds half of a surrogate pair, which is no character: a text was cut in the middle of one. Remove it, or the row."
         ) from error
     except (ValueError, RecursionError) as error:
         raise PromptFileError(f"{where} is not JSON: {error}. Write one JSON object a line.") from error
-    return found
+    return value
 
 
 def _json_lines(path: Path, text: str) -> Iterator[Row]:
@@ -157,13 +157,13 @@ def _json_rows(path: Path, text: str) -> list[Row]:
 def _parsed_list(path: Path, text: str) -> list[Any]:
     """The items of a JSON list. Half a character is named by the row that holds it."""
     try:
-        found: list[Any] = json.loads(text)
+        values: list[Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PromptFileError(f"{path} is not JSON: {error}. Write a list of rows such as [{EXAMPLE}].") from error
     if "\\ud" in text.lower():
-        for number, item in enumerate(found, 1):
+        for number, item in enumerate(values, 1):
             _parsed(f"{path}, row {number}", json.dumps(item))
-    return found
+    return values
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:

@@ -9,7 +9,6 @@ from torch import Tensor
 from burnish import catalogue
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
-from burnish.evaluation.pairs import Progress
 from burnish.mix import Term
 from burnish.model.model import Model
 from burnish.personal.enhancing import editing_directions
@@ -18,7 +17,8 @@ from burnish.personal.profile import Units
 from burnish.pipeline import read_enhancement
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
-from burnish.server.measuring import damage_items
+from burnish.server.measurements import damage_items
+from burnish.steps import Progress
 
 LANGUAGES = ("en", "ko")
 
@@ -63,18 +63,18 @@ def read_enhancements(entries: Sequence[str]) -> dict[str, Enhancement]:
 
     Raises InputError for a file that cannot be read or a name that is taken.
     """
-    found: dict[str, Enhancement] = {}
+    enhancements: dict[str, Enhancement] = {}
     for entry in entries:
         name, equals, path = entry.partition("=")
         if not equals or Path(entry).exists():
             name, path = Path(entry).name.removesuffix(".safetensors"), entry
         Term(1.0, name)  # raises for a name that no expression could hold
-        if name in found or name in (*domain_names(), *axis_names()):
+        if name in enhancements or name in (*domain_names(), *axis_names()):
             raise InputError(
                 f"The name '{name}' of {path} is taken by another enhancement or a packaged domain. Pass --with OTHER={path}."
             )
-        found[name] = read_enhancement(Path(path), None, "all")
-    return found
+        enhancements[name] = read_enhancement(Path(path), None, "all")
+    return enhancements
 
 
 def prepare(
@@ -94,9 +94,9 @@ def prepare(
     for language in LANGUAGES:
         everyday_answers(model, language, progress)
         damage_items(model, language, progress)
-    found = Directions(loaded, reading, editing)
-    found.writes(model, LANGUAGES[0])
-    return found
+    directions = Directions(loaded, reading, editing)
+    directions.writes(model, LANGUAGES[0])
+    return directions
 
 
 def language_of(name: str) -> str:

@@ -12,8 +12,8 @@ from typing import TypeVar
 from burnish.errors import BurnishError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
-from burnish.server.answering import Answering, Job, stopping, too_slow, unexpected
 from burnish.server.fair_queue import FairQueue
+from burnish.server.pending import Answering, Job, stopping, too_slow, unexpected
 from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")
@@ -87,8 +87,8 @@ class Engine:
             self._changed.notify()
         try:
             async with asyncio.timeout(self.seconds):
-                found: T = await asyncio.wrap_future(job.future)
-                return found
+                result: T = await asyncio.wrap_future(job.future)
+                return result
         except TimeoutError:
             raise too_slow(self.seconds) from None
 
@@ -172,7 +172,7 @@ class Engine:
             return
         started = time.perf_counter()
         try:
-            found = self._decoder.step()
+            tokens = self._decoder.step()
         except Exception as error:  # noqa: BLE001  what is left of the decoder is unknown: a new one serves the next requests
             self._report("decoding failed; running requests are ended", error)
             self.restarts += 1
@@ -180,8 +180,8 @@ class Engine:
             return
         self._owed -= time.perf_counter() - started
         # Whom a token belongs to is looked up before those that end are forgotten.
-        self._say([(self._running[token.request], token) for token in found if token.request in self._running])
-        for token in found:
+        self._say([(self._running[token.request], token) for token in tokens if token.request in self._running])
+        for token in tokens:
             if token.finished:
                 self._running.pop(token.request, None)
 

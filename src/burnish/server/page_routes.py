@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from burnish.personal.profile import BUDGET
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import load_domain
-from burnish.server import measuring
-from burnish.server.connection import Person, TheService, while_connected
+from burnish.server import measurements
+from burnish.server.dependencies import Person, TheService, while_connected
 from burnish.server.directions import LANGUAGES, Directions
 from burnish.server.expressions import domain_of
 from burnish.server.wire import ExpressionRequest
@@ -43,22 +43,22 @@ async def directions(service: TheService, person: Person) -> JSONResponse:
 async def damage(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        steps = measuring.damage(service.model, edit.candidate.enhancement, edit.language)
+        steps = measurements.damage(service.model, edit.candidate.enhancement, edit.language)
         return await service.measure(person, "damage", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 @router.post("/dose")
 async def dose(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        steps = measuring.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
+        steps = measurements.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
         return await service.measure(person, "dose", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 def listed(directions: Directions) -> list[dict[str, Any]]:

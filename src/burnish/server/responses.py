@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from burnish.errors import BurnishError, RefusedError
 from burnish.model.detokenizer import TokenText
-from burnish.server.answer_text import Piece
+from burnish.server.answer_pieces import Piece
 
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 Kind = Literal["chat", "text"]
@@ -54,28 +54,28 @@ class Answer:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def complete(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
         tokens = [token for piece in pieces for token in piece.tokens]
-        said = {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
-        choice = self._choice(said, tokens, 0, pieces[-1].finished)
+        content = {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
+        choice = self._choice(content, tokens, 0, pieces[-1].finished)
         return self._envelope([choice], chunk=False) | {"usage": self.usage(pieces[-1].made)}
 
     def opening(self) -> list[dict[str, Any]]:
         """The chunk before the first text, where there is one."""
-        said = {"delta": {"role": "assistant", "content": "", "refusal": None}}
-        return [self._envelope([self._choice(said, [], 0, "")])] if self._chat else []
+        content = {"delta": {"role": "assistant", "content": "", "refusal": None}}
+        return [self._envelope([self._choice(content, [], 0, "")])] if self._chat else []
 
     def chunks(self, piece: Piece, offset: int) -> list[dict[str, Any]]:
         """A piece as chunks: its text, and the end of an answer on its own. offset: characters before it."""
-        found = []
+        chunks = []
         if piece.text or piece.tokens:
-            said = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
-            found.append(self._envelope([self._choice(said, piece.tokens, offset, "")]))
+            content = {"delta": {"content": piece.text}} if self._chat else {"text": piece.text}
+            chunks.append(self._envelope([self._choice(content, piece.tokens, offset, "")]))
         if piece.finished:
             end: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
-            found.append(self._envelope([self._choice(end, [], offset, piece.finished)]))
-        return found
+            chunks.append(self._envelope([self._choice(end, [], offset, piece.finished)]))
+        return chunks
 
     def closing(self, made: int) -> dict[str, Any]:
         """The chunk that only holds the usage."""
@@ -101,11 +101,13 @@ class Answer:
             "choices": choices,
         }
 
-    def _choice(self, said: dict[str, Any], tokens: Sequence[TokenText], offset: int, finished: str) -> dict[str, Any]:
+    def _choice(
+        self, content: dict[str, Any], tokens: Sequence[TokenText], offset: int, finished: str
+    ) -> dict[str, Any]:
         logprobs: dict[str, Any] | None = None
         if self.logprobs and tokens:
             logprobs = _chat_logprobs(tokens) if self._chat else _text_logprobs(tokens, offset)
-        return {"index": 0, **said, "logprobs": logprobs, "finish_reason": finished or None}
+        return {"index": 0, **content, "logprobs": logprobs, "finish_reason": finished or None}
 
 
 def _chat_logprobs(tokens: Sequence[TokenText]) -> dict[str, Any]:

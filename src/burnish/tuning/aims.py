@@ -23,11 +23,11 @@ from burnish.evaluation.pairs import (
 from burnish.finding import find_direction
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import FindOptions, TuneOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import Domain, load_general, load_protect
 from burnish.prompts.domains.own import EXPERT, split
+from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material
 
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
@@ -84,28 +84,30 @@ def directions_of(
     tunes better than the residual stream, and prompt and answer directions are nearly orthogonal (docs/method.md)."""
     domain, general = speciality.domain, load_general(speciality.domain.language)
     protect = load_protect()
-    own = speciality.normal
-    everyday = (general.prompts, general.held_out) if own is None else (own, None)
+    given = speciality.normal
+    everyday = (general.prompts, general.held_out) if given is None else (given, None)
 
-    def found(enhance: PromptSet, normal: PromptSet, held: Held, spared: PromptSet, **how: Any) -> Direction:
+    def direction(enhance: PromptSet, normal: PromptSet, held: Held, spared: PromptSet, **how: Any) -> Direction:
         options_ = FindOptions(scope="per-layer", seed=options.seed, **how)
         return find_direction(
             model, enhance=enhance, normal=normal, options=options_, held_out=held, protect=spared, progress=progress
         )
 
     def from_prompts(**how: Any) -> Direction:
-        return found(domain.enhance, everyday[0], (domain.held_out, everyday[1]), protect, **how)
+        return direction(domain.enhance, everyday[0], (domain.held_out, everyday[1]), protect, **how)
 
     if options.basis == "residual":
         return [from_prompts()]
-    good, rest = domain.references_tune, domain.references_report
+    good, held_references = domain.references_tune, domain.references_report
     listed: list[Direction] = []
     if options.basis in ("prompt", "both") or not good.prompts:
         listed.append(from_prompts(site="attention", protect=True))
     if options.basis in ("answer", "both") and good.prompts:
-        plain, held = (own_answers(model, prompts, options, progress) for prompts in (good, rest))
+        plain, held = (own_answers(model, prompts, options, progress) for prompts in (good, held_references))
         spared = general.prompts.joined(protect)
-        listed.append(found(good, plain, (rest, held), spared, site="attention", position="answer", protect=True))
+        listed.append(
+            direction(good, plain, (held_references, held), spared, site="attention", position="answer", protect=True)
+        )
     return listed
 
 
@@ -116,12 +118,6 @@ def own_answers(model: Model, prompts: PromptSet, options: TuneOptions, progress
     texts = [str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in answers]
     rows = zip(bare.prompts, texts, strict=True)
     return PromptSet(bare.name, tuple(replace(p, answer=text) for p, text in rows if text.strip()))
-
-
-def template(directions: Sequence[Direction]) -> Enhancement:
-    """All directions together, every gain zero."""
-    vectors = torch.stack([d.used() for d in directions], 1)
-    return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
 
 
 def random_template(like: Enhancement, seed: int) -> Enhancement:
@@ -154,15 +150,15 @@ def gather(
         if options.made_weight:
             made = _capped(made_pairs(model, domain, how, progress), options)
             aims.append(Aim(domain.name, made, weight * options.made_weight))
-        for kept, prompts in zip(special, halves(domain.held_out), strict=True):
-            kept += greedy_answers(model, prompts.spread(options.prompts), how, progress)
+        for answers, prompts in zip(special, halves(domain.held_out), strict=True):
+            answers += greedy_answers(model, prompts.spread(options.prompts), how, progress)
     if not aims:
         raise InputError(
             "There is nothing to aim at: no reference answers, and --made-weight 0. Pass --references FILE or --pairs FILE."
         )
-    whole = replace(how, prompts=EVERYDAY)
-    both = damage_prompts(load_general(specialities[0].domain.language), whole)
-    everyday = [tuple(greedy_answers(model, half, whole, progress)) for half in both]
+    wider = replace(how, prompts=EVERYDAY)
+    both = damage_prompts(load_general(specialities[0].domain.language), wider)
+    everyday = [tuple(greedy_answers(model, half, wider, progress)) for half in both]
     general = [_spread(rows, options.prompts) for rows in everyday]
     return Material(
         aims=tuple(aims),
@@ -190,7 +186,7 @@ def scored_pairs(
 
     Raises InputError for a scorer that gives no number, or that finds hardly any difference.
     """
-    found: list[list[Pair]] = []
+    both_halves: list[list[Pair]] = []
     for half in halves(prompts):
         drawn = [
             base_answers(model, half, options.tokens, seed=options.seed + 1000 * n, progress=progress)
@@ -202,13 +198,13 @@ def scored_pairs(
             scored = [(score, a) for a, text in texts if (score := _scored(scorer, prompt.text, text)) is not None]
             if scored and max(scored)[0] > min(scored)[0]:
                 rows.append(Pair(Prompt(prompt.messages), max(scored)[1], min(scored)[1]))
-        found.append(rows)
-    if min(map(len, found)) < 4:
+        both_halves.append(rows)
+    if min(map(len, both_halves)) < 4:
         raise InputError(
-            f"The scorer told apart the answers of only {min(map(len, found))} prompts in a half: too few to aim at. Use one with finer "
+            f"The scorer told apart the answers of only {min(map(len, both_halves))} prompts in a half: too few to aim at. Use one with finer "
             "scores, or more prompts."
         )
-    return Halves("user", tuple(found[0]), tuple(found[1]))
+    return Halves("user", tuple(both_halves[0]), tuple(both_halves[1]))
 
 
 def _scored(scorer: Scorer, prompt: str, answer: str) -> float | None:

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.pairs import answered_items, pair_items
+from burnish.maths.strength import Search
 from burnish.maths.trust_region import best_gains, choose_ridge, depth_basis, information
 from burnish.model.derivatives import Derivatives, derivatives
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress
+from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions, layer_window
+from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material, Point, damage_of, measure
 
 SKETCHES = 4  # rows of the information for each prompt to leave alone
 CURVATURE_SKETCHES = 2  # and for each answer aimed at
-CLOSE = 0.03  # relative distance to the budget at which the search for a scale ends
-ROUNDS = 4
 PARTS = (0.7, 0.4)  # of the scale at the budget, tried where the budget itself makes good answers less likely
 PAYS = 1.03  # a further step is kept when it multiplies the effect by this
 
@@ -136,29 +136,12 @@ def at_budget(
     options: TuneOptions,
     progress: Progress | None = None,
 ) -> list[Enhancement]:
-    """Each plan scaled until the tightest bound on measured damage is met. The load grows as the square of the scale near zero."""
-    found = list(plans)
-    scales = [1.0] * len(found)
-    open_ = [i for i, p in enumerate(found) if bool(p.gains.abs().max() > 0)]
-    last: dict[int, tuple[float, float]] = {}
-    for _ in range(ROUNDS):
-        if not open_:
-            break
-        loads = damage_of(model, material, [_candidate(found[i].scaled(scales[i])) for i in open_], progress=progress)
-        still = []
-        for i, point in zip(open_, loads, strict=True):
-            load = max(point.load(options), 1e-9)
-            if abs(load - 1) <= CLOSE:
-                continue
-            slope = 2.0
-            if i in last and last[i][0] != scales[i]:
-                ratio = torch.tensor([load / last[i][1], scales[i] / last[i][0]], dtype=torch.float64).log()
-                slope = float((ratio[0] / ratio[1]).clamp(1.0, 4.0))
-            last[i] = (scales[i], load)
-            scales[i] *= min(4.0, max(0.25, load ** (-1 / slope)))
-            still.append(i)
-        open_ = still
-    return [p.scaled(s) for p, s in zip(found, scales, strict=True)]
+    """Each plan scaled until the tightest bound on measured damage is met."""
+    search = Search([1.0] * len(plans))
+    while search.asked:
+        candidates = [_candidate(plans[i].scaled(scale)) for i, scale in search.asked.items()]
+        search.tell([point.load(options) for point in damage_of(model, material, candidates, progress=progress)])
+    return [plan.scaled(scale) for plan, scale in zip(plans, search.strengths, strict=True)]
 
 
 def _candidate(plan: Enhancement) -> Candidate:

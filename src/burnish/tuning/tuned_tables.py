@@ -6,17 +6,17 @@ from burnish.evaluation.evaluation_tables import KINDS, word_of
 from burnish.tuning.tuning import FrontierPoint, Tuned
 
 
-def tuned_table(found: Tuned) -> str:
+def tuned_table(tuned: Tuned) -> str:
     """The choice, the null, the report half, the frontier, and for several specialities who disturbs whom."""
-    options = found.options
-    lines = [f"**Left alone**: {found.reason}." if found.abstained else _chosen_line(found)]
-    null = ", ".join(f"{effect:+.3f}" for effect in found.null)
+    options = tuned.options
+    lines = [f"**Left alone**: {tuned.reason}." if tuned.abstained else _chosen_line(tuned)]
+    null = ", ".join(f"{effect:+.3f}" for effect in tuned.null)
     lines += [
         "",
-        f"Effect on the tuning half above random directions tuned in the same way: {found.above_null} (theirs: {null}).",
+        f"Effect on the tuning half above random directions tuned in the same way: {tuned.above_null} (theirs: {null}).",
     ]
-    if found.reported is not None:
-        report = found.reported
+    if tuned.reported is not None:
+        report = tuned.reported
         lines += [
             "",
             f"On the half not used for choosing: KL {report.kl.mean:.4f} nats per token on general and protect prompts (budget "
@@ -30,52 +30,52 @@ def tuned_table(found: Tuned) -> str:
             f"| {name.rpartition(': ')[0]}: {KINDS[e.kind]} | {e.pairs} | {word_of(e)} {e.above} | {e.shift} | {e.likelihood} |"
             for name, e in report.effects.items()
         ]
-        lines += ["", *_frontier(found)]
-    if found.interference is not None:
+        lines += ["", *_frontier(tuned)]
+    if tuned.interference is not None:
         lines += [
             "",
             "Likelihood of the good answers under the gains of one speciality alone, and under all together:",
             "",
-            *interference_rows(found.interference),
+            *interference_rows(tuned.interference),
         ]
     lines += [
         f"\nDirections {a.first} and {a.second} are alike (cosine {a.cosine:.2f}, effective rank {a.effective_rank:.1f}): "
         "their gains apart mean little. Join them with --merge 0.9."
-        for a in found.alike
+        for a in tuned.alike
     ]
     aims = "; ".join(
-        f"{name}: {KINDS[kind]}, weight {weight:g}, {a} + {b} pairs" for name, kind, weight, a, b in found.aims
+        f"{name}: {KINDS[kind]}, weight {weight:g}, {a} + {b} pairs" for name, kind, weight, a, b in tuned.aims
     )
-    ridge = "" if found.ridge is None else f", ridge {found.ridge:g}"
+    ridge = "" if tuned.ridge is None else f", ridge {tuned.ridge:g}"
     lines += [
         "",
-        f"Aimed at {aims}. Closed form, {found.steps} steps{ridge}; {found.model} in {found.dtype}, seed {options.seed}, {found.seconds:.0f} s.",
+        f"Aimed at {aims}. Closed form, {tuned.steps} steps{ridge}; {tuned.model} in {tuned.dtype}, seed {options.seed}, {tuned.seconds:.0f} s.",
     ]
     return "\n".join(lines)
 
 
-def _chosen_line(found: Tuned) -> str:
-    gains = found.enhancement.gains
-    layers = found.enhancement.edited_layers()
+def _chosen_line(tuned: Tuned) -> str:
+    gains = tuned.enhancement.gains
+    layers = tuned.enhancement.edited_layers()
     text = f"Gains from {float(gains.min()):+.2f} to {float(gains.max()):+.2f} in {len(layers)} layers, {gains.shape[1]} directions a layer"
-    if found.perplexity_ratio is not None and found.repetition is not None:
-        base, enhanced = found.repetition
-        text += f"; perplexity of neutral prose times {found.perplexity_ratio:.3f}, repeated 4-grams {base:.1%} -> {enhanced:.1%}"
+    if tuned.perplexity_ratio is not None and tuned.repetition is not None:
+        base, enhanced = tuned.repetition
+        text += f"; perplexity of neutral prose times {tuned.perplexity_ratio:.3f}, repeated 4-grams {base:.1%} -> {enhanced:.1%}"
     return text + "."
 
 
-def _frontier(found: Tuned) -> list[str]:
-    names = [f"{name}: {KINDS[kind]}" for name, kind, *_ in found.aims]
-    ships = found.ship_range
-    said = "none of the strengths" if ships is None else f"{ships[0]:g} to {ships[1]:g} times the chosen gains"
+def _frontier(tuned: Tuned) -> list[str]:
+    names = [f"{name}: {KINDS[kind]}" for name, kind, *_ in tuned.aims]
+    ships = tuned.ship_range
+    strengths = "none of the strengths" if ships is None else f"{ships[0]:g} to {ships[1]:g} times the chosen gains"
     return [
-        f"Frontier (report half); ship range: {said}.",
+        f"Frontier (report half); ship range: {strengths}.",
         "",
         "| times the chosen gains | KL | own prompts' KL | "
         + " | ".join(f"{n}: likelihood / shift" for n in names)
         + " | ships |",
         "|---|---|---|" + "---|" * len(names) + "---|",
-        *(_frontier_row(point) for point in found.frontier),
+        *(_frontier_row(point) for point in tuned.frontier),
     ]
 
 
@@ -95,12 +95,12 @@ def interference_rows(table: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def tuned_summary(found: Tuned) -> dict[str, Any]:
+def tuned_summary(tuned: Tuned) -> dict[str, Any]:
     """Everything but the tensors of the directions, for JSON."""
-    kept = {name: value for name, value in vars(found).items() if name != "enhancement"}
-    summary = {name: _plain(value) for name, value in kept.items()}
-    summary["gains"] = [[round(g, 9) for g in row] for row in found.enhancement.gains.tolist()]
-    summary["ship_range"] = found.ship_range
+    values = {name: value for name, value in vars(tuned).items() if name != "enhancement"}
+    summary = {name: _plain(value) for name, value in values.items()}
+    summary["gains"] = [[round(g, 9) for g in row] for row in tuned.enhancement.gains.tolist()]
+    summary["ship_range"] = tuned.ship_range
     return summary
 
 

@@ -90,9 +90,9 @@ def mark(judge: Judge, *answers: str, key: str | None = None) -> MarksReport:
 
 def judged(question: str, name: str) -> str:
     """The text that a question shows under a tag."""
-    found = re.search(rf"<({name}-[0-9a-f]{{12}})>\n(.*?)\n</\1>", question, re.DOTALL)
-    assert found
-    return found[2]
+    tagged = re.search(rf"<({name}-[0-9a-f]{{12}})>\n(.*?)\n</\1>", question, re.DOTALL)
+    assert tagged
+    return tagged[2]
 
 
 def test_a_score_is_the_harmonic_mean_and_no_mark_makes_up_for_a_zero() -> None:

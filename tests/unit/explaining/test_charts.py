@@ -62,8 +62,10 @@ def axis_titles(spec: Any) -> set[str]:
         return set().union(*map(axis_titles, spec))
     if not isinstance(spec, dict):
         return set()
-    own = {spec[axis]["title"] for axis in ("x", "y") if isinstance(spec.get(axis), dict) and spec[axis].get("title")}
-    return own.union(*map(axis_titles, spec.values()))
+    titles = {
+        spec[axis]["title"] for axis in ("x", "y") if isinstance(spec.get(axis), dict) and spec[axis].get("title")
+    }
+    return titles.union(*map(axis_titles, spec.values()))
 
 
 def its_axes_have_titles_that_are_drawn(chart: AnyChart, svg: ElementTree.Element) -> None:

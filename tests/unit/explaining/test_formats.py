@@ -46,10 +46,10 @@ def test_every_visible_text_can_be_encoded() -> None:
 
 def test_labels_are_short_single_lines_that_differ() -> None:
     long = "a name that is much longer than any axis allows"
-    found = labels([long, long + "!", "b\nc", "d"])
-    assert len(set(found)) == 4
-    assert found[2:] == ["b c", "d"]
-    assert max(map(len, found)) <= 28 + len(" (2)")
+    short = labels([long, long + "!", "b\nc", "d"])
+    assert len(set(short)) == 4
+    assert short[2:] == ["b c", "d"]
+    assert max(map(len, short)) <= 28 + len(" (2)")
     assert label("short") == "short"
 
 

@@ -84,8 +84,8 @@ def pages() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def parsed(pages: dict[str, str]) -> Callable[[str], Parsed]:
-    found = {name: Parsed(page) for name, page in pages.items()}
-    return lambda name: found[name]
+    trees = {name: Parsed(page) for name, page in pages.items()}
+    return lambda name: trees[name]
 
 
 each = pytest.mark.parametrize("name", ["full", "minimal", "hostile"])

@@ -11,7 +11,7 @@ from burnish.explaining.summary import cost_of, effects_of, summarise
 from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
 
 
-def said(facts: Explanation) -> str:
+def words_of(facts: Explanation) -> str:
     return "\n".join(summarise(facts).sentences)
 
 
@@ -20,7 +20,7 @@ def evaluated(*effects: Effect, tuning: dict[str, Any] | None = None, **damage: 
 
 
 def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
-    text = said(minimal())
+    text = words_of(minimal())
     assert (
         f"enhance.txt was strengthened in smollm2-135m (bfloat16) along one direction in {FEW_LAYERS} of {FEW_LAYERS} layers"
         in text
@@ -30,7 +30,7 @@ def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
 
 
 def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval() -> None:
-    text = said(full())
+    text = words_of(full())
     best = full().directions[0].quality[18]
     assert f"AUROC 0.980 (shuffled labels: {best.null_auroc:.3f})" in text
     assert "cosine 0.92 with itself" in text
@@ -38,7 +38,7 @@ def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval(
 
 
 def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refusals() -> None:
-    text = said(full())
+    text = words_of(full())
     assert "moved by 0.0102 [0.0090, 0.0114] nats per token on average (the budget is 0.01)" in text
     assert "95th percentile of their tokens is 0.041" in text
     assert "5.2 % to 5.5 %" in text and "24.31 to 24.62 (+1.3 %)" in text
@@ -46,39 +46,39 @@ def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refus
 
 
 def test_nothing_measured_says_so_and_gives_no_verdict() -> None:
-    found = summarise(minimal())
-    assert found.ships is None
-    assert found.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
-    assert "not measured" in found.cards[2].unit
-    assert not found.caveats
+    summary = summarise(minimal())
+    assert summary.ships is None
+    assert summary.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
+    assert "not measured" in summary.cards[2].unit
+    assert not summary.caveats
 
 
 def test_a_check_alone_leaves_the_effect_open() -> None:
-    found = summarise(minimal(check=check().as_dict()))
-    assert found.ships is None
-    assert "the effect was not measured" in found.verdict
-    text = "\n".join(found.sentences)
+    summary = summarise(minimal(check=check().as_dict()))
+    assert summary.ships is None
+    assert "the effect was not measured" in summary.verdict
+    text = "\n".join(summary.sentences)
     assert "Perplexity and refusals were not measured." in text
     assert "answers visibly change above 0.05" in text
 
 
 def test_a_gain_within_the_budget_ships_without_caveats() -> None:
-    found = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
-    assert found.ships is True
-    assert found.verdict.endswith("damage within the budget.")
-    assert found.caveats == ()
+    summary = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
+    assert summary.ships is True
+    assert summary.verdict.endswith("damage within the budget.")
+    assert summary.caveats == ()
 
 
 def test_a_little_beyond_the_budget_ships_and_says_by_how_much() -> None:
-    found = summarise(full())
-    assert found.ships is True and "within 5 % of the budget" in found.verdict
-    assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in found.caveats
+    summary = summarise(full())
+    assert summary.ships is True and "within 5 % of the budget" in summary.verdict
+    assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in summary.caveats
 
 
 def test_damage_beyond_the_budget_does_not_ship() -> None:
-    found = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
-    assert found.ships is False and "0.0200 nats per token is beyond 0.01" in found.verdict
-    assert any("100 % more" in c for c in found.caveats)
+    summary = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
+    assert summary.ships is False and "0.0200 nats per token is beyond 0.01" in summary.verdict
+    assert any("100 % more" in c for c in summary.caveats)
 
 
 def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
@@ -89,28 +89,28 @@ def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
 
 
 def test_an_interval_with_zero_is_no_effect_measured() -> None:
-    found = summarise(evaluated(effect("references", 0.03, 0.01)))
-    assert found.ships is False
-    assert "no effect measured, the interval contains zero" in found.cards[1].sentences[-1]
-    assert any(c.startswith("No effect measured on reference answers") for c in found.caveats)
+    summary = summarise(evaluated(effect("references", 0.03, 0.01)))
+    assert summary.ships is False
+    assert "no effect measured, the interval contains zero" in summary.cards[1].sentences[-1]
+    assert any(c.startswith("No effect measured on reference answers") for c in summary.caveats)
 
 
 def test_a_falling_likelihood_is_hollow() -> None:
-    found = summarise(evaluated(effect("made", 0.12, -0.08)))
-    assert found.ships is False and "hollow" in found.verdict
-    assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("made", 0.12, -0.08)))
+    assert summary.ships is False and "hollow" in summary.verdict
+    assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in summary.caveats)
 
 
 def test_a_likelihood_that_may_have_fallen_is_mentioned() -> None:
-    found = summarise(evaluated(effect("made", 0.12, -0.01)))
-    assert found.ships is True
-    assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("made", 0.12, -0.01)))
+    assert summary.ships is True
+    assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in summary.caveats)
 
 
 def test_an_effect_below_random_is_a_loss() -> None:
-    found = summarise(evaluated(effect("references", -0.2, -0.2)))
-    assert found.ships is False
-    assert any("below that of random directions" in c for c in found.caveats)
+    summary = summarise(evaluated(effect("references", -0.2, -0.2)))
+    assert summary.ships is False
+    assert any("below that of random directions" in c for c in summary.caveats)
 
 
 def test_a_direction_at_its_null_may_be_noise() -> None:
@@ -146,9 +146,9 @@ def test_abstaining_does_not_ship_and_gives_the_reason() -> None:
     left_alone = tuned(
         abstained=True, reason="the effect is not above random", frontier=[], reported=None, repetition=None
     )
-    found = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
-    assert found.ships is False and found.verdict.endswith("because the effect is not above random.")
-    assert "every gain is zero" in found.cards[0].sentences[0]
+    summary = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
+    assert summary.ships is False and summary.verdict.endswith("because the effect is not above random.")
+    assert "every gain is zero" in summary.cards[0].sentences[0]
 
 
 def test_zero_gains_do_not_ship() -> None:
@@ -167,8 +167,8 @@ def test_zero_gains_do_not_ship() -> None:
 )
 def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
     points = [{**p, "ships": False, **broken} for p in tuned()["frontier"]]
-    found = summarise(full(tuned=tuned(frontier=points), evaluation=None))
-    assert found.ships is False and words in found.verdict
+    summary = summarise(full(tuned=tuned(frontier=points), evaluation=None))
+    assert summary.ships is False and words in summary.verdict
 
 
 def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> None:
@@ -181,19 +181,19 @@ def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> Non
         "creative-writing, reference answers",
         "creative-writing, self-made pairs",
     ]
-    assert "Refusals were not counted." in said(full(evaluation=None))
+    assert "Refusals were not counted." in words_of(full(evaluation=None))
 
 
 def test_many_directions_share_one_sentence() -> None:
     many = tuple(direction(f"domain {i}", f"domain {i}", i) for i in range(6))
-    text = said(full(directions=many))
+    text = words_of(full(directions=many))
     assert "The directions separate their held-out prompts with AUROC 0.980 to 0.980" in text
     assert "Directions: domain 0, domain 1," in text
 
 
 def test_names_of_files_cannot_move_the_cursor() -> None:
     facts = minimal(directions=(replace(minimal().directions[0], name="a\x1b[2Jb\u202e"),), title="x\x07\ny")
-    text = said(facts)
+    text = words_of(facts)
     assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
     assert "x\u2407 y was strengthened" in text
 

@@ -40,10 +40,10 @@ def test_the_scale_found_is_within_the_budget_and_uses_it(size: float, floor: fl
     def measure(scale: float) -> Interval:
         return damage(floor + size * scale**2)
 
-    scale, found = within(measure, 1.0)
-    assert found == measure(scale)
-    assert found.high <= 1.0
-    assert scale == 1.0 or found.high > 0.8
+    scale, measured = within(measure, 1.0)
+    assert measured == measure(scale)
+    assert measured.high <= 1.0
+    assert scale == 1.0 or measured.high > 0.8
 
 
 def test_no_scale_within_the_budget_is_zero() -> None:

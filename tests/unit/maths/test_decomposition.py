@@ -11,23 +11,23 @@ def test_a_planted_mixture_is_found_and_nothing_is_left() -> None:
     named = unit(torch.randn(3, 40, generator=torch.Generator().manual_seed(0)).double())
     wanted = torch.tensor([0.7, -0.2, 0.4], dtype=torch.float64)
     mixture = wanted @ named
-    found = parts_of(mixture, named)
-    assert torch.allclose(found.coefficients, wanted / mixture.norm(), atol=1e-9)
-    assert found.unexplained == pytest.approx(0, abs=1e-12)
-    assert torch.allclose(found.cosines, named @ unit(mixture), atol=1e-12)
+    parts = parts_of(mixture, named)
+    assert torch.allclose(parts.coefficients, wanted / mixture.norm(), atol=1e-9)
+    assert parts.unexplained == pytest.approx(0, abs=1e-12)
+    assert torch.allclose(parts.cosines, named @ unit(mixture), atol=1e-12)
 
 
 def test_what_is_orthogonal_to_every_name_is_left_whole() -> None:
     axes = torch.eye(6)
-    found = parts_of(axes[5], axes[:3])
-    assert found.unexplained == pytest.approx(1)
-    assert found.coefficients.abs().max() < 1e-12
+    parts = parts_of(axes[5], axes[:3])
+    assert parts.unexplained == pytest.approx(1)
+    assert parts.coefficients.abs().max() < 1e-12
 
 
 def test_names_that_are_alike_share_what_they_explain() -> None:
     vector = torch.eye(4)[0]
-    found = parts_of(vector, torch.stack([vector, vector]))
-    assert found.coefficients.tolist() == pytest.approx([0.5, 0.5])
+    parts = parts_of(vector, torch.stack([vector, vector]))
+    assert parts.coefficients.tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_a_random_vector_leaves_one_minus_names_over_size_on_average() -> None:

@@ -49,9 +49,9 @@ def pieces(tokenizer: Any, tokens: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_pieces_joined_are_the_text_and_none_holds_half_a_character(text: str, byte_level: Any) -> None:
-    found = pieces(byte_level, byte_level(text, add_special_tokens=False)["input_ids"])
-    assert "".join(found) == text
-    assert all(BROKEN not in piece for piece in found) == (BROKEN not in text)
+    parts = pieces(byte_level, byte_level(text, add_special_tokens=False)["input_ids"])
+    assert "".join(parts) == text
+    assert all(BROKEN not in piece for piece in parts) == (BROKEN not in text)
 
 
 def test_any_bytes_give_what_decoding_all_of_them_gives_without_a_cut_character_at_the_end(byte_level: Any) -> None:

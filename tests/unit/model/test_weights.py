@@ -61,12 +61,12 @@ def random(rows: int, columns: int) -> Tensor:
 
 
 def linear(weight: Tensor, kind: type[nn.Linear] = nn.Linear, bias: Tensor | None = None) -> nn.Linear:
-    found = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
+    module = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
     with torch.no_grad():
-        found.weight.copy_(weight)
+        module.weight.copy_(weight)
         if bias is not None:
-            found.bias.copy_(bias)
-    return found.requires_grad_(False)
+            module.bias.copy_(bias)
+    return module.requires_grad_(False)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 256])

@@ -39,29 +39,29 @@ def log_posterior(at: Tensor, rows: Tensor, outcomes: Tensor, prior: Gaussian) -
 
 def test_one_choice_has_the_known_answer() -> None:
     # With one pair that differs by 1 in one feature and the prior N(0, 1) the peak solves c = 1 - sigmoid(c).
-    found = posterior(torch.tensor([[1.0]]), torch.tensor([1.0]), normal_prior(torch.zeros(1), 1.0))
+    belief = posterior(torch.tensor([[1.0]]), torch.tensor([1.0]), normal_prior(torch.zeros(1), 1.0))
     peak = 0.4010581375
-    assert float(found.mean) == pytest.approx(peak, abs=1e-9)
-    assert float(found.covariance) == pytest.approx(1 / (1 + peak * (1 - peak)), abs=1e-9)
+    assert float(belief.mean) == pytest.approx(peak, abs=1e-9)
+    assert float(belief.covariance) == pytest.approx(1 / (1 + peak * (1 - peak)), abs=1e-9)
 
 
 def test_the_gradient_at_the_peak_is_zero_and_the_covariance_is_the_inverse_curvature() -> None:
     rows, outcomes = asked(30, torch.linspace(-1, 1, D, dtype=torch.float64))
     outcomes[:3] = 0.5
     prior = Gaussian(torch.full((D,), 0.3, dtype=torch.float64), torch.diag(torch.linspace(0.2, 2, D).double()))
-    found = posterior(rows, outcomes, prior)
-    at = found.mean.clone().requires_grad_()
+    belief = posterior(rows, outcomes, prior)
+    at = belief.mean.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(log_posterior(at, rows, outcomes, prior), at)
     assert float(gradient.abs().max()) < 1e-8
-    hessian = torch.func.hessian(lambda c: log_posterior(c, rows, outcomes, prior))(found.mean)
-    torch.testing.assert_close(found.covariance, torch.linalg.inv(-hessian))
+    hessian = torch.func.hessian(lambda c: log_posterior(c, rows, outcomes, prior))(belief.mean)
+    torch.testing.assert_close(belief.covariance, torch.linalg.inv(-hessian))
 
 
 def test_no_choices_leave_the_prior() -> None:
     none = torch.zeros(0, D), torch.zeros(0)
-    found = posterior(*none, PRIOR)
-    torch.testing.assert_close(found.mean, PRIOR.mean)
-    torch.testing.assert_close(found.covariance, PRIOR.covariance)
+    belief = posterior(*none, PRIOR)
+    torch.testing.assert_close(belief.mean, PRIOR.mean)
+    torch.testing.assert_close(belief.covariance, PRIOR.covariance)
     centre = torch.linspace(-1, 1, D).double()
     torch.testing.assert_close(learned(*none, centre).mean, centre)
 
@@ -76,10 +76,10 @@ def test_choices_for_and_against_mirror_each_other() -> None:
 def test_a_tie_pulls_to_the_middle_and_still_informs() -> None:
     rows = torch.eye(2).double()[:1]
     prior = normal_prior(torch.tensor([1.0, 1.0]), 1.0)
-    found = posterior(rows, torch.tensor([0.5]), prior)
-    assert 0 < float(found.mean[0]) < 1
-    assert float(found.mean[1]) == pytest.approx(1)
-    assert float(found.deviation[0]) < 1
+    belief = posterior(rows, torch.tensor([0.5]), prior)
+    assert 0 < float(belief.mean[0]) < 1
+    assert float(belief.mean[1]) == pytest.approx(1)
+    assert float(belief.deviation[0]) < 1
     both = posterior(rows.repeat(2, 1), torch.tensor([1.0, 0.0]), prior)
     twice = posterior(rows.repeat(2, 1), torch.tensor([0.5, 0.5]), prior)
     torch.testing.assert_close(both.mean, twice.mean)  # half for each side is one of each
@@ -89,20 +89,21 @@ def test_a_tie_pulls_to_the_middle_and_still_informs() -> None:
 def test_separable_choices_stay_finite(size: float) -> None:
     rows = size * asked(40, torch.ones(D).double())[0]
     outcomes = (rows[:, 0] > 0).double()
-    found = learned(rows, outcomes, torch.zeros(D))
-    assert bool(torch.isfinite(found.mean).all() & torch.isfinite(found.covariance).all())
-    assert float(found.mean.norm()) < 4 * max(WIDTHS)
-    assert float(found.mean[0]) > 0
-    assert bool((torch.linalg.eigvalsh(found.covariance) > 0).all())
+    belief = learned(rows, outcomes, torch.zeros(D))
+    assert bool(torch.isfinite(belief.mean).all() & torch.isfinite(belief.covariance).all())
+    assert float(belief.mean.norm()) < 4 * max(WIDTHS)
+    assert float(belief.mean[0]) > 0
+    assert bool((torch.linalg.eigvalsh(belief.covariance) > 0).all())
 
 
 def test_the_width_follows_how_strong_tastes_are() -> None:
     centre = torch.zeros(D)
     for strength, width in ((0.05, WIDTHS[0]), (2.0, WIDTHS[-1])):
         rows = asked(64, strength * torch.ones(D).double(), seed=3)
-        found = learned(*rows, centre).mean
+        belief_mean = learned(*rows, centre).mean
         apart = {
-            w: float((posterior(*rows, normal_prior(centre, w)).mean - found).norm()) for w in (WIDTHS[0], WIDTHS[-1])
+            w: float((posterior(*rows, normal_prior(centre, w)).mean - belief_mean).norm())
+            for w in (WIDTHS[0], WIDTHS[-1])
         }
         assert min(apart, key=lambda w: apart[w]) == width
 
@@ -154,8 +155,8 @@ def test_tastes_are_recovered_from_simulated_choices() -> None:
     errors = [float((learned(*asked(n, taste, seed=7), torch.zeros(D)).mean - taste).norm()) for n in (4, 32, 512)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.5
-    found = learned(*asked(512, taste, seed=7), torch.zeros(D))
-    assert bool(((found.mean - taste).abs() < 4 * found.deviation).all())
+    belief = learned(*asked(512, taste, seed=7), torch.zeros(D))
+    assert bool(((belief.mean - taste).abs() < 4 * belief.deviation).all())
 
 
 def test_asking_what_tells_most_learns_faster_than_asking_at_random() -> None:
@@ -190,9 +191,9 @@ def test_held_out_choices_are_predicted_where_there_is_a_taste_and_not_where_the
 def test_ties_are_not_predicted() -> None:
     rows, outcomes = asked(6, torch.ones(D).double())
     outcomes[:2] = 0.5
-    found = foreseen(rows, outcomes, torch.zeros(D))
-    assert found is not None
-    assert found.asked == 4
+    prediction = foreseen(rows, outcomes, torch.zeros(D))
+    assert prediction is not None
+    assert prediction.asked == 4
     assert foreseen(rows, torch.full((6,), 0.5), torch.zeros(D)) is None
     alone = foreseen(rows[:1], torch.ones(1), torch.zeros(D))
     assert alone is not None
@@ -203,8 +204,8 @@ def test_ties_are_not_predicted() -> None:
     ("right", "asked", "low", "high"), [(0, 10, 0.0, 0.2775), (8, 10, 0.4902, 0.9433), (10, 10, 0.7225, 1.0)]
 )
 def test_wilson_intervals_are_the_published_ones(right: int, asked: int, low: float, high: float) -> None:
-    found = accuracy(right, asked)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-4)
+    share = accuracy(right, asked)
+    assert (share.low, share.high) == pytest.approx((low, high), abs=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from burnish.errors import InputError
 from burnish.personal.accuracy import accuracy
-from burnish.personal.choosing import belief_of, opposites, relearned
+from burnish.personal.choice_update import belief_of, opposites, relearned
 from burnish.personal.profile import Choice, Coefficient, Profile, Scale, Units, checked_names, describe
 
 EMPTY = Profile("1", "mine")
@@ -48,15 +48,15 @@ def test_a_name_is_visible_text(name: str) -> None:
 
 
 def test_only_what_excludes_zero_is_claimed() -> None:
-    found = {
+    coefficients = {
         "concrete-abstract": Coefficient(0.5, 0.2, "choices"),
         "long-short": Coefficient(-1.2, 0.3, "choices"),
         "formal-casual": Coefficient(0.2, 0.09, "choices"),
         "creative-writing": Coefficient(2.0, 1.5, "choices"),  # large, and not sure
         "education": Coefficient(-0.4, 0.1, "choices"),
     }
-    said = describe(EMPTY.with_coefficients(found, 14, accuracy(7, 9)))
-    assert said == (
+    text = describe(EMPTY.with_coefficients(coefficients, 14, accuracy(7, 9)))
+    assert text == (
         "much shorter, more concrete, less like education and explanation, slightly more formal; 14 choices, predicts 78% of held-out choices "
         "(45% to 94%)"
     )

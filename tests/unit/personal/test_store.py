@@ -126,16 +126,16 @@ def test_one_persons_profile_is_out_of_anothers_reach(store: Store) -> None:
     assert (store.person_of(one_key), store.person_of(two_key)) == (one, two)
     store.add(one, new_profile("mine", keep_text=True))
     store.update(one, "mine", "1 choice", counted, [choice(text=MARKER)])
-    kept = store.profile(one, "mine")
+    profile = store.profile(one, "mine")
     assert store.profiles(two) == []
     reaches = (
         lambda: store.profile(two, "mine"),
         lambda: store.choices(two, "mine"),
         lambda: store.update(two, "mine", "x", counted, [choice()]),
-        lambda: store.remember(two, kept),
+        lambda: store.remember(two, profile),
         lambda: store.undo(two, "mine"),
         lambda: store.forget(two, "mine"),
-        lambda: store.profile(two, kept.id),
+        lambda: store.profile(two, profile.id),
         lambda: store.profile("' OR 1=1 --", "mine"),
     )
     for reach in reaches:
@@ -145,7 +145,7 @@ def test_one_persons_profile_is_out_of_anothers_reach(store: Store) -> None:
     store.update(two, "mine", "3 choices", counted, [choice()] * 3)
     store.undo(two, "mine")
     store.forget(two)
-    assert store.profile(one, "mine") == kept
+    assert store.profile(one, "mine") == profile
     assert len(store.choices(one, "mine")) == 1
 
 
@@ -174,12 +174,12 @@ def test_forgetting_leaves_no_byte(name: str | None, store: Store) -> None:
         store.update(person, "mine", f"x {MARKER}", counted, [choice(text=MARKER * 50)])
     for _ in range(15):
         store.undo(person, "mine")
-    kept = store.profile(person, "mine")
+    profile = store.profile(person, "mine")
     store.update(person, "mine", "more", counted, [choice(text=MARKER)])
     assert MARKER.encode() in every_byte(store)
     store.forget(person, name)
     assert MARKER.encode() not in every_byte(store)
-    assert kept.id.encode() not in every_byte(store)
+    assert profile.id.encode() not in every_byte(store)
     assert {f.name for f in store.folder.iterdir()} == {FILE}
     assert [p.name for p in store.profiles(person)] == (["second"] if name else [])
     assert len(store.choices(other, "mine")) == 1

@@ -136,9 +136,9 @@ def test_every_layout_is_read_from_every_table(layout: str, ending: str, tmp_pat
         path.write_text(json.dumps(rows, indent=2))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = read_prompts(path).prompts
-    assert [p.messages for p in found] == [(("user", text),) for text in EXPECTED]
-    assert {p.answer for p in found} == ({None} if layout in ("text", "parts") else {"So."})
+    prompts = read_prompts(path).prompts
+    assert [p.messages for p in prompts] == [(("user", text),) for text in EXPECTED]
+    assert {p.answer for p in prompts} == ({None} if layout in ("text", "parts") else {"So."})
 
 
 def test_an_instruction_takes_its_input_along(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_missing_files_folders_and_missing_answers_are_refused(tmp_path: Path) -
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 5))
 def test_a_sample_is_seeded_in_file_order_and_the_rest_is_held_out(total: int, count: int, seed: int) -> None:
     prompts = PromptSet("p", tuple(Prompt.of(str(i)) for i in range(total)))
-    taken, rest = prompts.split(count, seed)
+    taken, held_out = prompts.split(count, seed)
     assert taken.hash == prompts.split(count, seed)[0].hash
     assert len(taken) == min(count, total)
-    assert sorted(taken.texts + rest.texts, key=int) == prompts.texts
+    assert sorted(taken.texts + held_out.texts, key=int) == prompts.texts
     assert taken.texts == sorted(taken.texts, key=int)

@@ -7,10 +7,10 @@ from burnish.server.fair_queue import FairQueue
 
 
 def taken(queue: FairQueue[str]) -> list[str]:
-    found = []
+    items = []
     while (item := queue.take()) is not None:
-        found.append(item)
-    return found
+        items.append(item)
+    return items
 
 
 def test_people_take_turns_and_each_keeps_their_order() -> None:

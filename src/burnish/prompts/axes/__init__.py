@@ -70,8 +70,8 @@ def load_axis(name: str) -> Axis:
 
 @cache
 def _table() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "axes.yaml").read_text(encoding="utf-8"))
-    return found
+    table: dict[str, Any] = yaml.safe_load((ROOT / "axes.yaml").read_text(encoding="utf-8"))
+    return table
 
 
 def _under(file: str, name: str, systems: list[str]) -> PromptSet:

@@ -20,8 +20,8 @@ def relearned(profile: Profile, choices: Sequence[Choice]) -> Profile:
     asked = _given(profile, choices, names)
     belief = learned(*asked)
     rows = zip(names, belief.mean.tolist(), belief.deviation.tolist(), strict=True)
-    found = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
-    return profile.with_coefficients(found, len(choices), foreseen(*asked))
+    coefficients = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
+    return profile.with_coefficients(coefficients, len(choices), foreseen(*asked))
 
 
 def belief_of(profile: Profile, choices: Sequence[Choice], names: Sequence[str]) -> Gaussian:

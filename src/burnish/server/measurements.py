@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.pairs import Progress, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
 from burnish.explaining.dose import doses
 from burnish.model.model import Model
 from burnish.model.scoring import Item
@@ -12,7 +12,7 @@ from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_domain, load_general
-from burnish.steps import Steps
+from burnish.steps import Progress, Steps
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on
@@ -32,8 +32,8 @@ def damage(model: Model, enhancement: Enhancement | None, language: str) -> Step
     items = damage_items(model, language)
     if enhancement is None:
         return {"kl": 0.0, "low": 0.0, "high": 0.0, "prompts": len(items)}
-    (found,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
-    kl = found.damage
+    (measured,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
+    kl = measured.damage
     return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
@@ -45,9 +45,9 @@ def dose(model: Model, enhancement: Enhancement | None, language: str, domain: s
     kl, change = [0.0] * len(SCALES), [0.0] * len(SCALES)
     if enhancement is not None:
         at_once = max(1, PIECE // len(SCALES))
-        found = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
-        kl[1:] = [d.damage.mean for d in found]
-        change[1:] = [d.likelihood.mean for d in found if d.likelihood is not None]
+        measured = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
+        kl[1:] = [d.damage.mean for d in measured]
+        change[1:] = [d.likelihood.mean for d in measured if d.likelihood is not None]
     likelihood = {"name": domain, "change": change} if good else None
     return {"scales": list(SCALES), "kl": kl, "likelihood": likelihood}
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 
 from burnish.errors import BurnishError, InputError, RefusedError
-from burnish.server.answering import stopping, too_slow, unexpected
 from burnish.server.engine import described
+from burnish.server.pending import stopping, too_slow, unexpected
 from burnish.server.responses import error_reply
 from burnish.server.service import Service
 

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 
 from burnish.errors import BurnishError
 from burnish.server import openai_routes, page_routes, profile_routes
-from burnish.server.connection import TheService
-from burnish.server.guard import Access, Guard
+from burnish.server.access import Access, Guard
+from burnish.server.dependencies import TheService
 from burnish.server.metrics import CONTENT_TYPE
 from burnish.server.responses import error_body, error_reply
 from burnish.server.service import Service

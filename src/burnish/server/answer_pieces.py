@@ -7,7 +7,7 @@ from typing import Any
 
 from burnish.model.decoding import Finished
 from burnish.model.detokenizer import Detokenizer, StopStrings, TokenText
-from burnish.server.answering import Answering
+from burnish.server.pending import Answering
 
 
 @dataclass(frozen=True)
