@@ -34,6 +34,7 @@ check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python checks/names.py
+	$(BIN)/python checks/docstrings.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate_cli.py --check

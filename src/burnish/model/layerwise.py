@@ -70,9 +70,21 @@ class Wanted:
 def load_layered(
     model: str | Path, options: ModelOptions | None = None, *, states_bytes: int = STATES_BYTES
 ) -> LayeredModel:
-    """Opens a model without its weights. states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+    """Opens a model without its weights, to be run layer by layer.
 
-    Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
+    Args:
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision.
+        states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+
+    Returns:
+        What `find_direction` takes in the place of a model.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: it cannot be run layer by layer.
+        QuantisedModelError: its weights are quantised.
+        NoProjectionError: no attention output projection was found in it.
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
