@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)  ## enhance a real model and show both answers
-	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite --dtype float32
-	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 48 --dtype float32 \
+	$(BIN)/burnish enhance smollm2-135m --domain creative-writing -o demo/model --overwrite
+	$(BIN)/burnish chat smollm2-135m --with demo/model --compare --tokens 48 \
 	  --prompt "Describe an old lighthouse at dusk." --prompt "What is photosynthesis?"
 	@echo "What changed and what it cost: demo/model/burnish/page.html"
 

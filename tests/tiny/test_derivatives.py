@@ -7,6 +7,7 @@ import torch
 
 from burnish.maths.trust_region import information
 from burnish.model.derivatives import derivatives
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
 from conftest import Models, random_enhancement
@@ -80,17 +81,18 @@ def test_the_information_equals_that_of_sampled_labels_and_predicts_the_damage(t
     slopes = torch.stack(jacobian)  # [layers, tokens, vocabulary]
     p = _logits(model, items, plan).softmax(-1)
     centred = slopes - (p * slopes).sum(-1, keepdim=True)
-    exact = torch.einsum("ltv,mtv->lm", centred * p, centred) / p.shape[0]
+    share = torch.cat([torch.full((len(i.answer),), 1 / len(i.answer) / len(items)).double() for i in items])
+    exact = torch.einsum("ltv,mtv,t->lm", centred * p, centred, share)
     torch.testing.assert_close(ours, exact, rtol=0.2, atol=0.1 * float(exact.diagonal().mean()))
     # Monte Carlo with labels drawn from p: the score's outer products.
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.float(), 4000, replacement=True, generator=generator)  # [tokens, draws]
     scores = torch.stack([c.gather(1, labels) for c in centred])  # [layers, tokens, draws]
-    drawn = torch.einsum("lts,mts->lm", scores, scores) / scores.shape[1] / scores.shape[2]
+    drawn = torch.einsum("lts,mts,t->lm", scores, scores, share) / scores.shape[2]
     torch.testing.assert_close(ours, drawn, rtol=0.25, atol=0.12 * float(exact.diagonal().mean()))
     # Half the quadratic form is the mean KL of small gains.
     gains = 0.05 * torch.randn(layers, 1, generator=generator)
-    kl = torch.cat([s.kl for s in score(model, items, [Candidate("s", replace(plan, gains=gains))]).candidates[0]])
+    kl = prompt_kl(score(model, items, [Candidate("s", replace(plan, gains=gains))]).candidates[0])
     predicted = float(gains[:, 0].double() @ exact @ gains[:, 0].double()) / 2
     assert float(kl.mean()) == pytest.approx(predicted, rel=0.2)
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
+from burnish.cli.opening import open_model
 from burnish.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "
     """The audited directions beside the packaged ones of the base, which is loaded for it."""
     from burnish.artifacts.matching import match, nearest_layers
     from burnish.catalogue import named_directions, names_in
-    from burnish.model.model import load
+    from burnish.languages import languages
 
-    model = load(base, loading)
+    model = open_model(base, loading)
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
-        for language in ("en", "ko"):
+        for language in languages():
             directions = named_directions(model, names_in(language), site=site, progress=progress)
             vectors |= {f"{name} ({site})": direction.vectors for name, direction in directions.items()}
     return match(audit, nearest_layers(audit, vectors))

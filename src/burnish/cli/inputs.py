@@ -118,9 +118,10 @@ def read_contrast(options: PromptOptions, position: str) -> Contrast:
 
 def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:
     from burnish.finding import check_sets
+    from burnish.languages import language_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
-    from burnish.prompts.lint import hangul_share, lint
+    from burnish.prompts.lint import lint
 
     answers = position == "answer"
     held: PromptSet | None = None
@@ -131,7 +132,7 @@ def _read_contrast(options: PromptOptions, position: str, name: str | None) -> C
     else:
         assert options.enhance is not None
         enhance = read_prompts(options.enhance, answers=answers)
-    general = load_general("ko" if hangul_share(enhance) > 0.5 else "en")
+    general = load_general(language_of(enhance.texts))
     protect = load_protect()
     if options.normal is not None:
         normal, held_normal = read_prompts(options.normal), None

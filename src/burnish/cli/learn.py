@@ -49,10 +49,10 @@ def read_expert(text: str | None) -> str | None:
 
 def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Subject]":
     """Who teaches what, read and checked before any model is touched. Raises InputError, PromptFileError."""
+    from burnish.languages import language_of
     from burnish.learning.subject import expert_subject, subject_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
-    from burnish.prompts.lint import hangul_share
     from burnish.tuning.aims import own_domain
 
     if aim.pairs is not None or aim.judge_url is not None or aim.judge_model is not None:
@@ -63,7 +63,7 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
             raise InputError(
                 "--references and --normal go with prompts of a speciality. Pass --enhance FILE or --domain NAME with them."
             )
-        return [expert_subject("expert", expert, "ko" if _korean(expert) else "en")]
+        return [expert_subject("expert", expert, language_of([expert]))]
     mix = prompts.mix()
     normal = read_prompts(prompts.normal) if prompts.normal else None
     if normal is not None and len(normal) < FEWEST_NORMAL:
@@ -80,16 +80,8 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    language = "ko" if hangul_share(enhance) > 0.5 else "en"
-    domain = own_domain(enhance, language=language, references=references, expert=expert, seed=seed)
+    domain = own_domain(enhance, language=language_of(enhance.texts), references=references, expert=expert, seed=seed)
     return [subject_of(domain, examples=expert is None and references is not None, normal=normal)]
-
-
-def _korean(text: str) -> bool:
-    from burnish.prompts import Prompt, PromptSet
-    from burnish.prompts.lint import hangul_share
-
-    return hangul_share(PromptSet("expert", (Prompt.of(text),))) > 0.5
 
 
 @dataclass
@@ -116,8 +108,7 @@ class LearnedMethod:
         from burnish.learning.learning_cost import learning_cost
 
         parameters = sum(p.numel() for p in plan.network.parameters())
-        asked = plan.options.dtype
-        dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+        dtype = getattr(torch, plan.choice.dtype)
         return f"Learning takes {learning_cost(self.subjects, self.options, parameters, dtype)}."
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":

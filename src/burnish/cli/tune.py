@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading, Tuning
 from burnish.cli.inputs import Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
+from burnish.cli.opening import open_model
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -55,15 +56,13 @@ def tune(
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
     from burnish.artifacts.files import check_output
-    from burnish.model.model import load
     from burnish.pipeline import open_plan
 
     specialities = read_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
     check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         check_window(options, open_plan(model, loading).anatomy.layers)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     tuned = run_tune(loaded, specialities, aim or AimOptions(), options)
     write_tuned(out, tuned, overwrite=overwrite)
     show_tuned(tuned, json=json, out=out)
@@ -80,9 +79,9 @@ def check_window(options: TuneOptions, layers: int) -> None:
 
 def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality]":
     """Reads and checks what is tuned for before any model is touched. Raises InputError, PromptFileError."""
+    from burnish.languages import language_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
-    from burnish.prompts.lint import hangul_share
     from burnish.tuning.aims import Speciality, own_domain
 
     aim.judge()
@@ -96,8 +95,9 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    language = "ko" if hangul_share(enhance) > 0.5 else "en"
-    domain = own_domain(enhance, language=language, references=references, expert=aim.expert, seed=seed)
+    domain = own_domain(
+        enhance, language=language_of(enhance.texts), references=references, expert=aim.expert, seed=seed
+    )
     if references is None and pairs is None and aim.expert is None and aim.judge_url is None:
         console.say(
             "Note: without --references, --pairs or --expert the only aim is the model's own answers under a general expert "

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.evaluation.effect import Effect, effect_of, shifts
+from burnish.evaluation.effect import Effect, Verdict, effect_of, shifts, ships, word_of
 from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.evaluation.pairs import (
     Answered,
@@ -31,7 +30,6 @@ from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
 from burnish.steps import Progress
 
-Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05
 DOSES = (0.25, 0.5, 1.0, 1.5, 2.0)
 SYSTEM_PROMPT = "expert system prompt"
@@ -173,8 +171,8 @@ def dose_curve(
         first = len(DOSES) + i * len(randoms)
         drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in found.items()}
         effects = _effects(found, i, drifts, options)
-        fine = all(e.above.low > 0 and e.likelihood.high > 0 for e in effects.values())
-        doses.append(Dose(scaled.scale * multiple, kl[i], effects, fine and kl[i] <= options.budget * 1.05))
+        gains = ((e.above.low, e.likelihood.high) for e in effects.values())
+        doses.append(Dose(scaled.scale * multiple, kl[i], effects, ships(kl[i] / options.budget, gains)))
     return tuple(doses)
 
 
@@ -186,16 +184,9 @@ def with_verdicts(rows: Sequence[Row]) -> list[Row]:
         adjusted = holm([row.effects[kind].above.p for row in rows])
         band = max((abs(row.effects[kind].above.mean) for row in rows if row.null), default=0.0)
         for verdict, row, p in zip(verdicts, rows, adjusted, strict=True):
-            verdict[kind] = _verdict(row.effects[kind], p, band)
+            effect = row.effects[kind]
+            verdict[kind] = word_of(effect, sure=p < SIGNIFICANT and abs(effect.above.mean) > band)
     return [replace(row, verdicts=verdict) for row, verdict in zip(rows, verdicts, strict=True)]
-
-
-def _verdict(effect: Effect, p: float, band: float) -> Verdict:
-    if p >= SIGNIFICANT or abs(effect.above.mean) <= band:
-        return "none"
-    if effect.above.mean < 0:
-        return "loss"
-    return "hollow" if effect.likelihood.high < 0 else "gain"
 
 
 def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:

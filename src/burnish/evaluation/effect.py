@@ -1,7 +1,8 @@
 """Did the speciality get stronger? Preference shift and likelihood on pairs, and the affinity of generated answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from burnish.options import layer_index
 from burnish.steps import Progress, advancing
 
 PROBE_LAYER = "60%"
+SLACK = 1.05  # a measured damage within 5 % of the budget is inside
+Verdict = Literal["gain", "hollow", "none", "loss"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,27 @@ class Effect:
     above: Interval  # of the shift above that of random directions
     likelihood: Interval  # of log p(chosen): a shift won by making both answers unlikely is no win
     rejected: Interval  # of log p(rejected)
+
+
+def word_of(effect: Effect, *, sure: bool | None = None) -> Verdict:
+    """One effect in a word: hollow when the good answer became less likely, none when it is not sure; by default it is where its
+    interval is beyond zero."""
+    if not (effect.above.excludes_zero if sure is None else sure):
+        return "none"
+    if effect.above.mean < 0:
+        return "loss"
+    return "hollow" if effect.likelihood.high < 0 else "gain"
+
+
+def ships(load: float, gains: Iterable[tuple[float, float]]) -> bool:
+    """Whether a strength is one to recommend.
+
+    Args:
+        load: use of the tightest bound on damage; 1 is the limit, and 5 % beyond it are inside.
+        gains: of each kind of pairs, how large the effect is at least, and how good answers' likelihood changed at most (the
+            ends of intervals, where there are any). The one has to be above zero and the other may not be below.
+    """
+    return load <= SLACK and all(effect > 0 and likelihood >= 0 for effect, likelihood in gains)
 
 
 def pair_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> tuple[Tensor, Tensor]:

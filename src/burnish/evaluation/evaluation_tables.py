@@ -1,7 +1,7 @@
 """Evaluations and comparisons as Markdown: the same text for the terminal, for files and for the documentation."""
 
 from burnish.evaluation.comparison import Comparison
-from burnish.evaluation.effect import Effect
+from burnish.evaluation.effect import Effect, word_of
 from burnish.evaluation.evaluating import Evaluation
 
 KINDS = {"references": "reference answers", "made": "self-made pairs", "user": "own pairs"}
@@ -48,15 +48,6 @@ def evaluation_table(evaluation: Evaluation) -> str:
 
 def _effect_row(effect: Effect) -> str:
     return f"| {KINDS[effect.kind]} | {effect.pairs} | {word_of(effect)} {effect.above} | {effect.shift} | {effect.likelihood} |"
-
-
-def word_of(effect: Effect) -> str:
-    """One effect in a word: none when its interval holds zero, hollow when the good answer became less likely."""
-    if not effect.above.excludes_zero:
-        return "none"
-    if effect.above.mean < 0:
-        return "loss"
-    return "hollow" if effect.likelihood.high < 0 else "gain"
 
 
 def comparison_table(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
 """Simple statistics of generated answers. Each states its rule; none needs a model.
 
-English word lists match whole words, Korean ones match stems inside the eojeol. Both are always tried: a list is silent on
-a text in the other language. The lists are in `words/`.
+English word lists match whole words, Korean ones match stems inside the eojeol. All languages are always tried: a list is silent
+on a text in another. The lists are in `languages/`.
 """
 
 import re
@@ -9,11 +9,9 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-
-import yaml
 
 from burnish.errors import InputError
+from burnish.languages import languages
 
 TTR_FLOOR = 0.72  # MTLD's factor size: McCarthy and Jarvis (2010)
 DISTINCT_WORDS = 100  # words that distinct-2 looks at
@@ -62,24 +60,18 @@ def _plain(text: str) -> str:
 
 
 @cache
-def _list(language: str, name: str) -> tuple[str, ...]:
-    file = files("burnish.evaluation") / "words" / f"{language}.yaml"
-    return tuple(yaml.safe_load(file.read_text(encoding="utf-8")).get(name, ()))
-
-
-@cache
 def _pattern(name: str) -> re.Pattern[str]:
-    """Matches the entries in words joined by spaces; the longest entry first, a Korean eojeol at most once."""
-    english = [
-        " ".join(words(entry)) + r"\w*" * entry.endswith("*")
-        for entry in sorted(_list("en", name), key=len, reverse=True)
-    ]
-    korean = [
-        r"(?<!\S)" * entry.startswith("^") + " ".join(words(entry))
-        for entry in sorted(_list("ko", name), key=len, reverse=True)
-    ]
-    sides = ([rf"\b(?:{'|'.join(english)})\b"] if english else []) + ([rf"(?:{'|'.join(korean)})\S*"] if korean else [])
-    return re.compile("|".join(sides))
+    """Matches the entries in words joined by spaces; the longest entry first, a word around a stem at most once."""
+    parts = []
+    for language in languages().values():
+        entries = sorted(language.words(name), key=len, reverse=True)
+        if entries and language.stems:
+            stems = (r"(?<!\S)" * entry.startswith("^") + " ".join(words(entry)) for entry in entries)
+            parts.append(rf"(?:{'|'.join(stems)})\S*")
+        elif entries:
+            texts = (" ".join(words(entry)) + r"\w*" * entry.endswith("*") for entry in entries)
+            parts.append(rf"\b(?:{'|'.join(texts)})\b")
+    return re.compile("|".join(parts))
 
 
 def _hits(name: str, text: str) -> int:

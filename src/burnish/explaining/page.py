@@ -7,7 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from burnish.checking import FINE, TOO_MUCH
-from burnish.evaluation.evaluation_tables import KINDS, word_of
+from burnish.evaluation.effect import word_of
+from burnish.evaluation.evaluation_tables import KINDS
 from burnish.evaluation.text_statistics import STATISTICS
 from burnish.explaining.facts import Explanation
 from burnish.explaining.formats import number, percent, visible

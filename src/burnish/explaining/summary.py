@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from burnish.checking import FINE
-from burnish.evaluation.effect import Effect
-from burnish.evaluation.evaluation_tables import KINDS, word_of
+from burnish.evaluation.effect import SLACK, Effect, word_of
+from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.facts import DirectionFacts, Explanation
 from burnish.explaining.formats import label, number, percent
 from burnish.maths.intervals import Interval
-from burnish.tuning.objective import P95_RATIO, SLACK
+from burnish.tuning.objective import P95_RATIO
 
 CARRIED = 0.5  # of the squared length in four coordinates: above, the direction may measure size, not content
 FEW = 20  # prompts or pairs below which intervals are wide and their edges unsteady
@@ -58,11 +58,10 @@ class Cost:
     prompts: int | None
     budget: float
     budgeted: bool  # the budget was asked for; otherwise it is the bound above which answers visibly change
-    allowed: float  # largest mean that counts as within
 
     @property
     def within(self) -> bool:
-        return self.kl <= self.allowed
+        return self.kl <= self.budget * SLACK
 
 
 def summarise(facts: Explanation) -> Summary:
@@ -89,21 +88,20 @@ def cost_of(facts: Explanation) -> Cost | None:
     """Of the evaluation, or else of tuning's report half, or else of the short check; None where nothing was measured."""
     budgeted = facts.tuned is not None
     budget = facts.tuned["options"]["budget"] if facts.tuned is not None else FINE
-    allowed = budget * (SLACK if budgeted else 1)
     if facts.evaluation is not None:
         damage = facts.evaluation["damage"]
         kl = Interval(**damage["kl"])
-        return Cost(kl.mean, kl, damage["kl_p95"], damage["prompts"], budget, budgeted, allowed)
+        return Cost(kl.mean, kl, damage["kl_p95"], damage["prompts"], budget, budgeted)
     if facts.tuned is not None and facts.tuned["reported"] is not None:
         reported = facts.tuned["reported"]
         kl = Interval(**reported["kl"])
-        return Cost(kl.mean, kl, reported["kl_p95"], kl.n, budget, budgeted, allowed)
+        return Cost(kl.mean, kl, reported["kl_p95"], kl.n, budget, budgeted)
     if facts.check is not None:
         check = facts.check
-        return Cost(check["kl_mean"], None, check["kl_p95"], check["prompts"], budget, budgeted, allowed)
+        return Cost(check["kl_mean"], None, check["kl_p95"], check["prompts"], budget, budgeted)
     if facts.dose is not None:
         dose = facts.dose.at_one
-        return Cost(dose.damage.mean, dose.damage, dose.damage_p95, facts.dose.prompts, budget, budgeted, allowed)
+        return Cost(dose.damage.mean, dose.damage, dose.damage_p95, facts.dose.prompts, budget, budgeted)
     return None
 
 

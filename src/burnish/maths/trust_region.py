@@ -20,10 +20,10 @@ HALVINGS = 60
 
 
 def information(sketches: Tensor, tokens: Tensor) -> Tensor:
-    """Fisher information per token, [n, n]: sketches [items, sketches, n], whose mean outer product is the information summed
-    over an item's tokens; tokens [items]."""
-    rows = sketches.double().flatten(0, 1)
-    return rows.T @ rows / (sketches.shape[1] * float(tokens.sum()))
+    """Fisher information per token, [n, n], the mean over items of each one's, as damage is a mean over prompts: sketches [items,
+    sketches, n], whose mean outer product is the information summed over an item's tokens; tokens [items]."""
+    rows = (sketches.double() / tokens.sqrt()[:, None, None]).flatten(0, 1)
+    return rows.T @ rows / len(rows)
 
 
 def ridged(matrix: Tensor, ridge: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +20,7 @@ from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelError
+from burnish.model.device import choose
 from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
@@ -344,7 +345,7 @@ class Model:
         Returns:
             Token ids of each continuation, in order.
         """
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             return self._batched(prompts, tokens, advance, seed=seed, **sampling)
 
@@ -429,17 +430,21 @@ def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
     network, config = skeleton(folder, options)
+    options = choose(folder, options).options
     if options.dtype != "auto":
         network = network.to(getattr(torch, options.dtype))
     return Model(str(model), folder, network, load_tokenizer(folder, options), anatomy_of(network, config))
 
 
-def load(model: str | Path, options: ModelOptions | None = None) -> Model:
+def load(
+    model: str | Path, options: ModelOptions | None = None, *, tell: Callable[[str], object] | None = None
+) -> Model:
     """Loads a model.
 
     Args:
         model: a hub id, a local folder, a `.gguf` file or a packaged name.
-        options: number type, device, revision.
+        options: number type, device, revision; device and number type are chosen where they are left at auto.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
 
     Returns:
         The model in eval mode.
@@ -452,5 +457,5 @@ def load(model: str | Path, options: ModelOptions | None = None) -> Model:
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
-    network, tokenizer = load_model(folder, options)
+    network, tokenizer = load_model(folder, options, tell)
     return Model(str(model), folder, network, tokenizer, anatomy_of(network, network.config))

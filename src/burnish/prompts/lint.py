@@ -5,17 +5,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
+from burnish.languages import languages
 from burnish.prompts.prompt_files import PromptSet
 
 FEW = 32  # prompts in a set below which a mean is shaky
 LENGTH_RATIO = 1.35  # of mean lengths
 FORM_GAP = 0.2  # difference in the share of questions
-LANGUAGE_GAP = 0.2  # difference in the share of Hangul prompts
+LANGUAGE_GAP = 0.2  # difference in the share of prompts in a script
 NEAR = 0.8  # Jaccard similarity of word sets
 SHARED = 2  # rare words that any two near sets share; a set of one word is near to itself alone
 
 _WORD = re.compile(r"[\w']+")
-_HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
 
 def lint(enhance: PromptSet, normal: PromptSet | None = None) -> list[str]:
@@ -38,7 +38,7 @@ def lint(enhance: PromptSet, normal: PromptSet | None = None) -> list[str]:
             f"the shares of questions differ ({question_share(enhance):.0%} and {question_share(normal):.0%}): "
             "the direction may measure form. Match the mix of questions and requests."
         )
-    if abs(hangul_share(enhance) - hangul_share(normal)) > LANGUAGE_GAP:
+    if any(abs(one.share(enhance.texts) - one.share(normal.texts)) > LANGUAGE_GAP for one in languages().values()):
         warnings.append("the languages differ: the direction may measure language. Use the same language in both sets.")
     return warnings
 
@@ -99,7 +99,3 @@ def mean_length(prompts: PromptSet) -> float:
 
 def question_share(prompts: PromptSet) -> float:
     return sum(text.rstrip().endswith(("?", "？")) for text in prompts.texts) / len(prompts)
-
-
-def hangul_share(prompts: PromptSet) -> float:
-    return sum(bool(_HANGUL.search(text)) for text in prompts.texts) / len(prompts)

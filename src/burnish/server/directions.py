@@ -9,6 +9,7 @@ from torch import Tensor
 from burnish import catalogue
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
+from burnish.languages import DEFAULT, languages
 from burnish.mix import Term
 from burnish.model.model import Model
 from burnish.personal.enhancing import editing_directions
@@ -19,8 +20,6 @@ from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
 from burnish.server.measurements import damage_items
 from burnish.steps import Progress
-
-LANGUAGES = ("en", "ko")
 
 
 @dataclass(frozen=True)
@@ -88,20 +87,20 @@ def prepare(
         enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if not profiles:
         return Directions(loaded)
-    names = [name for language in LANGUAGES for name in catalogue.names_in(language)]
+    names = [name for language in languages() for name in catalogue.names_in(language)]
     reading = catalogue.named_directions(model, names, progress=progress)
     editing = editing_directions(model, names, progress)
-    for language in LANGUAGES:
+    for language in languages():
         everyday_answers(model, language, progress)
         damage_items(model, language, progress)
     directions = Directions(loaded, reading, editing)
-    directions.writes(model, LANGUAGES[0])
+    directions.writes(model, DEFAULT)
     return directions
 
 
 def language_of(name: str) -> str:
     """The language of a packaged name."""
-    return next(language for language in LANGUAGES if name in catalogue.names_in(language))
+    return next(language for language in languages() if name in catalogue.names_in(language))
 
 
 def title_of(name: str) -> str:

@@ -5,12 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from burnish.languages import languages
 from burnish.personal.profile import BUDGET
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import load_domain
 from burnish.server import measurements
 from burnish.server.dependencies import Person, TheService, while_connected
-from burnish.server.directions import LANGUAGES, Directions
+from burnish.server.directions import Directions
 from burnish.server.expressions import domain_of
 from burnish.server.wire import ExpressionRequest
 
@@ -24,7 +25,7 @@ async def status(service: TheService, person: Person) -> JSONResponse:
         {
             "model": service.model.name,
             "person": person,
-            "languages": list(LANGUAGES),
+            "languages": list(languages()),
             "budget": BUDGET,
             "limits": {"tokens": service.options.tokens_limit, "context": service.context},
             "ready": engine.ready,

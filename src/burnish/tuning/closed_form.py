@@ -122,10 +122,8 @@ def with_gains(plan: Enhancement, gains: Tensor) -> Enhancement:
 
 
 def best_of(tried: Sequence[Tried], material: Material, options: TuneOptions) -> Tried | None:
-    """The largest effect above zero within the bounds and with no falling likelihood."""
-    fine = [
-        t for t in tried if t.point.within(options) and t.point.keeps_likelihood(material.aims) and t.point.effect > 0
-    ]
+    """The largest effect that ships."""
+    fine = [t for t in tried if t.point.ships(material.aims, options)]
     return max(fine, key=lambda t: t.point.effect, default=None)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.effect import pair_changes
+from burnish.evaluation.effect import pair_changes, ships
 from burnish.evaluation.pairs import Answered, Halves, PairKind, answered_items, pair_items
 from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
@@ -16,7 +16,6 @@ from burnish.options import TuneOptions
 from burnish.steps import Progress
 
 P95_RATIO = 10.0  # the 95th percentile of the KL may be this many budgets (it is 4 to 6 means on SmolLM2)
-SLACK = 1.05  # a measured damage within 5 % of the budget is inside
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,10 @@ class Point:
             self.kl / options.budget, self.kl_p95 / (P95_RATIO * options.budget), self.special_kl / options.movement
         )
 
-    def within(self, options: TuneOptions) -> bool:
-        return self.load(options) <= SLACK
-
-    def keeps_likelihood(self, aims: Sequence[Aim]) -> bool:
-        """Whether no good answer that is aimed at became less likely on average: a shift won otherwise is hollow."""
-        return all(change >= 0 for change, aim in zip(self.likelihood, aims, strict=True) if aim.weight > 0)
+    def ships(self, aims: Sequence[Aim], options: TuneOptions) -> bool:
+        """Within the bounds, and the effect is not won by making good answers that are aimed at less likely on average."""
+        likelihoods = (change for change, aim in zip(self.likelihood, aims, strict=True) if aim.weight > 0)
+        return ships(self.load(options), ((self.effect, change) for change in likelihoods))
 
 
 def counted(kind: PairKind, chosen: Tensor, rejected: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from burnish.evaluation.evaluation_tables import KINDS, word_of
+from burnish.evaluation.effect import word_of
+from burnish.evaluation.evaluation_tables import KINDS
 from burnish.tuning.tuning import FrontierPoint, Tuned
 
 

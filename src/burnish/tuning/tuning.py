@@ -271,9 +271,9 @@ def settle(
 
 
 def _frontier_point(multiple: float, point: Point, material: Material, options: TuneOptions) -> FrontierPoint:
-    fine = point.within(options) and point.keeps_likelihood(material.aims) and point.effect > 0
+    ships = point.ships(material.aims, options)
     return FrontierPoint(
-        multiple, point.effect, point.likelihood, point.shift, point.kl, point.kl_p95, point.special_kl, fine
+        multiple, point.effect, point.likelihood, point.shift, point.kl, point.kl_p95, point.special_kl, ships
     )
 
 

@@ -97,7 +97,7 @@ def test_words_keep_apostrophes_and_leave_out_punctuation() -> None:
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_word_lists_are_short_unique_and_text(language: str) -> None:
-    file = files("burnish.evaluation") / "words" / f"{language}.yaml"
+    file = files("burnish.languages") / language / "words.yaml"
     for name, entries in yaml.safe_load(file.read_text(encoding="utf-8")).items():
         assert all(isinstance(entry, str) for entry in entries), name
         assert len(set(entries)) == len(entries), name
@@ -106,7 +106,7 @@ def test_word_lists_are_short_unique_and_text(language: str) -> None:
 
 @pytest.mark.parametrize(("language", "count", "fewest", "most"), [("en", 24, 60, 90), ("ko", 12, 40, 80)])
 def test_the_neutral_prose_is_one_paragraph_a_line(language: str, count: int, fewest: int, most: int) -> None:
-    file = files("burnish.evaluation") / "prose" / f"{language}.txt"
+    file = files("burnish.languages") / language / "prose.txt"
     lines = file.read_text(encoding="utf-8").splitlines()
     assert len(set(lines)) == len(lines) == count
     assert all(fewest <= len(line.split()) <= most for line in lines)

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
+from burnish.languages import load_language
 from burnish.prompts.domains.own import own_folder, own_names, read_about, read_rows
 from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
-GENERAL = ("normal", "normal-ko")
 PROTECT = "protect"
 NONE = PromptSet("none", ())
 
@@ -144,17 +144,10 @@ def load_general(language: str = "en") -> GeneralSet:
     Raises:
         InputError: there is no set in the language.
     """
-    name = {"en": "normal", "ko": "normal-ko"}.get(language)
-    if name is None:
-        raise InputError(f"There is no packaged general set in '{language}'. Pass --normal with a file of your own.")
-    folder = ROOT / name
-    about = yaml.safe_load((folder / "set.yaml").read_text(encoding="utf-8"))
+    of = load_language(language)
+    prompts = _lines(of.folder, "prompts.txt", of.general)
     return GeneralSet(
-        name,
-        about["title"],
-        about["language"],
-        _lines(folder, "prompts.txt", name),
-        _lines(folder, "held-out.txt", f"{name} held-out"),
+        of.general, of.title, language, prompts, _lines(of.folder, "held-out.txt", f"{of.general} held-out")
     )
 
 

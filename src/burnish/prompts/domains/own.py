@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
+from burnish.languages import load_language
 from burnish.paths import data_root
 from burnish.prompts.prompt_files import Prompt, PromptSet
 
 NAME = re.compile(r"[A-Za-z_][\w-]{0,59}")
 EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
 FEWEST = 16  # prompts, and reference answers where there are any
-LANGUAGES = ("en", "ko")  # of the packaged everyday prompts
 
 
 def own_root() -> Path:
@@ -48,11 +48,7 @@ def domain_files(
     references: prompts with good answers, every other one of which is for reporting. Raises InputError for too few of either, and for
     another language than the everyday prompts are packaged in.
     """
-    if language not in LANGUAGES:
-        raise InputError(
-            f"Everyday prompts to contrast with are packaged in {' and '.join(LANGUAGES)}, not in '{language}'. Pass --normal with "
-            "files of your own to `burnish enhance` instead of adding a domain."
-        )
+    load_language(language)
     held, tune = split(enhance, references, seed)
     about = {
         "title": title or name,
