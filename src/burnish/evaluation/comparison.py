@@ -90,6 +90,20 @@ def compare(
     """Scales every method to the budget on the tuning half and reports effect and damage on the other half.
 
     Intervals are paired by prompt; p-values are Holm-adjusted over the methods of a kind of pairs.
+
+    Args:
+        model: the base model; its weights are not changed.
+        domain: what the effect is measured on.
+        options: budget in nats per token, sizes, seed.
+        enhancement: a further row.
+        adapters: LoRA adapters as further rows.
+        progress: told of every part that takes long.
+
+    Returns:
+        A row a method.
+
+    Raises:
+        WrongModelError: the enhancement or an adapter is of another model.
     """
     started = time.perf_counter()
     for adapter in adapters:

@@ -102,12 +102,23 @@ def tune(
     options: TuneOptions | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Chooses gains [layers, directions] for one speciality or several at once.
+    """Chooses gains for one speciality or several at once.
 
-    directions: by default those `options.basis` asks for, found on the way; domain: a packaged name, a mix of them
-    ("0.6 creative-writing + 0.3 education"), or specialities made of the user's files; pairs: the user's own, for the first
-    speciality; scorer: (prompt, answer) -> number, ranks sampled answers into pairs.
-    Raises InputError for unknown domains or nothing to aim at, WrongModelError for directions of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        directions: by default those that `options.basis` asks for, found on the way.
+        domain: a packaged name, a mix of them (`0.6 creative-writing + 0.3 education`), or specialities made of the user's files.
+        pairs: the user's own, for the first speciality.
+        scorer: (prompt, answer) -> number; ranks sampled answers into pairs.
+        options: basis, budget in nats per token, sizes, the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        The enhancement, gains [layers, directions], with the frontier of strengths and what was measured.
+
+    Raises:
+        InputError: a domain is unknown, or there is nothing to aim at.
+        WrongModelError: directions are of another model.
     """
     options = options or TuneOptions()
     started = time.perf_counter()
