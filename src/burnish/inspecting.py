@@ -11,10 +11,11 @@ from burnish.artifacts.files import PLAN_FILE
 from burnish.artifacts.matching import Matches, match
 from burnish.artifacts.verify import Verification, verify
 from burnish.errors import ModelError, WrongModelError
+from burnish.forms.base import Progress
 from burnish.model.planning import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
-from burnish.pipeline import Progress, read_enhancement
+from burnish.pipeline import read_enhancement
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,8 +15,7 @@ from burnish.errors import InputError, WrongModelError
 from burnish.model.gguf_plan import GgufPlan
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
-from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply_gguf
+from burnish.options import ModelOptions
 from conftest import Folders, random_enhancement
 from families import GGUF
 from gguf_files import values, write_control_vector
@@ -64,7 +63,7 @@ def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: M
     with model.enhanced(enhancement):
         live = logits()
     plan = GgufPlan.open(source, enhancement)
-    apply_gguf(plan, OutputOptions(out=tmp_path / "b.gguf", form="gguf"), name=family)
+    export(enhancement, tmp_path / "b.gguf", form="gguf", model=source)
     for item in plan.edits:
         module: Any = model.network.get_submodule(item.projection.path)
         stored = values(tmp_path / "b.gguf", item.tensor.name)

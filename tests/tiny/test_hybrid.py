@@ -88,7 +88,7 @@ def test_keep_is_the_same_live_as_adapter_and_baked(family: str, tiny_model: Mod
 def test_the_rank_of_the_sum_is_the_sum_of_the_ranks(tiny_model: Models) -> None:
     model = tiny_model("llama")
     trained = quick(model, "keep")
-    ranks = {layer.projection.path: len(layer.a) for layer in trained.layers(FolderPlan(model.folder, FLOAT))}
+    ranks = {layer.projection.path: len(layer.a) for layer in trained.adapter_layers(FolderPlan(model.folder, FLOAT))}
     edited = {p.path for p in model.anatomy.attention()}
     assert {path: 4 if path in edited else 3 for path in ranks} == ranks
 
@@ -157,7 +157,7 @@ def test_prevent_leaves_only_the_lora(tiny_model: Models, tmp_path: Path) -> Non
     plain = quick(model, "plain")
     assert set(trained.lora.factors) == set(plain.lora.factors)
     assert differs(trained.lora, plain.lora)  # it was trained with the enhancement in place
-    layers = trained.layers(FolderPlan(model.folder, FLOAT))
+    layers = trained.adapter_layers(FolderPlan(model.folder, FLOAT))
     assert {len(layer.a) for layer in layers} == {QUICK.rank}
     with pytest.raises(InputError, match="no direction beside"):
         trained.scaled(0.5)

@@ -12,14 +12,14 @@ from burnish.cli.find import show_plan
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName, WithFactor
 from burnish.errors import InputError
+from burnish.forms import form_help, form_of
 from burnish.options import GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from burnish.artifacts.copying import FolderCopy
-    from burnish.artifacts.direction import Enhancement
-    from burnish.pipeline import Applied
+    from burnish.forms.base import Applied
 
 
 def _again(
@@ -33,12 +33,7 @@ def _again(
         applied = (found if factor is None else found.scaled(factor)).export(
             output.out, form=output.form, model=model, overwrite=output.overwrite, options=loading, progress=progress
         )
-    if json:
-        console.as_json(applied_summary(applied))
-    else:
-        show_applied(applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
+    _show(applied, model, json=json)
 
 
 @contextmanager
@@ -53,7 +48,7 @@ def _early_copy(
     from burnish.artifacts.files import check_output, disk_errors, overlapping, partial_of
     from burnish.model.source import resolve
 
-    if not wanted or output.form != "model":
+    if not wanted or not form_of(output.form).copies:
         yield None
         return
     folder = resolve(model, revision=loading.revision)
@@ -78,7 +73,7 @@ def apply(
         ),
     ],
     *,
-    output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
+    output: flags(OutputOptions, "Output", form=form_help()),  # type: ignore[valid-type]
     enhancement_factor: WithFactor = None,
     layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
     force: Annotated[bool, Parameter(help="edit a model that is already enhanced", negative=())] = False,
@@ -113,34 +108,13 @@ def apply(
             enhancement = read_foreign_enhancement(plan_file, plan, enhancement_factor, layers, name=model)
         else:
             enhancement = read_enhancement(plan_file, enhancement_factor, layers)
-        if output.form in ("gguf", "gguf-lora"):
-            _apply_gguf(model, enhancement, output, force=force, dry_run=dry_run, json=json)
-            return
-        plan = open_plan(model, loading, again=force, enhancement=enhancement)
+        plan = open_plan(model, loading, again=force, enhancement=enhancement, form=output.form)
         if dry_run:
-            planned = write_plan(
-                plan, output, enhancement.edited_layers(), rank=enhancement.rank, enhancement=enhancement
-            )
+            planned = write_plan(plan, output, enhancement.edited_layers(), enhancement=enhancement, name=model)
             show_plan(vars(planned), json=json)
             return
         with console.progress() as progress:
             applied = write(plan, enhancement, output, name=model, copy=copy, progress=progress)
-    _show(applied, model, json=json)
-
-
-def _apply_gguf(
-    model: str, enhancement: "Enhancement", output: OutputOptions, *, force: bool, dry_run: bool, json: bool
-) -> None:
-    """From the `.gguf` file itself, which is not converted."""
-    from burnish.model.gguf_plan import GgufPlan
-    from burnish.pipeline import apply_gguf, plan_gguf
-
-    plan = GgufPlan.open(model, enhancement, again=force)
-    if dry_run:
-        show_plan(vars(plan_gguf(plan, output, name=model)), json=json)
-        return
-    with console.progress() as progress:
-        applied = apply_gguf(plan, output, name=model, progress=progress)
     _show(applied, model, json=json)
 
 

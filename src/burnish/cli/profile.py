@@ -12,7 +12,8 @@ from burnish.cli.flags import flags
 from burnish.cli.inputs import Json, ModelName
 from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
-from burnish.options import Form, ModelOptions
+from burnish.forms import form_help, form_of
+from burnish.options import FormName, ModelOptions
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
 app.command(learning.learn)
@@ -81,13 +82,13 @@ def export(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
-    form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
+    form: Annotated[FormName, Parameter(help=form_help())] = "adapter",
     overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
     loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
-    from burnish.artifacts.files import PLAN_FILE, check_output
+    from burnish.artifacts.files import check_output
     from burnish.cli.enhance import applied_summary, show_applied
     from burnish.personal.enhancing import editing_directions, fitted, plan_of
     from burnish.pipeline import export as write
@@ -127,8 +128,8 @@ def export(
         show_applied(applied)
         how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
         console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
-    plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
-    console.hint(f"burnish chat {model} --with {plan} --compare")
+    if plan := form_of(form).plan_file(applied.out):
+        console.hint(f"burnish chat {model} --with {plan} --compare")
 
 
 @app.command

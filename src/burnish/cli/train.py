@@ -2,20 +2,21 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import flags
 from burnish.cli.inputs import DryRun, Json, ModelName, With, WithFactor
-from burnish.options import Combine, ModelOptions, TrainOptions
+from burnish.forms import form_help
+from burnish.options import Combine, FormName, ModelOptions, OutputOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from burnish.forms.base import Applied
     from burnish.hybrid.estimate import Estimate
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
-    from burnish.pipeline import Applied
 
 CHECK_PROMPTS = 24
 
@@ -24,9 +25,7 @@ def train(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder", group="Output")],
-    form: Annotated[
-        Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
-    ] = "adapter",
+    form: Annotated[FormName, Parameter(help=form_help(trained=True), show_choices=False, group="Output")] = "adapter",
     overwrite: Annotated[
         bool, Parameter(help="replace what is at the output path", negative=(), group="Output")
     ] = False,
@@ -63,11 +62,13 @@ def train(
     from burnish.hybrid.rows import as_rows
 
     require_trl()
+    from burnish.hybrid.result import expected_of, training_form
+
+    writing = training_form(form)
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
     from accelerate import PartialState
 
-    from burnish.hybrid.result import check_result
     from burnish.hybrid.training import prepare, train_prepared
     from burnish.model.model import load, outline
     from burnish.pipeline import open_plan, read_enhancement
@@ -78,8 +79,8 @@ def train(
         plan = open_plan(model, loading, again=True)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
-    rank = options.rank + (plan_file.rank if plan_file is not None and prepared.way.kept else 0)
-    size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
+    expected_output = expected_of(prepared.maps, options.rank, plan_file if prepared.way.kept else None)
+    size = writing.planned(plan, OutputOptions(out, form, overwrite), expected_output).bytes
     expected = prepared.estimated(drawn, loading.device)
     show_plan(prepared, expected, size, json=json and dry_run, talk=not dry_run)
     if dry_run:
@@ -107,8 +108,8 @@ def train(
         )
     else:
         show_trained(found, applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
+    if use := writing.hint(model, applied.out):
+        console.hint(use)
     if found.enhancement is not None:
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 
