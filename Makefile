@@ -27,11 +27,12 @@ test: $(STAMP)  ## every law, in a few minutes
 
 test-full: $(STAMP)  ## every law in every architecture family, hundreds of kills, thousands of damaged files
 	$(BIN)/burnish models pull smollm2-135m --gguf
-	$(PYTEST) -m "full or not full"
+	$(PYTEST) -m "full or not full" --hypothesis-profile patient
 
-check: $(STAMP)  ## format, lint, types, import contracts, generated docs
+check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python checks/names.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate_cli.py --check
@@ -40,6 +41,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, generated docs
 fix: $(STAMP)  ## format, mend lint, regenerate docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python checks/names.py --shorten
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_compatibility.py
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from burnish.checking import repetition
-from burnish.evaluation.material import Answered, answered_items, base_answers, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, base_answers, greedy_answers
 from burnish.learning.learning import learn
 from burnish.learning.report import reference_answers
 from burnish.learning.subject import Subject, everyday_sets, subject_of
@@ -125,10 +125,10 @@ def generated(model: Model, prompts: PromptSet, changed: Change, seed: int) -> t
 def measured(model: Model, name: str, options: LearnOptions, null: bool) -> tuple[dict[str, Any], str]:
     """Every row of a domain, and its answers as Markdown."""
     subject = subject_of(load_domain(name))
-    found = learn(model, [subject], options)
+    learned = learn(model, [subject], options)
     material = Material(model, subject, options.seed)
     rows: dict[str, Any] = {"expert prompt": material.row(material.teacher)}
-    enhancement = found.enhancement
+    enhancement = learned.enhancement
     for strength in STRENGTHS:
         label = "learnt" if strength == 1 else f"learnt, {strength:g} times as strong"
         at = enhancement.scaled(strength)
@@ -171,10 +171,10 @@ def measured(model: Model, name: str, options: LearnOptions, null: bool) -> tupl
     summary = {
         "rows": rows,
         "repetition": repeated,
-        "seconds": found.seconds,
-        "scale": found.scale,
-        "abstained": found.abstained,
-        "refusals": vars(found.refusals),
+        "seconds": learned.seconds,
+        "scale": learned.scale,
+        "abstained": learned.abstained,
+        "refusals": vars(learned.refusals),
     }
     return summary, "\n".join(text) + "\n"
 
@@ -187,19 +187,19 @@ def table(results: dict[str, Any], about: str) -> str:
         "repeated 4-grams: greedy | at 0.7 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        for label, row in found["rows"].items():
+    for name, result in results.items():
+        for label, row in result["rows"].items():
             if "abstained" in row:
                 lines.append(f"| {name} | {label} | left alone: {row['abstained']} | | | | | | |")
                 continue
-            repeated = found["repetition"].get(label, ["", ""])
+            repeated = result["repetition"].get(label, ["", ""])
             shown = [f"{r:.2f}" if r != "" else "" for r in repeated]
             lines.append(
                 f"| {name} | {label} | {row['kl']['mean']:.4f} [{row['kl']['low']:.4f}, {row['kl']['high']:.4f}] ({row['kl_p95']:.3f}, "
                 f"{row['kl_rms']:.3f}) | {_short(row['references'])} | {row['shift']:+.3f} | {_short(row['likelihood'])} | "
                 f"{_short(row['removed'], 2)} | {shown[0]} | {shown[1]} |"
             )
-        base = found["repetition"]["base"]
+        base = result["repetition"]["base"]
         lines.append(f"| {name} | base | | | | | | {base[0]:.2f} | {base[1]:.2f} |")
     return "\n".join(lines) + "\n"
 

@@ -49,7 +49,7 @@ def outputs(source: Path, place: Path) -> dict[str, Path]:
     (folder / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n# Base\n")
     model = load(folder, ModelOptions(dtype="float32"))
     enhancement = random_enhancement(model, 0.5)
-    found = {"base": folder}
+    paths = {"base": folder}
     for prefix, name in (("", BASE), ("local-", str(folder))):
         plan = enhancement.renamed(name)
         forms: tuple[FormName, ...] = ("model", "adapter", "enhancement")
@@ -59,9 +59,9 @@ def outputs(source: Path, place: Path) -> dict[str, Path]:
             if out.is_dir():  # as `burnish explain --publish` leaves it
                 (out / "burnish" / "page.html").write_text(f"<p>{html.escape(name)}</p>", encoding="utf-8")
                 (out / "burnish" / "gains.png").write_bytes(b"\x89PNG")
-            found[f"{prefix}{form}"] = out
+            paths[f"{prefix}{form}"] = out
     fake_direction(model, enhancement.vectors[:, 0]).save(place / "direction.safetensors")
-    return {**found, "direction": place / "direction.safetensors"}
+    return {**paths, "direction": place / "direction.safetensors"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

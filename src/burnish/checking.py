@@ -63,8 +63,8 @@ def check(
 ) -> Check:
     """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
     items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, batch, progress)
-    found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
-    return _check(found, base, enhanced)
+    scores = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
+    return _check(scores, base, enhanced)
 
 
 def check_changed(
@@ -103,9 +103,9 @@ def _answers(
     return [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer], base, others
 
 
-def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
-    kl = torch.cat([s.kl for s in found])
-    flipped = torch.cat([s.flipped for s in found]).double()
+def _check(scores: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
+    kl = torch.cat([s.kl for s in scores])
+    flipped = torch.cat([s.flipped for s in scores]).double()
     return Check(
         prompts=len(base),
         tokens=len(kl),

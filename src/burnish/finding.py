@@ -11,7 +11,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError
-from burnish.maths.direction import leading_components, without
+from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
@@ -42,10 +42,10 @@ def split(prompts: PromptSet, options: FindOptions, held_out: PromptSet | None =
     With nothing left over all prompts make the direction, and its separation is that of a direction from three quarters
     of them, measured on the fourth.
     """
-    tune, rest = prompts.split(options.instructions, options.seed)
-    rest = rest.without(tune)
-    if held_out is not None or len(rest) >= FEWEST_HELD_OUT:
-        return Split(tune, rest if held_out is None else held_out, (True,) * len(tune))
+    tune, remaining = prompts.split(options.instructions, options.seed)
+    remaining = remaining.without(tune)
+    if held_out is not None or len(remaining) >= FEWEST_HELD_OUT:
+        return Split(tune, remaining if held_out is None else held_out, (True,) * len(tune))
     fourth = set(prompts.split(max(1, len(prompts) // 4), options.seed)[0].prompts)
     inside = tuple(p not in fourth for p in prompts.prompts)
     return Split(prompts, PromptSet(prompts.name, tuple(p for p in prompts.prompts if p in fourth)), inside)
@@ -94,14 +94,14 @@ def find_direction(
     provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
     read = _reader(model, wanted, crew, progress)
-    report = _reporter(progress, "reading prompts", sum(len(_own(crew, part)) for part in wanted[:2]))
+    report = _reporter(progress, "reading prompts", sum(len(_share(crew, part)) for part in wanted[:2]))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
     measured = torch.tensor(material.measured)
     sums = _Sums.over(_weights(labels, measured, options.seed), model.anatomy.layers, model.anatomy.hidden_size)
     read(wanted[0], sums.add, progress=report)
     # Differences of means, [layers, hidden] each.
-    whole, fitted, first_half, second_half, *shuffled = crew.summed(sums.totals)
+    difference, fitted, first_half, second_half, *shuffled = crew.summed(sums.totals)
     if options.protect:
         spared = wanted[2]
         writes = torch.zeros(len(spared.sequences), model.anatomy.layers, model.anatomy.hidden_size)
@@ -109,10 +109,10 @@ def find_direction(
         def keep(rows: list[int], states: Tensor) -> None:
             writes[rows] = states
 
-        read(spared, keep, progress=_reporter(progress, "reading protected", len(_own(crew, spared))))
-        kept = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
-        whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
-    vectors = unit(whole)
+        read(spared, keep, progress=_reporter(progress, "reading protected", len(_share(crew, spared))))
+        components = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
+        difference, fitted = without(unit(difference), components), without(unit(fitted), components)
+    vectors = unit(difference)
 
     rulers = torch.stack([unit(fitted), *shuffled])  # [1 + shuffles, layers, hidden]
     projected = torch.zeros(len(held[0]) + len(held[1]), len(rulers), model.anatomy.layers, dtype=torch.float64)
@@ -255,27 +255,27 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
 
     A model that is run layer by layer is run here, once, for all that is wanted.
     """
-    own = [Wanted([part.sequences[i] for i in _own(crew, part)], part.site) for part in wanted]
+    shares = [Wanted([part.sequences[i] for i in _share(crew, part)], part.site) for part in wanted]
     running: Callable[..., None]
     if isinstance(model, LayeredModel):
-        running = layered_capture(model, own, progress=_reporter(progress, "running layers", model.anatomy.layers))
+        running = layered_capture(model, shares, progress=_reporter(progress, "running layers", model.anatomy.layers))
     else:
         running = partial(capture, model)
 
     def read(
         part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Callable[[int], None] | None
     ) -> None:
-        rows = _own(crew, part)
+        rows = _share(crew, part)
 
-        def place(which: list[int], states: Tensor) -> None:
-            consume([rows[i] for i in which], states)
+        def place(indices: list[int], states: Tensor) -> None:
+            consume([rows[i] for i in indices], states)
 
         running([part.sequences[i] for i in rows], place, site=part.site, progress=progress)
 
     return read
 
 
-def _own(crew: Processes, part: Wanted) -> list[int]:
+def _share(crew: Processes, part: Wanted) -> list[int]:
     """The rows of a part that this process reads."""
     return crew.share([len(sequence.tokens) for sequence in part.sequences])
 
@@ -310,11 +310,11 @@ def _null_aurocs(projected: Tensor, positives: int, seed: int) -> Tensor:
     projected: [held-out prompts, shuffles, layers]; returns [layers].
     """
     generator = torch.Generator().manual_seed(seed + 1)
-    found = []
+    aurocs = []
     for index in range(projected.shape[1]):
         mixed = projected[torch.randperm(len(projected), generator=generator), index].T
-        found.append(auroc(mixed[:, :positives], mixed[:, positives:]))
-    return torch.stack(found).quantile(0.95, dim=0)
+        aurocs.append(auroc(mixed[:, :positives], mixed[:, positives:]))
+    return torch.stack(aurocs).quantile(0.95, dim=0)
 
 
 def _reporter(progress: Progress | None, what: str, total: int) -> Callable[[int], None] | None:

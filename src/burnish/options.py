@@ -14,12 +14,12 @@ Position = Literal["prompt", "answer"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
-# The modules of `burnish/forms` are the output forms; none is imported for their names.
-_MODULES = pkgutil.iter_modules([str(Path(__file__).with_name("forms"))])
-FORMS = tuple(sorted(module.name.replace("_", "-") for module in _MODULES if module.name != "base"))
+# The modules NAME_form of `burnish/forms` are the output forms; none is imported for their names.
+_MODULES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name("forms"))])]
+FORMS = tuple(sorted(m.removesuffix("_form").replace("_", "-") for m in _MODULES if m.endswith("_form")))
 if TYPE_CHECKING:
     FormName = str
 else:
@@ -266,7 +266,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[
@@ -306,9 +306,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

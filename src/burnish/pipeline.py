@@ -16,7 +16,7 @@ from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, QuantisedModelError, WrongModelError
 from burnish.forms import form_of
 from burnish.forms.base import Applied, Expected, Form, Job, Progress, WritePlan
-from burnish.model.planning import FolderPlan
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import FormName, ModelOptions, OutputOptions
 

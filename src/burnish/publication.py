@@ -68,8 +68,8 @@ def read_publication(
         return _folder(path, base)
     if path.is_dir() and (path / PLAN_FILE).is_file():  # a tuning's: the enhancement and its figures
         figures = tuple(PublishedFile(f"burnish/{n}", path / n) for n in TUNING_FILES if (path / n).is_file())
-        found = _file(path / PLAN_FILE, base, card_of, public_name)
-        return replace(found, files=(*found.files, *figures))
+        publication = _file(path / PLAN_FILE, base, card_of, public_name)
+        return replace(publication, files=(*publication.files, *figures))
     if path.is_dir():
         raise InputError(
             f"{path} was not written by Burnish ({MARK} is missing). Pass an output folder; other folders go up with `hf upload`."
@@ -94,22 +94,22 @@ def _file(
     enhancement = Enhancement.load(path)
     name = enhancement.provenance.model
     facts = base_facts(public_name(name), card_of(name) or (card_of(base) if base else None))
-    found = _base(path, facts["name"], base)
+    base_id = _base(path, facts["name"], base)
     words = form_of(FILE_FORM).words
     assert words is not None
     card = model_card(
         enhancement,
         words=words,
-        base={**facts, "name": found},
+        base={**facts, "name": base_id},
         check=None,
         realised=[
             (layer, gain, gain) for layer in enhancement.edited_layers() for gain in enhancement.gains[layer].tolist()
         ],
     )
     local = {d.provenance.model for d in enhancement.directions if _is_local_path(d.provenance.model)}
-    content = enhancement.renamed(found).as_bytes() if local else path
+    content = enhancement.renamed(base_id).as_bytes() if local else path
     files = (PublishedFile(CARD, card.encode()), PublishedFile(PLAN_FILE, content))
-    return Publication(FILE_FORM, found, facts["licence"], files)
+    return Publication(FILE_FORM, base_id, facts["licence"], files)
 
 
 def _folder(folder: Path, base: str | None) -> Publication:
@@ -129,13 +129,13 @@ def _folder(folder: Path, base: str | None) -> Publication:
         )
     front, _ = read_card((folder / CARD).read_text(encoding="utf-8"))
     stated = front.get("base_model")
-    found = _base(folder, stated if isinstance(stated, str) else "", base)
+    base_id = _base(folder, stated if isinstance(stated, str) else "", base)
     names = [p.relative_to(folder).as_posix() for p in model_files(folder)]
     left_out = [n for n in names if any(fnmatch(n, pattern) for pattern in NEVER) or _hidden(n)]
     local = {name for name in _names(folder, mark) if _is_local_path(name)}
-    rewrite = _Rewriting(frozenset(local), stated if isinstance(stated, str) and stated != found else None, found)
+    rewrite = _Rewriting(frozenset(local), stated if isinstance(stated, str) and stated != base_id else None, base_id)
     files = tuple(PublishedFile(n, rewrite(folder / n, n)) for n in names if n not in left_out)
-    return Publication(form.name, found, front.get("license"), files, tuple(left_out))
+    return Publication(form.name, base_id, front.get("license"), files, tuple(left_out))
 
 
 def _hidden(name: str) -> bool:
@@ -147,12 +147,12 @@ def _base(path: Path, stated: str, base: str | None) -> str:
     known = is_repo_id(stated) and not Path(stated).exists()
     if known and base not in (None, stated):
         raise InputError(f"{path} was made from {stated}, not from {base}. Leave out --base.")
-    found = stated if known else base
-    if found is None:
+    base_id = stated if known else base
+    if base_id is None:
         raise InputError(
             f"{path} names its base model as '{stated}', which others cannot find. Pass --base OWNER/NAME, the base model's hub id."
         )
-    return found
+    return base_id
 
 
 def _is_local_path(name: str) -> bool:

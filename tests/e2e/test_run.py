@@ -1,16 +1,12 @@
 """Recipes: a command line from a YAML file."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.cli.run import recipe_arguments
 from burnish.mix import Mix
-from conftest import Folders
-
-Call = Callable[..., tuple[int, Any, str]]
+from conftest import Call, Folders
 
 
 @pytest.mark.parametrize(

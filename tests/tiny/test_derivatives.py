@@ -1,6 +1,5 @@
 """Derivatives with respect to the gains, against finite differences and an independent Monte Carlo."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,9 +9,8 @@ from burnish.maths.trust_region import information
 from burnish.model.derivatives import derivatives
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 # (step, tolerance): an expert's choice and a rectifier have kinks that a wide step crosses.
 FAMILIES = {
     "llama": (0.02, 2e-4),
@@ -37,7 +35,7 @@ def test_the_gradient_equals_finite_differences(family: str, tiny_model: Models)
     model = tiny_model(family)
     items = items_of(model)
     plan = random_enhancement(model, 0.3, rank=2)
-    found = derivatives(model, items, plan.vectors, plan.gains)
+    result = derivatives(model, items, plan.vectors, plan.gains)
     step, tolerance = FAMILIES[family]
     for layer in range(model.anatomy.layers):
         for k in range(2):
@@ -51,16 +49,16 @@ def test_the_gradient_equals_finite_differences(family: str, tiny_model: Models)
                 float(a.log_probability.mean() - b.log_probability.mean()) / (2 * step)
                 for a, b in zip(up, down, strict=True)
             ]
-            assert found.gradient[:, layer, k].tolist() == pytest.approx(slope, rel=0.05, abs=tolerance)
+            assert result.gradient[:, layer, k].tolist() == pytest.approx(slope, rel=0.05, abs=tolerance)
 
 
 def test_log_probabilities_are_those_of_scoring(tiny_model: Models) -> None:
     model = tiny_model("llama")
     items, plan = items_of(model), random_enhancement(model, 0.3)
     scored = score(model, items, [Candidate("plan", plan)]).candidates[0]
-    found = derivatives(model, items, plan.vectors, plan.gains)
-    assert found.log_probability.tolist() == pytest.approx([float(s.log_probability.mean()) for s in scored], abs=1e-5)
-    assert found.tokens.tolist() == [len(i.answer) for i in items]
+    result = derivatives(model, items, plan.vectors, plan.gains)
+    assert result.log_probability.tolist() == pytest.approx([float(s.log_probability.mean()) for s in scored], abs=1e-5)
+    assert result.tokens.tolist() == [len(i.answer) for i in items]
 
 
 def test_the_information_equals_that_of_sampled_labels_and_predicts_the_damage(tiny_model: Models) -> None:

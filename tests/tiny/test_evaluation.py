@@ -1,6 +1,5 @@
 """Planted effects are found, planted nulls are not, and every number equals an independent computation."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,23 +8,22 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import InputError, ModelError
-from burnish.evaluation import material
+from burnish.evaluation import pairs
 from burnish.evaluation.comparison import Row, compare, with_verdicts
 from burnish.evaluation.damage import divergence, early_stop, perplexity, prose_items, refuses
 from burnish.evaluation.effect import Effect, affinity, effect_of, fit_probe, pair_changes, shifts
 from burnish.evaluation.evaluating import evaluate, statistic_changes
-from burnish.evaluation.material import Pair, base_answers, pair_items, user_pairs
+from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
 from burnish.evaluation.methods import CLOSE, at_equal_damage, random_method
-from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
+from burnish.evaluation.pairs import Pair, base_answers, pair_items, user_pairs
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
-Models = Callable[..., Model]
 TEXTS = [f"{word} the {thing}" for word in ("Tell", "Show", "Name") for thing in ("way", "sea", "oven", "moon")]
 SMALL = EvaluateOptions(
     prompts=4, tokens=6, answer_tokens=8, samples=3, sample_tokens=8, random_directions=8, budget=0.01
@@ -169,9 +167,9 @@ def test_pairs_without_both_answers_and_models_without_words_are_refused(
         user_pairs(model, PromptSet("p", rows), SMALL)
     with pytest.raises(InputError, match="3 pairs: too few"):
         user_pairs(model, PromptSet("p", rows[:3]), SMALL)
-    monkeypatch.setattr(material, "base_answers", lambda model, prompts, *_, **__: [[]] * len(prompts))
+    monkeypatch.setattr(pairs, "base_answers", lambda model, prompts, *_, **__: [[]] * len(prompts))
     with pytest.raises(ModelError, match="answers with nothing"):
-        material.made_pairs(model, load_domain("education"), SMALL, None)
+        pairs.made_pairs(model, load_domain("education"), SMALL, None)
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None:
@@ -184,10 +182,10 @@ def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None
 def test_statistics_are_paired_and_adjusted_together() -> None:
     base = ["The day was long. It rained."] * 8
     enhanced = ['"The red, cold rain," she said.'] * 8
-    found = {s.name: s for s in statistic_changes(base, enhanced, "en", ("dialogue",))}
+    found = {s.name: s for s in statistic_changes(base, enhanced, ("quoted-share",))}
     assert found["quoted-share"].change.low > 0
     assert found["quoted-share"].p_adjusted <= 0.2
-    same = statistic_changes(base, base, "en", ("dialogue",))
+    same = statistic_changes(base, base, ("quoted-share",))
     assert all(s.change.mean == 0 and s.p_adjusted == 1 for s in same)
 
 
@@ -250,6 +248,7 @@ def test_no_enhancement_is_no_effect_and_no_damage(tiny_model: Models) -> None:
     assert found.damage.perplexity_base == pytest.approx(found.damage.perplexity_enhanced)
 
 
+@pytest.mark.full
 def test_a_comparison_scales_every_method_to_the_budget(tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model("llama")
     domain = load_domain("education")

@@ -34,8 +34,8 @@ def rewritten(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str
 
 def logits(model: Model) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model.network(IDS).logits
-    return found
+        logits: torch.Tensor = model.network(IDS).logits
+    return logits
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Live, baked and adapter are the same edit, in every architecture family."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,13 @@ from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
 from burnish.options import FORMS, ModelOptions, OutputOptions
 from burnish.pipeline import apply, export, open_plan, write_plan
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from families import EVERY, FAMILIES, MOST
 from gguf_files import enhancement as gguf_enhancement
 from gguf_files import write_model
 
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()
@@ -42,13 +40,13 @@ def write(folder: Path, enhancement: Enhancement, out: Path, form: str = "model"
 def projection_outputs(model: Model, layer: int) -> torch.Tensor:
     """What the first projection of a layer writes (before any norm)."""
     projection = next(p for p in model.anatomy.attention() if p.layer == layer)
-    kept: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     handle = model.network.get_submodule(projection.path).register_forward_hook(
-        lambda module, arguments, output: kept.append(output.detach().clone())
+        lambda module, arguments, output: outputs.append(output.detach().clone())
     )
     logits(model.network)
     handle.remove()
-    return kept[0].reshape(-1, kept[0].shape[-1]).double()
+    return outputs[0].reshape(-1, outputs[0].shape[-1]).double()
 
 
 def first_layer(model: Model) -> int:
@@ -158,12 +156,12 @@ def test_verify_recovers_the_gain_and_finds_nothing_else(
 ) -> None:
     model = tiny_model(family)
     out = write(tiny_folder(family), random_enhancement(model, 0.4), tmp_path / "out")
-    found = verify_folders(tiny_folder(family), out, FLOAT)
-    assert found.clean
-    assert len(found.edited) == FAMILIES[family].projections
-    for layer in found.edited:
-        assert layer.gain == pytest.approx(0.4, abs=1e-3)
-        assert layer.share > 0.999
+    verification = verify_folders(tiny_folder(family), out, FLOAT)
+    assert verification.clean
+    assert len(verification.edited) == FAMILIES[family].projections
+    for layer in verification.edited:
+        assert layer.gains == pytest.approx([0.4], abs=1e-3)
+        assert layer.unexplained < 1e-3
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "kanana", "llama-biased"])

@@ -1,7 +1,6 @@
 """The forms for llama.cpp on tiny models: edited files say what the live form does, in every architecture's names."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from burnish.model.gguf_plan import GgufPlan
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
 from burnish.options import ModelOptions
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from families import GGUF
 from gguf_files import values, write_control_vector
 
-Models = Callable[..., Model]
 FLOAT = ModelOptions(dtype="float32")
 
 
@@ -136,6 +134,6 @@ def test_a_control_vector_of_repeng_is_applied_with_a_factor(
     assert run([*arguments, "--enhancement-factor", "0.5"]) == 0
     capsys.readouterr()
     assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [layer["layer"] for layer in found["edited"]] == [1, 2]
-    assert [layer["gain"] for layer in found["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)
+    result = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in result["edited"]] == [1, 2]
+    assert [layer["gain"] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

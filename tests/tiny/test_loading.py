@@ -13,7 +13,7 @@ import torch
 from burnish.errors import DownloadError, ModelError, ModelNotFoundError, NoProjectionError
 from burnish.model import packaged
 from burnish.model.model import load
-from burnish.model.outlines import anatomy_of, auto_class
+from burnish.model.skeleton import anatomy_of, auto_class
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.pipeline import open_plan

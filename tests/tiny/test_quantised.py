@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from burnish.model.heads import HeadEdit, likelihood
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers.integrations.bitnet import replace_with_bitnet_linear
@@ -16,17 +17,15 @@ from burnish.anatomy import find_anatomy
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.inspecting import verify_folders
-from burnish.model.heads import HeadEdit, likelihood
 from burnish.model.model import Model, load
 from burnish.model.scoring import Item
-from burnish.model.weights import applied_weight, stored_weight
+from burnish.model.weights import applied_weight
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan, write_plan
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 from quantised import GROUP, LLAMA, SCHEMES, Packed, by_hand, fp8_blocks, grouped, plain
 
 Folders = Callable[[str], Path]
-Models = Callable[..., Model]
 STATIC = ("compressed-static", "gemma-static")  # inputs are rounded to fixed steps
 EDITABLE = ("mxfp4",)  # schemes that leave attention as it is
 LINEAR = [name for name in SCHEMES if name not in STATIC + EDITABLE]
@@ -82,8 +81,8 @@ def test_live_gain_is_one_plus_factor_and_the_complement_is_untouched(name: str,
     base, live = outputs(model), outputs(model, enhancement)
     v = enhancement.vectors[0, 0]
     torch.testing.assert_close(live @ v, 2.5 * (base @ v), rtol=1e-4, atol=1e-5)
-    rest = torch.eye(len(v)) - torch.outer(v, v)
-    torch.testing.assert_close(live @ rest, base @ rest, rtol=1e-4, atol=1e-5)
+    complement = torch.eye(len(v)) - torch.outer(v, v)
+    torch.testing.assert_close(live @ complement, base @ complement, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -98,8 +97,8 @@ def test_the_adapter_does_what_the_live_form_does(name: str, quantised: Folders,
     base, live = outputs(model), outputs(model, enhancement)
     adapted = PeftModel.from_pretrained(load(folder, FLOAT).network, output.out).eval()
     with torch.inference_mode():
-        found = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
-    assert (found - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
+        changed = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
+    assert (changed - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
     assert (live - base).abs().max() > 0.1 * live.abs().max()
 
 
@@ -173,7 +172,7 @@ def test_packed_experts_are_copied_byte_for_byte_and_attention_is_baked(quantise
 
 def test_projections_that_a_scheme_leaves_alone_are_baked(tmp_path: Path) -> None:
     about = {"quant_method": "fp8", "weight_block_size": [32, 32], "modules_to_not_convert": ["o_proj", "lm_head"]}
-    by_hand(fp8_blocks, about, kept=("o_proj",))(tmp_path / "model")
+    by_hand(fp8_blocks, about, unchanged=("o_proj",))(tmp_path / "model")
     model = load(tmp_path / "model", FLOAT)
     enhancement = random_enhancement(model, 1.5)
     out = apply(open_plan(tmp_path / "model", FLOAT), enhancement, OutputOptions(out=tmp_path / "out"), name="tiny").out
@@ -230,4 +229,3 @@ def test_maps_of_a_gpu_are_found_where_the_plain_ones_are(replace: Callable[[Any
         network, reference = (transformers.AutoModelForCausalLM.from_config(config) for _ in range(2))
     anatomy = find_anatomy(replace(network), 64, 3)
     assert anatomy == find_anatomy(reference, 64, 3)
-    assert [stored_weight(network.get_submodule(p.path)) for p in anatomy.attention()] == [None] * 3

@@ -5,7 +5,6 @@ Read in vLLM 0.33.0: vllm/lora/peft_helper.py (`PEFTHelper.from_dict`, `_validat
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ import pytest
 from safetensors.torch import load_file
 
 from burnish.forms.base import Applied
-from burnish.model.model import Model
 from burnish.options import ModelOptions
 from burnish.pipeline import export
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from families import VLLM
 
-Models = Callable[..., Model]
 RANK = 2
 FLOAT = ModelOptions(dtype="float32")
 OFF = {  # settings that vLLM refuses when they are anything else

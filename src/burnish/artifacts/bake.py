@@ -204,8 +204,8 @@ def _held(item: TensorEdit) -> Tensor:
 
 def _realised(old: Tensor, new: Tensor, added: Tensor | None, edit: LowRankEdit) -> list[float]:
     """The gains of the edit alone: what was added to the weight besides is taken out first."""
-    found: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
-    return found
+    gains: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
+    return gains
 
 
 def oriented(tensor: Tensor, projection: Projection | LinearMap) -> Tensor:

@@ -53,14 +53,14 @@ def trained_card(
     enhancement: Enhancement | None,
     *,
     words: CardWords,
-    said: str,
+    way: str,
     base: dict[str, Any],
     check: dict[str, Any] | None,
 ) -> str:
-    """The same for a trained model. record: what `burnish.json` says of the training; said: the way to combine in a few words."""
+    """The same for a trained model. record: what `burnish.json` says of the training; way: the way to combine in a few words."""
     directions = () if enhancement is None else enhancement.directions
     text = _rendered(
-        "trained.md.jinja", record=record, directions=directions, words=words, said=said, base=base, check=check
+        "trained.md.jinja", record=record, directions=directions, words=words, way=way, base=base, check=check
     )
     tags = [*(["directional-enhancement"] if directions else []), "lora", "burnish"]
     return write_card(_front(base, words, tags), text)
@@ -102,16 +102,19 @@ def read_card(card: str) -> tuple[dict[str, Any], str]:
     if block is None:
         return {}, text
     try:
-        found = yaml.load(block[2], Loader=_Yaml12)
+        table = yaml.load(block[2], Loader=_Yaml12)
     except (yaml.YAMLError, ValueError, RecursionError):  # a stranger's card: what cannot be read is unknown
-        found = None
-    return found if isinstance(found, dict) else {}, text[block.end() :]
+        table = None
+    return table if isinstance(table, dict) else {}, text[block.end() :]
 
 
 def write_card(front: Mapping[str, Any], text: str) -> str:
     """A card of a table, which keeps its order, and a text."""
     table = {key: value for key, value in front.items() if value}
-    return f"---\n{ModelCardData(**table).to_yaml(original_order=list(table))}\n---\n{text}"
+    values = ModelCardData(**table).to_dict()  # type: ignore[no-untyped-call]
+    # Not its own to_yaml, which takes spaces off the last value.
+    ordered = yaml.safe_dump({key: values[key] for key in table}, sort_keys=False, allow_unicode=True)
+    return f"---\n{ordered}---\n{text}"
 
 
 def base_facts(name: str, card: str | None) -> dict[str, Any]:

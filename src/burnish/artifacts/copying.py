@@ -31,16 +31,16 @@ def model_files(folder: Path) -> list[Path]:
     Raises ModelError for a link that leads out of the folder, because a copy of it would publish a file that is none of the
     model's. Weights may lie elsewhere, and so may the files of the hub's cache, whose folders consist of links.
     """
-    found = sorted(
+    files = sorted(
         p
         for p in folder.rglob("*")
         if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
     )
     home = folder.resolve()
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    for path in found:
+    for path in files:
         target = path.resolve()
-        if any(target.is_relative_to(own) for own in homes):
+        if any(target.is_relative_to(home_folder) for home_folder in homes):
             continue
         if path.suffix != ".safetensors":
             raise ModelError(
@@ -48,7 +48,7 @@ def model_files(folder: Path) -> list[Path]:
                 "(cp --dereference), or remove the link."
             )
         read_header(folder, str(path.relative_to(folder)))
-    return found
+    return files
 
 
 def copied_files(folder: Path) -> list[Path]:
@@ -87,9 +87,9 @@ class Journal:
         journal = Journal(path, str(source.resolve()), None)
         if path.is_file():
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                if stored["source"] == journal.source:
-                    return Journal(path, journal.source, stored["recipe"], dict(stored["done"]))
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record["source"] == journal.source:
+                    return Journal(path, journal.source, record["recipe"], dict(record["done"]))
             except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # damaged, as after a power cut: nothing of it is believed
         journal.restart()
@@ -109,8 +109,8 @@ class Journal:
 
     def _write(self) -> None:
         temporary = self.path.with_suffix(".new")
-        stored = {"source": self.source, "recipe": self.recipe, "done": self.done}
-        temporary.write_text(json.dumps(stored), encoding="utf-8")
+        record = {"source": self.source, "recipe": self.recipe, "done": self.done}
+        temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self.path)
 
 

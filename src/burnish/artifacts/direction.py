@@ -333,16 +333,21 @@ def _save(
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
         # Not by `save_file`, whose errors do not say that a disk is full.
-        stored = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(stored, metadata=_metadata(kind, directions)))
+        plain = {k: v.float().contiguous() for k, v in tensors.items()}
+        partial.write_bytes(save(plain, metadata=_metadata(kind, directions)))
     return path
 
 
 def _matrix(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
-    found = tensors.get(name)
-    if found is None or found.dtype != torch.float32 or found.ndim != dimensions or not bool(found.isfinite().all()):
+    matrix = tensors.get(name)
+    if (
+        matrix is None
+        or matrix.dtype != torch.float32
+        or matrix.ndim != dimensions
+        or not bool(matrix.isfinite().all())
+    ):
         raise _unusable(where, f"it has no {name} of finite float32 numbers in {dimensions} dimensions")
-    return found
+    return matrix
 
 
 def _single(tensors: dict[str, Tensor], stored: list[_Stored], where: str) -> Direction:

@@ -74,12 +74,12 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LONGEST_TABLE:
             raise ValueError(f"{path.stat().st_size:,} bytes are more than {LONGEST_TABLE:,}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, dict):
             raise ValueError("it is not a table")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {str(error)[:200]}. Download or write it again.") from error
-    return found
+    return table
 
 
 def read_mark(folder: Path) -> dict[str, Any]:

@@ -112,15 +112,15 @@ def is_foreign(path: Path) -> bool:
 
 def read_foreign(path: Path) -> ForeignVectors:
     """Reads a control vector (.gguf) or steering vectors (.safetensors, .pt). Raises InputError, ModelError for a damaged GGUF."""
-    found = _read_repeng(path) if path.suffix == ".gguf" else _read_steering(path)
+    foreign = _read_repeng(path) if path.suffix == ".gguf" else _read_steering(path)
     usable = {
         layer: vector.float()
-        for layer, vector in found.vectors.items()
+        for layer, vector in foreign.vectors.items()
         if vector.ndim == 1 and bool(vector.isfinite().all()) and bool(vector.any())
     }
     if not usable:
         raise InputError(f"{path} holds no vector that points anywhere. Pass a file with one vector a layer.")
-    return ForeignVectors(found.tool, found.site, found.hint, usable)
+    return ForeignVectors(foreign.tool, foreign.site, foreign.hint, usable)
 
 
 def _read_repeng(path: Path) -> ForeignVectors:

@@ -8,6 +8,7 @@ import cyclopts
 from burnish import __version__
 from burnish.cli import (
     apply,
+    audit,
     chat,
     domains,
     enhance,
@@ -46,6 +47,7 @@ app.command(tune.tune)
 app.command(train.train)
 app.command(apply.apply)
 app.command(verify.verify)
+app.command(audit.audit)
 app.command(evaluate.evaluate)
 app.command(explain.explain)
 app.command(chat.chat)

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
-from burnish.cli.flags import flags
-from burnish.cli.inputs import DryRun, Json, ModelName, WithFactor
+from burnish.cli.flags import Loading, Output
+from burnish.cli.inputs import DryRun, Json, Layers, ModelName, WithFactor
 from burnish.errors import InputError
-from burnish.forms import form_help, form_of
+from burnish.forms import form_of
 from burnish.options import GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ def apply(
         ),
     ],
     *,
-    output: flags(OutputOptions, "Output", form=form_help()),  # type: ignore[valid-type]
+    output: Output,
     enhancement_factor: WithFactor = None,
-    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    layers: Layers = "all",
     force: Annotated[bool, Parameter(help="edit a model that is already enhanced", negative=())] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:

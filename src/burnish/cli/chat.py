@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, With, WithFactor
 from burnish.errors import InputError
 from burnish.options import ModelOptions
@@ -28,7 +28,7 @@ def chat(
     prompt: Annotated[list[str] | None, Parameter(help="ask this and stop; may be repeated")] = None,
     tokens: Annotated[int, Parameter(help="longest answer")] = 256,
     system: Annotated[str | None, Parameter(help="system prompt")] = None,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Chat, streamed; without --prompt each line of standard input is a question."""

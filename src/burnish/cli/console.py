@@ -42,11 +42,6 @@ def data(text: str) -> None:
     stdout.print(text, markup=False)
 
 
-def on_terminal() -> bool:
-    """Whether results are read by a person right now, and not by a pipe."""
-    return stdout.is_terminal
-
-
 def drawn(renderable: Any) -> None:
     """A table or another of rich's drawings as a result."""
     stdout.print(renderable)

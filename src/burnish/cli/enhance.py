@@ -9,14 +9,15 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.explain import own_specialities, read_numbers
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
-from burnish.cli.flags import flags
+from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
-from burnish.cli.methods import Method
+from burnish.cli.method import Method
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
-from burnish.forms import form_help, form_of
+from burnish.extras import require
+from burnish.forms import form_of
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -25,7 +26,6 @@ from burnish.options import (
     LayerOptions,
     LearnOptions,
     ModelOptions,
-    OutputOptions,
     TuneOptions,
 )
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.forms.base import Applied
     from burnish.model.model import Model
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 CHECK_PROMPTS = 24
 MethodName = Literal["learned", "gains", "published"]
@@ -55,7 +55,7 @@ class LearningFlags:
 def enhance(
     model: ModelName,
     *,
-    output: flags(OutputOptions, "Output", form=form_help()),  # type: ignore[valid-type]
+    output: Output,
     prompts: PromptOptions | None = None,
     method: Annotated[
         MethodName | None,
@@ -65,7 +65,7 @@ def enhance(
             group="Strength",
         ),
     ] = None,
-    gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    gains: Gains = GainOptions(),
     budget: Annotated[
         float | None,
         Parameter(
@@ -75,9 +75,9 @@ def enhance(
     ] = None,
     learning: LearningFlags | None = None,
     aim: AimOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check of contrast directions; 0 leaves it out")
     ] = CHECK_PROMPTS,
@@ -240,7 +240,9 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 def _check(
     name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
 ) -> None:
-    """Wrong calls, before anything is read. Raises InputError."""
+    """Wrong calls and a missing library, before anything is read. Raises InputError."""
+    if page:
+        require("report", "A page with charts")
     processes = launched().count
     needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
     if processes > 1 and needs_all:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.cli.flags import Finding, Loading, Size
+from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
-    from burnish.model.cost import Cost
+    from burnish.model.estimating import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
 
 
@@ -26,10 +26,10 @@ def find(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="direction file to write (.safetensors)")],
     prompts: PromptOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -135,7 +135,7 @@ def show_direction(direction: "Direction") -> None:
 def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -> None:
     """The answer of --dry-run. cost: of finding, where the model is run layer by layer."""
     if json:
-        costs = {} if cost is None else {"layer_by_layer": cost.as_dict()}
+        costs = {} if cost is None else {"layer_by_layer": asdict(cost)}
         console.as_json({"dry_run": True, **plan, **costs})
         return
     if cost is not None:

@@ -2,9 +2,12 @@
 
 import dataclasses
 import typing
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from burnish import options as all_options
+from burnish.forms import form_help
 
 
 def flags(options: type[Any], group: str, **helps: str) -> Any:
@@ -20,3 +23,41 @@ def flags(options: type[Any], group: str, **helps: str) -> Any:
                 parameter = Parameter(help=helps.get(item.name, text), group=group, negative=negative, alias=alias)
                 options.__annotations__[item.name] = Annotated[kind, parameter]
     return Annotated[options, Parameter(name="*", group=group)]
+
+
+__all__ = [
+    "Evaluating",
+    "Explaining",
+    "Finding",
+    "Gains",
+    "Limits",
+    "Loading",
+    "Output",
+    "Size",
+    "Training",
+    "Tuning",
+    "flags",
+]
+
+if TYPE_CHECKING:  # for those who read types, a group of flags is its dataclass
+    from burnish.options import EvaluateOptions as Evaluating
+    from burnish.options import ExplainOptions as Explaining
+    from burnish.options import FindOptions as Finding
+    from burnish.options import GainOptions as Gains
+    from burnish.options import LayerOptions as Size
+    from burnish.options import ModelOptions as Loading
+    from burnish.options import OutputOptions as Output
+    from burnish.options import ServeOptions as Limits
+    from burnish.options import TrainOptions as Training
+    from burnish.options import TuneOptions as Tuning
+else:
+    Loading = flags(all_options.ModelOptions, "Model")
+    Finding = flags(all_options.FindOptions, "Direction")
+    Size = flags(all_options.LayerOptions, "Size")
+    Output = flags(all_options.OutputOptions, "Output", form=form_help())
+    Gains = flags(all_options.GainOptions, "Strength")
+    Tuning = flags(all_options.TuneOptions, "Tuning")
+    Training = flags(all_options.TrainOptions, "Training")
+    Evaluating = flags(all_options.EvaluateOptions, "Evaluation")
+    Explaining = flags(all_options.ExplainOptions, "Explanation")
+    Limits = flags(all_options.ServeOptions, "Limits")

@@ -12,22 +12,24 @@ from burnish.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
 ]
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
+Overwrite = Annotated[bool, Parameter(help="replace what is at the output path", negative=())]
+Layers = Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
-With = Annotated[
-    Path | None,
-    Parameter(
-        name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
-    ),
-]
+_WITH = Parameter(
+    name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+)
+With = Annotated[Path | None, _WITH]
+WithRequired = Annotated[Path, _WITH]
 WithFactor = Annotated[
     float | None,
     Parameter(
@@ -35,6 +37,28 @@ WithFactor = Annotated[
         help="factor (direction), or times the gains of an enhancement: 0.5 to 1.5 is the usual range",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A model that marks answers."""
+
+    judge_url: Annotated[
+        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint whose model marks answers")
+    ] = None
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+
+    def judge(self) -> "Judge | None":
+        """Raises InputError for half a judge, or one that cannot work."""
+        from burnish.evaluation.judge import Judge
+
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+        if self.judge_url is None or self.judge_model is None:
+            return None
+        return Judge(self.judge_url, self.judge_model)
 
 
 @Parameter(name="*")
@@ -86,10 +110,10 @@ def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, 
 
 def read_contrast(options: PromptOptions, position: str) -> Contrast:
     """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
-    found = read_contrasts(options, position)
-    if len(found) > 1 or found[0][0] != 1:
+    contrasts = read_contrasts(options, position)
+    if len(contrasts) > 1 or contrasts[0][0] != 1:
         raise InputError("A direction is found for one domain, without a weight. Use `burnish enhance` for a mix.")
-    return found[0][1]
+    return contrasts[0][1]
 
 
 def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:

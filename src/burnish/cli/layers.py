@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from burnish.cli.inputs import Contrast
-    from burnish.model.cost import Cost
+    from burnish.model.estimating import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.layerwise import LayeredModel
-    from burnish.model.planning import FolderPlan
 
 
 def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) -> bool:
@@ -40,28 +40,27 @@ def open_layered(model: str, loading: ModelOptions, layers: LayerOptions) -> "La
 def estimated(model: "LayeredModel", contrasts: "Sequence[Contrast]", finding: FindOptions) -> "Cost":
     """What finding costs layer by layer, for all contrasts together."""
     from burnish.finding import states_wanted
-    from burnish.model.cost import together
-    from burnish.model.estimating import estimate, measure
+    from burnish.model.estimating import estimate
 
-    wanted = [
-        states_wanted(
-            model,
-            enhance=contrast.enhance,
-            normal=contrast.normal,
-            options=finding,
-            held_out=contrast.held_out,
-            protect=contrast.protect,
-        )
-        for contrast in contrasts
-    ]
-    machine = measure(model, wanted[0])
-    return together(estimate(model, each, machine) for each in wanted)
+    return estimate(
+        model,
+        [
+            states_wanted(
+                model,
+                enhance=contrast.enhance,
+                normal=contrast.normal,
+                options=finding,
+                held_out=contrast.held_out,
+                protect=contrast.protect,
+            )
+            for contrast in contrasts
+        ],
+    )
 
 
 def in_words(cost: "Cost") -> str:
     """The cost in words."""
     return (
-        f"{cost.disk_bytes / 1e9:.1f} GB to read ({cost.read_seconds / 60:.1f} min), {cost.flops / 1e12:.1f} TFLOP to compute "
-        f"({cost.compute_seconds / 60:.1f} min), {cost.states_bytes / 1e9:.2f} GB of states, {cost.peak_bytes / 1e9:.2f} GB of memory besides "
-        f"the program; about {cost.seconds / 60:.1f} min together"
+        f"{cost.disk_bytes_read / 1e9:.1f} GB to read, {cost.states_bytes / 1e9:.2f} GB of states, {cost.peak_bytes / 1e9:.2f} GB of memory "
+        "besides the program"
     )

@@ -1,4 +1,4 @@
-"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
+"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders and choices."""
 
 from pathlib import Path
 from shlex import quote
@@ -7,17 +7,17 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from burnish.cli import console, learning
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
-from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli import console, profile_learning
+from burnish.cli.flags import Loading
+from burnish.cli.inputs import Json, ModelName, Overwrite
+from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.forms import form_help, form_of
 from burnish.options import FormName, ModelOptions
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
-app.command(learning.learn)
-app.command(learning.choose)
+app.command(profile_learning.learn)
+app.command(profile_learning.choose)
 
 
 @app.command
@@ -49,13 +49,13 @@ def list_(*, json: Json = False) -> None:
     from burnish.personal.profile import describe
 
     store, person = local()
-    found = store.profiles(person)
+    profiles = store.profiles(person)
     if json:
-        console.as_json([summary_of(profile) for profile in found])
+        console.as_json([summary_of(profile) for profile in profiles])
         return
-    for profile in found:
+    for profile in profiles:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(profiles[0].name)}" if profiles else "burnish profile new NAME")
 
 
 @app.command
@@ -83,8 +83,8 @@ def export(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
     form: Annotated[FormName, Parameter(help=form_help())] = "adapter",
-    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
@@ -95,18 +95,13 @@ def export(
 
     store, person = local()
     profile = store.profile(person, name)
-    if not profile.active and (profile.written is None or not profile.written.residual):
+    if not profile.active:
         raise InputError(
             f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` "
             "first."
         )
     check_output(out, 0, overwrite=overwrite)
     loaded = open_model(model, loading)
-    style = store.style(person, name, loaded.fingerprint)
-    if style is None and profile.written is not None and profile.written.residual is not None:
-        console.say(
-            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
-        )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
         unclear = [name for name, direction in directions.items() if not direction.found]
@@ -114,7 +109,7 @@ def export(
             console.say(
                 f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
             )
-        doses = plan_of(loaded, profile, directions, style=style, progress=progress)
+        doses = plan_of(loaded, profile, directions, progress=progress)
         profile = fitted(loaded, profile, doses, progress)
         store.remember(person, profile)
         enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)

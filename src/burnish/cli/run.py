@@ -10,8 +10,12 @@ from burnish.cli import console
 from burnish.errors import InputError
 from burnish.mix import Mix
 
-COMMANDS = ("enhance", "find", "tune", "apply", "verify", "evaluate", "chat", "train")
-SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {"apply": ("model", "plan-file"), "verify": ("base", "enhanced")}
+COMMANDS = ("enhance", "find", "tune", "apply", "verify", "audit", "evaluate", "explain", "chat", "train")
+SUBJECTS = dict.fromkeys(COMMANDS, ("model",)) | {
+    "apply": ("model", "plan-file"),
+    "verify": ("base", "enhanced"),
+    "audit": ("base", "other"),
+}
 
 
 def run_recipe(
@@ -60,12 +64,12 @@ def _options(command: str) -> dict[str, str | None]:
     passed; those that take a value have None."""
     from burnish.cli.app import app
 
-    found: dict[str, str | None] = {}
+    options: dict[str, str | None] = {}
     for argument in app[command].assemble_argument_collection():
         switch = argument.hint is bool or bool in get_args(argument.hint)
         off = next(iter(argument.negatives), "") if switch else None
-        found.update({name.removeprefix("--"): off for name in argument.names if name not in argument.negatives})
-    return found
+        options.update({name.removeprefix("--"): off for name in argument.names if name not in argument.negatives})
+    return options
 
 
 def _flag(recipe: Path, name: str, value: Any, known: dict[str, str | None]) -> list[str]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Limits, Loading
 from burnish.cli.inputs import ModelName
+from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ def serve(
     no_profiles: Annotated[
         bool, Parameter(help="start at once, without packaged names and profiles", negative=())
     ] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    limits: flags(ServeOptions, "Limits") = ServeOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
+    limits: Limits = ServeOptions(),
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
+    require("serve", "Serving")
     from burnish.model.model import load
     from burnish.personal.store import Store
-    from burnish.server.app import make_app
+    from burnish.server.application import make_app
     from burnish.server.directions import prepare, read_enhancements
     from burnish.server.guard import Access, loopback
     from burnish.server.service import Service

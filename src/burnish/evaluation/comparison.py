@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.damage import divergence
 from burnish.evaluation.effect import Effect, effect_of, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import Scaled, at_equal_damage, methods
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     PairKind,
@@ -23,11 +23,10 @@ from burnish.evaluation.material import (
     pair_items,
     reference_pairs,
 )
-from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.maths.intervals import Interval, holm, interval_above
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter
-from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
+from burnish.model.scoring import Progress, Scores, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
 
@@ -212,16 +211,3 @@ def _system_row(
     }
     kl = _kl(score_prompts(model, answered_items(model, rows), answered_items(model, rows, expert)), 0, options)
     return Row(SYSTEM_PROMPT, None, kl, _effects(found, 0, drifts, options), {}, False)
-
-
-def interference(
-    model: Model, candidates: dict[str, Candidate], pairs: dict[str, Halves], options: EvaluateOptions
-) -> dict[str, dict[str, Effect]]:
-    """Effect of each domain's candidate (outer key) on each domain's pairs (inner key)."""
-    table: dict[str, dict[str, Effect]] = {name: {} for name in candidates}
-    for other, own in pairs.items():
-        scores = score(model, pair_items(model, own.report), list(candidates.values()))
-        none = torch.zeros(1, len(own.report), dtype=torch.float64)
-        for name, row in zip(candidates, scores.candidates, strict=True):
-            table[name][other] = effect_of(scores.base, row, own.kind, none, seed=options.seed)
-    return table

@@ -8,7 +8,7 @@ from importlib.resources import files
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import both_answers
+from burnish.evaluation.pairs import both_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, TokenScores
@@ -76,11 +76,11 @@ def divergence(scores: Sequence[TokenScores], *, seed: int = 0) -> Divergence:
 def prose_items(model: Model, language: str, count: int) -> list[Item]:
     """Neutral prose as items: everything after the first token of each paragraph."""
     text = (files("burnish.evaluation") / "prose" / f"{language}.txt").read_text(encoding="utf-8")
-    found = []
+    items = []
     for line in [line for line in text.split("\n") if line.strip()][:count]:
         tokens = model.encode(line.strip(), special=True)[:PROSE_TOKENS]
-        found.append(Item(tokens[:1], tokens[1:]))
-    return found
+        items.append(Item(tokens[:1], tokens[1:]))
+    return items
 
 
 def perplexity(scores: Sequence[TokenScores]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import Pair, PairKind, pair_items
+from burnish.evaluation.pairs import Pair, PairKind, pair_items
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
 from burnish.model.capture import Tokens, capture
 from burnish.model.model import Model
@@ -85,9 +85,9 @@ def fit_probe(model: Model, tune: Sequence[Pair], report: Sequence[Pair], *, pro
     layer = layer_index(PROBE_LAYER, model.anatomy.layers)
     items = pair_items(model, tune) + pair_items(model, report)
     states = answer_states(model, items, layer, progress=progress)
-    fitted, kept = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
+    fitted, held_out = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
     weights, bias = separating_direction(fitted[0], fitted[1])
-    right = torch.cat([kept[0] @ weights + bias > 0, kept[1] @ weights + bias < 0])
+    right = torch.cat([held_out[0] @ weights + bias > 0, held_out[1] @ weights + bias < 0])
     return Probe(layer, weights, bias, float(right.double().mean()), len(right))
 
 

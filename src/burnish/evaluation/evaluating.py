@@ -19,7 +19,8 @@ from burnish.evaluation.damage import (
     refusals,
 )
 from burnish.evaluation.effect import Affinity, Effect, affinity, effect_of, fit_probe, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import at_equal_damage, random_method
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     answered_items,
@@ -31,7 +32,6 @@ from burnish.evaluation.material import (
     reference_pairs,
     user_pairs,
 )
-from burnish.evaluation.methods import at_equal_damage, random_method
 from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
 from burnish.model.model import Model
@@ -106,7 +106,7 @@ def evaluate(
     kinds = _pairs(model, domain, pairs, options, progress)
     language = domain.language if domain is not None else "en"
     candidates = [candidate, *_random_candidates(model, enhancement, language, options, progress)]
-    found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
+    effects = [_effect(model, kind, candidates, options, progress) for kind in kinds]
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
     base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
@@ -121,11 +121,11 @@ def evaluate(
         dtype=str(model.network.dtype).removeprefix("torch."),
         domain=None if domain is None else domain.name,
         seed=options.seed,
-        effects=tuple(found),
+        effects=tuple(effects),
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
-        statistics=statistic_changes(texts[0], texts[1], language, measures, seed=options.seed),
+        statistics=statistic_changes(texts[0], texts[1], measures, seed=options.seed),
         samples=tuple(Sample(p, b, e) for p, b, e in zip(special.texts, *texts, strict=True)),
         seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
@@ -159,14 +159,14 @@ def _effect(
 def _pairs(
     model: Model, domain: Domain | None, pairs: PromptSet | None, options: EvaluateOptions, progress: Progress | None
 ) -> list[Halves]:
-    found = []
+    halves = []
     if pairs is not None:
-        found.append(user_pairs(model, pairs, options))
+        halves.append(user_pairs(model, pairs, options))
     if domain is not None:
         if domain.references_report.prompts:
-            found.append(reference_pairs(model, domain, options, progress))
-        found.append(made_pairs(model, domain, options, progress))
-    return found
+            halves.append(reference_pairs(model, domain, options, progress))
+        halves.append(made_pairs(model, domain, options, progress))
+    return halves
 
 
 def _damage(
@@ -199,10 +199,10 @@ def _specialised(
 
 
 def statistic_changes(
-    base: Sequence[str], enhanced: Sequence[str], language: str, measures: Sequence[str], *, seed: int = 0
+    base: Sequence[str], enhanced: Sequence[str], measures: Sequence[str], *, seed: int = 0
 ) -> tuple[StatisticChange, ...]:
     """Every statistic of the measures and the general ones, paired by prompt, Holm-adjusted together."""
-    before, after = measure(base, language, measures), measure(enhanced, language, measures)
+    before, after = measure(base, measures), measure(enhanced, measures)
     changes = {name: interval(torch.tensor(after[name]) - torch.tensor(before[name]), seed=seed) for name in before}
     adjusted = holm([change.p for change in changes.values()])
     return tuple(

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.facts import Dose, DoseCurve
 from burnish.maths.intervals import interval
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, Progress, likelihood_changes, score
 from burnish.options import EvaluateOptions
-from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
+from burnish.steps import Steps, finish
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
 
@@ -36,7 +36,7 @@ def dose_curve(
     everyday = damage_prompts(load_general(language), options)[1]
     rows = answered_items(model, greedy_answers(model, everyday, options, progress))
     good = answered_items(model, answers)
-    found = whole(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
+    found = finish(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
     return DoseCurve(aim, len(rows), len(good), found)
 
 
@@ -50,7 +50,7 @@ def doses(
     at_once: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Pieces[tuple[Dose, ...]]:
+) -> Steps[tuple[Dose, ...]]:
     """Each strength measured: damage on `everyday`, likelihood on `good` where there are any.
 
     at_once: items (prompts with their answers) a piece, by default all.

@@ -12,8 +12,8 @@ from burnish.explaining.page import page_environment
 from burnish.learning.learning import Learned
 from burnish.learning.subject import Subject
 from burnish.model.capture import capture, prompt_sequences
+from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import vocabulary_weights
 from burnish.prompts.domains import load_general
 
 SHOWN = 8  # directions, those that move most

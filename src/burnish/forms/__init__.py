@@ -1,4 +1,4 @@
-"""The output forms, one module each: adding a module with a `FORM` adds a form to every command."""
+"""The output forms, one module each: a module NAME_form with a `FORM` adds a form to every command."""
 
 from functools import cache
 from importlib import import_module
@@ -10,7 +10,7 @@ from burnish.options import FORMS
 @cache
 def form_of(name: str) -> Form:
     """The form of a name among `options.FORMS`."""
-    form: Form = import_module(f"burnish.forms.{name.replace('-', '_')}").FORM
+    form: Form = import_module(f"burnish.forms.{name.replace('-', '_')}_form").FORM
     return form
 
 

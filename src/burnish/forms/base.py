@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from burnish.artifacts.bake import LayerGain, TensorEdit
     from burnish.artifacts.copying import FolderCopy
     from burnish.artifacts.direction import Enhancement
-    from burnish.model.planning import FolderPlan
+    from burnish.model.folder_plan import FolderPlan
     from burnish.options import OutputOptions
 
 Progress = Callable[[str, int, int], None]
@@ -106,7 +106,7 @@ class Job:
 
 
 class Form(ABC):
-    """One form of output. Its module in this folder is named as it is, and holds one instance, `FORM`.
+    """One form of output. Its module in this folder is called NAME_form, and holds one instance, `FORM`.
 
     Modules import nothing heavy at their top: the command line reads their help.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import answered_items, greedy_answers, halves
+from burnish.evaluation.pairs import answered_items, greedy_answers, halves
 from burnish.maths.intervals import Interval, interval
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Progress, score_prompts

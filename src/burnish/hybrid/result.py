@@ -21,19 +21,16 @@ from burnish.forms import form_of, forms
 from burnish.forms.base import Applied, Expected, Form, Job, Progress
 from burnish.hybrid.combining import total_layers
 from burnish.maths.gain import LowRankEdit
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
 from burnish.options import Combine, FormName, ModelOptions, OutputOptions
 from burnish.pipeline import adapter_layers, open_plan, write
 
 SAID: dict[Combine, str] = {
     "plain": "a LoRA alone",
-    "start": "the LoRA started from it and moved on",
     "keep": "it stays underneath the LoRA",
     "protect": "it stays underneath, and the LoRA writes nothing along it",
-    "prevent": "it was there while training and is gone now",
-    "heal": "it stays underneath, and the LoRA takes back what it disturbed",
 }
 
 
@@ -107,8 +104,8 @@ class Trained:
         return list(by_name.values())
 
     def card(self, words: CardWords, base: dict[str, Any], gains: Sequence[LayerGain]) -> str:
-        said = SAID[self.combine]
-        return trained_card(self.record, self.enhancement, words=words, said=said, base=base, check=self.check)
+        way = SAID[self.combine]
+        return trained_card(self.record, self.enhancement, words=words, way=way, base=base, check=self.check)
 
     def write_beside(self, folder: Path, form: Form, job: Job) -> None:
         """The enhancement, and the LoRA alone where the output's own weights are a sum."""

@@ -13,6 +13,7 @@ from burnish.artifacts.unfinished import read_unfinished, write_unfinished
 from burnish.maths.symmetric import shortened, signs
 from burnish.model.imitation import Lesson, SymmetricEdit, imitate
 from burnish.model.model import Model
+from burnish.model.processes import current
 from burnish.model.scoring import Progress
 from burnish.options import LearnOptions, layer_window
 
@@ -91,14 +92,12 @@ def descend(
             group["lr"] = _rate(number, options.steps) * options.learning_rate / hidden**0.5
         optimiser.zero_grad()
         kl = imitate(model, edit, [*rows, *spoken, *calm], weights)
-        assert edit.rows.grad is not None
-        edit.rows.grad[outside] = 0
         optimiser.step()
         with torch.no_grad():
             edit.rows.copy_(shortened(edit.rows, edit.signs))
         first_calm = len(rows) + len(spoken)
         losses.append(Losses(float(torch.cat(kl[: len(rows)]).mean()), float(torch.cat(kl[first_calm:]).mean())))
-        if unfinished is not None and (number + 1) % SAVE_EVERY == 0:
+        if unfinished is not None and (number + 1) % SAVE_EVERY == 0 and current().first:
             _keep(unfinished, edit.rows, sampled, optimiser, number + 1, losses)
         if progress is not None:
             progress("learning directions", number + 1, options.steps)
@@ -141,8 +140,12 @@ def _keep(
 
 
 def _resumed(path: Path | None, rows: Tensor, optimiser: torch.optim.Adam) -> tuple[int, list[Losses], Tensor | None]:
-    """Puts the state of a killed run in place: (steps done, their losses, the rows whose own answers are learnt from)."""
-    stored = None if path is None else read_unfinished(path)
+    """Puts the state of a killed run in place: (steps done, their losses, the rows whose own answers are learnt from).
+
+    Of several processes, all take up what the first one kept.
+    """
+    read = None if path is None or not current().first else read_unfinished(path)
+    stored = current().merged({0: read} if current().first else {})[0]
     if stored is None or stored[0]["rows"].shape != rows.shape:
         return 0, [], None
     tensors, text = stored

@@ -12,9 +12,9 @@ from burnish.checking import Check, repetition
 from burnish.errors import InputError, ModelError
 from burnish.evaluation.damage import Divergence, Refusals, divergence, refusals
 from burnish.evaluation.evaluating import Sample
-from burnish.evaluation.material import Answered, answered_items, both_answers, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, both_answers, greedy_answers
 from burnish.learning.descent import descend
-from burnish.learning.directions import learned_enhancement, with_reports
+from burnish.learning.learned_enhancement import learned_enhancement, with_reports
 from burnish.learning.report import Taught, taught
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.learning.teacher import lessons_of, teacher_answers

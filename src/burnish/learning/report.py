@@ -8,7 +8,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError
-from burnish.evaluation.material import Answered, answered_items
+from burnish.evaluation.pairs import Answered, answered_items
 from burnish.learning.subject import Subject
 from burnish.learning.teacher import Teacher, teacher_answers
 from burnish.maths.intervals import Interval, interval

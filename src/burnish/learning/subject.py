@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from burnish.evaluation.material import halves
+from burnish.evaluation.pairs import halves
 from burnish.learning.teacher import Examples, Expert, Teacher
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet

@@ -43,14 +43,14 @@ class DiskWeights:
         state, prefix = self.network.state_dict(), self.network.base_model_prefix
         renamings = [t for t in self.transforms if isinstance(t, WeightRenaming)]
         converters = [t for t in self.transforms if isinstance(t, WeightConverter)]
-        found: dict[str, list[str]] = {}
-        for stored in self.checkpoint.tensors:
-            target, _ = rename_source_key(stored, renamings, converters, prefix, state)
-            if target not in state and stored in state:
-                target = stored
+        parts: dict[str, list[str]] = {}
+        for name in self.checkpoint.tensors:
+            target, _ = rename_source_key(name, renamings, converters, prefix, state)
+            if target not in state and name in state:
+                target = name
             if target in state:
-                found.setdefault(self._part(target), []).append(stored)
-        return {part: tuple(names) for part, names in found.items()}
+                parts.setdefault(self._part(target), []).append(name)
+        return {part: tuple(names) for part, names in parts.items()}
 
     def _part(self, target: str) -> str:
         if target.startswith(f"{self.stack}."):
@@ -94,11 +94,11 @@ class DiskWeights:
     def free(self, part: str) -> None:
         """Gives the part's memory back."""
         for name, module, tensor in self._stored(part):
-            own = name.rpartition(".")[2]
-            if own in module._parameters:
-                module._parameters[own] = nn.Parameter(tensor.to("meta"), requires_grad=False)
+            attribute = name.rpartition(".")[2]
+            if attribute in module._parameters:
+                module._parameters[attribute] = nn.Parameter(tensor.to("meta"), requires_grad=False)
             else:
-                module._buffers[own] = tensor.to("meta")
+                module._buffers[attribute] = tensor.to("meta")
 
     def _stored(self, part: str) -> Iterator[tuple[str, nn.Module, Tensor]]:
         """(name, module that holds it, tensor) of every parameter and stored buffer of a part."""
@@ -163,6 +163,6 @@ def _fill_buffers(network: Any, device: torch.device) -> None:
     for tensor in [*network.parameters(), *network.buffers()]:
         tensor._is_hf_initialized = True
     for name, buffer in list(network.named_non_persistent_buffers()):
-        path, _, own = name.rpartition(".")
-        network.get_submodule(path)._buffers[own] = torch.empty_like(buffer, device=device)
+        path, _, attribute = name.rpartition(".")
+        network.get_submodule(path)._buffers[attribute] = torch.empty_like(buffer, device=device)
     network.initialize_weights()

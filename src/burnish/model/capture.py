@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
+from burnish.model.skeleton import text_config
 from burnish.options import Site
 
 Progress = Callable[[int], None]
@@ -29,7 +29,7 @@ BATCH_OVERHEAD = 20  # tokens that could be run in the time a further batch cost
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens to run and the positions whose mean is kept: [first, last] inclusive."""
+    """Tokens to run and the positions whose mean is read: [first, last] inclusive."""
 
     tokens: list[int]
     first: int
@@ -42,22 +42,22 @@ class ReachedError(Exception):
 
 def prompt_sequences(model: Model, prompts: Sequence[Any]) -> list[Tokens]:
     """The last token of each rendered prompt."""
-    found = []
+    sequences = []
     for prompt in prompts:
         tokens = model.tokens(prompt)
-        found.append(Tokens(tokens, len(tokens) - 1, len(tokens) - 1))
-    return found
+        sequences.append(Tokens(tokens, len(tokens) - 1, len(tokens) - 1))
+    return sequences
 
 
 def answer_sequences(model: Model, prompts: Sequence[Any], answers: Sequence[list[int]]) -> list[Tokens]:
     """All tokens of each answer, which follow the prompt and so never include the first token or the template's prefix."""
-    found = []
+    sequences = []
     for prompt, answer in zip(prompts, answers, strict=True):
         tokens = model.tokens(prompt)
         if not answer:
             raise ModelError(f"The answer to '{prompt.text[:60]}' is empty. Remove the row or write an answer.")
-        found.append(Tokens(tokens + answer, len(tokens), len(tokens) + len(answer) - 1))
-    return found
+        sequences.append(Tokens(tokens + answer, len(tokens), len(tokens) + len(answer) - 1))
+    return sequences
 
 
 def capture(
@@ -84,7 +84,7 @@ def capture(
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
-    cache = prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
+    cache = filled_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
     prefix = prefix if cache is not None else 0
     lengths = [len(s.tokens) - prefix for s in sequences]
     order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))
@@ -180,14 +180,14 @@ def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read
 
 def attention_writes(model: Model, layer: int) -> list[nn.Module]:
     """The modules whose outputs are what the attention of a layer adds to the residual stream."""
-    own = [p for p in model.anatomy.attention() if p.layer == layer]
-    return [model.network.get_submodule(p.post_norm or p.path) for p in own]
+    projections = [p for p in model.anatomy.attention() if p.layer == layer]
+    return [model.network.get_submodule(p.post_norm or p.path) for p in projections]
 
 
 def stream_of(model: Model) -> int | None:
     """The parallel residual stream that attention writes to, in the architectures that number theirs (see `one_stream`)."""
-    found: int | None = getattr(text_config(model.network.config), "altup_active_idx", None)
-    return found
+    index: int | None = getattr(text_config(model.network.config), "altup_active_idx", None)
+    return index
 
 
 def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -195,7 +195,7 @@ def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
 
 
 def keeping(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
-    """A forward hook that adds the mean of a module's output over the kept positions to `states` [rows, layers, hidden]."""
+    """A forward hook that adds the mean of a module's output over chosen positions to `states` [rows, layers, hidden]."""
     single = bool((first == last).all())
     rows = torch.arange(len(first))
 
@@ -203,13 +203,13 @@ def keeping(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bo
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
         hidden = one_stream(hidden, stream).view(len(first), -1, hidden.shape[-1])
         if single:
-            kept = hidden[rows, last]
+            means = hidden[rows, last]
         else:
             positions = torch.arange(hidden.shape[1])
             mask = (positions >= first[:, None]) & (positions <= last[:, None])
             weights = (mask / mask.sum(1, keepdim=True)).to(hidden.device, torch.float32)
-            kept = torch.einsum("bs,bsh->bh", weights, hidden.float())
-        states[:, layer] += kept.float().cpu()
+            means = torch.einsum("bs,bsh->bh", weights, hidden.float())
+        states[:, layer] += means.float().cpu()
         if stop:
             raise ReachedError
 

@@ -56,7 +56,7 @@ def derivatives(
     lengths = [len(i.prompt) + len(i.answer) for i in items]
     order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
     shape = (len(items), *gains.shape)
-    found = Derivatives(
+    result = Derivatives(
         torch.zeros(len(items), dtype=torch.float64),
         torch.zeros(shape, dtype=torch.float64),
         torch.zeros((len(items), sketches, *gains.shape), dtype=torch.float64),
@@ -66,15 +66,15 @@ def derivatives(
     done = 0
     for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
         members = order[done : done + size]
-        _batch(model, items, members, edits, gains, found, generator)
+        _batch(model, items, members, edits, gains, result, generator)
         done += size
         if progress is not None:
             progress("differentiating answers", done, len(items))
-    if not bool(torch.isfinite(found.gradient).all() & torch.isfinite(found.sketches).all()):
+    if not bool(torch.isfinite(result.gradient).all() & torch.isfinite(result.sketches).all()):
         raise ModelError(
             "The derivatives are not finite: the model's number type overflows. Load it with --dtype float32."
         )
-    return found
+    return result
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Edit:
 
 
 def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
-    found = []
+    edits = []
     for projection in model.anatomy.attention():
         scale = None
         if projection.post_norm:
@@ -98,8 +98,8 @@ def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
         device = device_of(model.network.get_submodule(projection.path))
         left = torch.cat([p.left for p in parts], 1).to(device, torch.float32)
         right = torch.cat([p.right for p in parts], 0).to(device, torch.float32)
-        found.append(_Edit(projection.path, projection.layer, left, right))
-    return found
+        edits.append(_Edit(projection.path, projection.layer, left, right))
+    return edits
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,16 @@ def _batch(
     members: list[int],
     edits: list[_Edit],
     gains: Tensor,
-    found: Derivatives,
+    result: Derivatives,
     generator: torch.Generator,
 ) -> None:
-    """Fills the members' rows of `found`."""
+    """Fills the members' rows of `result`."""
     rows = [items[i] for i in members]
     batch = padded_batch(rows, model.device)
     at_row, target, lengths = batch.rows, batch.target, batch.lengths
-    own = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
+    gains_by_row = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
     with torch.enable_grad(), frozen(model.network), ExitStack() as stack:
-        stack.enter_context(_hooked(model, edits, own))
+        stack.enter_context(_hooked(model, edits, gains_by_row))
         stack.enter_context(only_at(model, at_row, batch.positions))
         logits = model.network(input_ids=batch.ids, use_cache=False).logits[0].float()
         with torch.no_grad():
@@ -150,18 +150,18 @@ def _batch(
             share = (1 / lengths)[at_row]
             pull = -weights * share[:, None]
             pull[torch.arange(len(target)), target] += share
-        found.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
+        result.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
             0, at_row.cpu(), (per_token * share).cpu()
         )
-        sketches = found.sketches.shape[1]
-        (gradient,) = torch.autograd.grad(logits, own, pull, retain_graph=sketches > 0)
-        found.gradient[members] = gradient.double().cpu()
+        sketches = result.sketches.shape[1]
+        (gradient,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=sketches > 0)
+        result.gradient[members] = gradient.double().cpu()
         root = weights.sqrt()
         for number in range(sketches):
             drawn = torch.randn(weights.shape, generator=generator, device=weights.device)
             pull = root * drawn - weights * torch.linalg.vecdot(root, drawn)[:, None]
-            (row,) = torch.autograd.grad(logits, own, pull, retain_graph=number + 1 < sketches)
-            found.sketches[members, number] = row.double().cpu()
+            (row,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=number + 1 < sketches)
+            result.sketches[members, number] = row.double().cpu()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ width of the model. The result is that of `capture`, to rounding.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,9 +31,9 @@ from burnish.model.capture import (
 )
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.outlines import anatomy_of, load_config, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
 from burnish.model.replay import Call, Recording, answer_length, record
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, load_config, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
 
@@ -106,8 +105,8 @@ def load_layered(
 def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
     """What the library takes for "auto": the config's, or that of the first floating point tensor."""
     if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
+        dtype: torch.dtype = getattr(torch, options.dtype)
+        return dtype
     stated = getattr(config, "dtype", None)
     if isinstance(stated, torch.dtype):
         return stated
@@ -126,7 +125,7 @@ def layered_capture(
     rows = {_key(s): row for row, s in enumerate(planned.sequences)}
     states = _run(model, planned, progress) if planned.sequences else {}
 
-    def kept(
+    def hand_over(
         sequences: Sequence[Tokens],
         consume: Callable[[list[int], Tensor], None],
         *,
@@ -134,12 +133,12 @@ def layered_capture(
         progress: Progress | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
-            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
-            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(indices, states[site][[rows[_key(sequences[i])] for i in indices]])
             if progress is not None:
-                progress(len(which))
+                progress(len(indices))
 
-    return kept
+    return hand_over
 
 
 @dataclass(frozen=True)
@@ -156,11 +155,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         """Positions that are run, padding included."""
-        found, end = self.prefix, 0
+        total, end = self.prefix, 0
         for size in self.sizes:
             end += size
-            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
-        return found
+            total += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return total
 
 
 def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
@@ -220,24 +219,6 @@ def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[
         return states
 
 
-@torch.inference_mode()
-def timed_block(model: LayeredModel, sequences: Sequence[Tokens]) -> float:
-    """Seconds that the first block takes with these sequences as one batch; it is read for that, and freed."""
-    weights, path = model.weights, f"{model.anatomy.stack}.0"
-    blocks = list(model.network.get_submodule(model.anatomy.stack))
-    one = Pass(list(sequences), [], [len(sequences)], 0, None)
-    weights.fill(path, weights.read(path))
-    with _space(model.states_bytes) as space:
-        with weights.around_the_blocks():
-            (batch,) = _recorded(model, _around(model, blocks, sequences[0]), one, {}, space)
-        _run_block(model, blocks[0], 0, batch)  # compiles what is compiled for these shapes
-        started = time.perf_counter()
-        _run_block(model, blocks[0], 0, batch)
-        seconds = time.perf_counter() - started
-    weights.free(path)
-    return seconds
-
-
 def _around(model: LayeredModel, blocks: Sequence[torch.nn.Module], example: Tokens) -> Callable[..., Recording]:
     """Records what the model's own forward gives to its blocks."""
     decoder = decoder_of(model)
@@ -263,8 +244,8 @@ def _recorded(
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
-        kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(hidden, recording.calls, first, last, kept)
+        states_of_rows = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, states_of_rows)
         start += size
 
 
@@ -294,9 +275,9 @@ def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: t
     if planned.cache is None:
         return None
     ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
-    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    recording = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
     planned.cache.share(planned.prefix)
-    return found
+    return recording
 
 
 def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:

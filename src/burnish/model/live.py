@@ -50,8 +50,8 @@ def _adding(layer: AdapterLayer) -> Hook:
         a, b = layer.a.to(first.device), layer.b.to(first.device)
         changed = first.float() + (arguments[0].float() @ a.T) @ b.T
         if layer.bias is not None:
-            own: Any = module.bias
-            changed = changed + (layer.bias.to(first.device) - own.float())
+            bias: Any = module.bias
+            changed = changed + (layer.bias.to(first.device) - bias.float())
         changed = changed.to(first.dtype)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
@@ -103,8 +103,8 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     """What a norm makes of a vector [hidden], float64 on the CPU."""
     parameter = next(norm.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
-    found: Tensor = norm(vector[None].to(device_of(norm), dtype))
-    return found[0].double().cpu().clone()
+    normed: Tensor = norm(vector[None].to(device_of(norm), dtype))
+    return normed[0].double().cpu().clone()
 
 
 def _hook(edit: LowRankEdit) -> Hook:

@@ -17,8 +17,8 @@ import transformers
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import read_table
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.outlines import REFUSALS, advice, auto_class, load_config, reason
 from burnish.model.placement import placement, require_running, tell_offloaded
+from burnish.model.skeleton import REFUSALS, advice, auto_class, load_config, reason
 from burnish.options import ModelOptions
 
 # On CPUs, bfloat16 products keep a compiled kernel with its scratch memory for every shape seen, 1,024 of them by default:

@@ -23,8 +23,8 @@ from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelErro
 from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
-from burnish.model.outlines import anatomy_of, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
@@ -140,9 +140,9 @@ class Model:
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
         text = self.render(prompt, system)
-        found = self.encode(text, special=not self.chat_template)
-        self.require_fit(len(found), prompt if isinstance(prompt, str) else prompt.text)
-        return found
+        ids = self.encode(text, special=not self.chat_template)
+        self.require_fit(len(ids), prompt if isinstance(prompt, str) else prompt.text)
+        return ids
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of a text. special: with the tokens that the tokenizer puts around it.
@@ -259,7 +259,7 @@ class Model:
             for part, place in ((prompt[:prefix], 0), (prompt[prefix:], width - len(prompt) + prefix)):
                 ids[row, place : place + len(part)] = torch.tensor(part)
                 mask[row, place : place + len(part)] = 1
-        own = self.network.generation_config
+        settings = self.network.generation_config
         self.network.generation_config = GenerationConfig(
             pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
         )
@@ -271,7 +271,7 @@ class Model:
                 **({} if cache is None else {"past_key_values": cache}),
             )
         finally:
-            self.network.generation_config = own
+            self.network.generation_config = settings
         answers = []
         for row in out[:, width:].tolist():
             end = next((i for i, token in enumerate(row) if token in self.stop_tokens), len(row))
@@ -283,8 +283,8 @@ class Model:
         """Raises ModelError for ends of text that are no token ids."""
         ends = self.network.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        own = self.tokenizer.eos_token_id
-        stated = [token for token in [*listed, own] if token is not None]
+        tokenizer_end = self.tokenizer.eos_token_id
+        stated = [token for token in [*listed, tokenizer_end] if token is not None]
         if not all(isinstance(token, int) for token in stated):
             raise ModelError(
                 f"The generation settings of {self.name} name {str(stated)[:80]!r} as ends of text, which are no token ids. Mend "

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.outlines import skeleton, text_config
 from burnish.model.processes import keep_in_step, launched
+from burnish.model.skeleton import skeleton, text_config
 from burnish.options import ModelOptions
 
 

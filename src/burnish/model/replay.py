@@ -42,8 +42,8 @@ class Recording:
 
 def states_of(output: Any) -> Tensor:
     """The hidden states in a block's output."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 @torch.inference_mode()

@@ -68,8 +68,8 @@ def _draw(logits: Tensor, settings: Sampling, generator: torch.Generator) -> int
     bounds = weights.cumsum(-1)
     point = torch.rand((), generator=generator, dtype=torch.float64).item() * bounds[-1]
     # The first bound above the point belongs to a token with a weight above zero; `point` may round up to the last bound.
-    found = int(torch.searchsorted(bounds, point, right=True))
-    return found if found < len(bounds) else int(weights.argmax())
+    index = int(torch.searchsorted(bounds, point, right=True))
+    return index if index < len(bounds) else int(weights.argmax())
 
 
 def _least(weights: Tensor, mass: float) -> Tensor:

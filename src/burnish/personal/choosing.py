@@ -6,22 +6,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from burnish.personal.learning import Gaussian, foreseen, learned
+from burnish.personal.preference_model import Gaussian, foreseen, learned
 from burnish.personal.profile import Choice, Coefficient, Profile
 
 
 def relearned(profile: Profile, choices: Sequence[Choice]) -> Profile:
     """The profile with its coefficients learned anew from everything it rests on. Pure: the same inputs, the same
     profile."""
-    start = profile.start()
     if not choices:
-        return profile.with_coefficients(_unasked(profile, start), 0, None)
-    names = sorted({*start, *(name for c in choices for name in c.first.keys() & c.second.keys())})
-    given = _given(profile, choices, names)
-    belief = learned(*given)
+        given = {name: Coefficient(value, 0.0, "sliders") for name, value in profile.sliders.items() if value}
+        return profile.with_coefficients(given, 0, None)
+    names = sorted({*profile.sliders, *(name for c in choices for name in c.first.keys() & c.second.keys())})
+    asked = _given(profile, choices, names)
+    belief = learned(*asked)
     rows = zip(names, belief.mean.tolist(), belief.deviation.tolist(), strict=True)
-    found = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
-    return profile.with_coefficients(found, len(choices), foreseen(*given))
+    coefficients = {name: Coefficient(mean, deviation, "choices") for name, mean, deviation in rows}
+    return profile.with_coefficients(coefficients, len(choices), foreseen(*asked))
 
 
 def belief_of(profile: Profile, choices: Sequence[Choice], names: Sequence[str]) -> Gaussian:
@@ -55,16 +55,4 @@ def _given(profile: Profile, choices: Sequence[Choice], names: Sequence[str]) ->
     rows = [[c.first[n] - c.second[n] if n in c.first and n in c.second else 0.0 for n in names] for c in choices]
     differences = torch.tensor(rows, dtype=torch.float64).reshape(len(choices), len(names))
     outcomes = torch.tensor([c.outcome for c in choices], dtype=torch.float64)
-    return differences, outcomes, vector(profile.start(), names)
-
-
-def _unasked(profile: Profile, start: dict[str, float]) -> dict[str, Coefficient]:
-    """What was set by hand is certain; what the writing says has its own uncertainty."""
-    written = profile.written
-    found = {}
-    for name, value in start.items():
-        if written is not None and written.weight and name in written.coefficients:
-            found[name] = Coefficient(value, written.deviations[name], "writing")
-        elif value:
-            found[name] = Coefficient(value, 0.0, "sliders")
-    return found
+    return differences, outcomes, vector(profile.sliders, names)

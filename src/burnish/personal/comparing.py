@@ -12,7 +12,7 @@ from burnish.model.model import Model
 from burnish.personal.choosing import belief_of, opposites, vector
 from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
 from burnish.personal.features import Progress, answered, features_of, units_of
-from burnish.personal.learning import information, propose
+from burnish.personal.preference_model import information, propose
 from burnish.personal.profile import Choice, Profile, Units
 from burnish.prompts import Prompt
 
@@ -55,10 +55,10 @@ def choices_of(
     """Prompts with a chosen (`answer`) and a `rejected` answer as choices. Raises InputError for an answer without
     text."""
     rows = answered(model, [(p, text or "") for p in pairs for text in (p.answer, p.rejected)])
-    found = features_of(model, reading, units, rows, progress)
+    features = features_of(model, reading, units, rows, progress)
     return [
         Choice(chosen, rejected, 1.0, model.fingerprint, (p.text, p.answer or "", p.rejected or ""))
-        for p, chosen, rejected in zip(pairs, found[::2], found[1::2], strict=True)
+        for p, chosen, rejected in zip(pairs, features[::2], features[1::2], strict=True)
     ]
 
 
@@ -98,11 +98,13 @@ def compare(
     if not all(texts):
         raise ModelError("The model answers this prompt with nothing: there is nothing to compare. Ask something else.")
     both = [text for side in texts for text in side]
-    found = features_of(model, reading, units, answered(model, [(Prompt.of(prompt), text) for text in both]), progress)
-    rows = torch.stack([vector(features, names) for features in found])
+    features = features_of(
+        model, reading, units, answered(model, [(Prompt.of(prompt), text) for text in both]), progress
+    )
+    rows = torch.stack([vector(row, names) for row in features])
     across = [(i, len(texts[0]) + j) for i in range(len(texts[0])) for j in range(len(texts[1]))]
     pair = list(propose(belief, rows, across))
     told = float(information(belief, rows[pair[:1]] - rows[pair[1:]]))
     random.Random(seed).shuffle(pair)
     first, second = pair
-    return Comparison(prompt, (both[first], both[second]), (found[first], found[second]), told, model.fingerprint)
+    return Comparison(prompt, (both[first], both[second]), (features[first], features[second]), told, model.fingerprint)

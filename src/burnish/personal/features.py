@@ -14,7 +14,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import Answered, greedy_answers
+from burnish.evaluation.pairs import Answered, greedy_answers
 from burnish.model.capture import answer_sequences, capture
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions, Site
@@ -43,23 +43,23 @@ def everyday_answers(model: Model, language: str, progress: Progress | None = No
 
 def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]:
     """Prompts and answers as tokens. Raises InputError for an answer without text."""
-    found = []
+    answers = []
     for prompt, text in rows:
         tokens = model.encode(text)[:READ_TOKENS]
         if not tokens:
             raise InputError(
                 f"An answer to '{prompt.text[:60]}' is empty: it says nothing of a taste. Leave the row out."
             )
-        found.append(Answered(Prompt(prompt.messages), tokens))
-    return found
+        answers.append(Answered(Prompt(prompt.messages), tokens))
+    return answers
 
 
 def coordinates(states: Tensor, directions: Tensor) -> Tensor:
     """Least-squares coordinates with a ridge, [n, k], of states [n, hidden] on unit vectors [k, hidden]; float64."""
     rows = directions.double()
     gram = rows @ rows.T + RIDGE * torch.eye(len(rows), dtype=torch.float64)
-    found: Tensor = torch.linalg.solve(gram, rows @ states.double().T)
-    return found.T
+    solved: Tensor = torch.linalg.solve(gram, rows @ states.double().T)
+    return solved.T
 
 
 def answer_means(
@@ -71,10 +71,10 @@ def answer_means(
     states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
     done = 0
 
-    def keep(which: list[int], batch: Tensor) -> None:
+    def keep(indices: list[int], batch: Tensor) -> None:
         nonlocal done
-        states[which] = batch if layer is None else batch[:, layer]
-        done += len(which)
+        states[indices] = batch if layer is None else batch[:, layer]
+        done += len(indices)
         if progress is not None:
             progress("reading answers", done, len(rows))
 
@@ -92,7 +92,7 @@ def raw_features(
 ) -> Tensor:
     """Coordinates before they are divided by their spread, [n, names] in the mapping's order."""
     names = list(directions)
-    found = torch.zeros(len(rows), len(names), dtype=torch.float64)
+    features = torch.zeros(len(rows), len(names), dtype=torch.float64)
     places = sorted({(d.site, d.layer) for d in directions.values()})
     for site, layer in places:
         members = [
@@ -100,8 +100,8 @@ def raw_features(
         ]
         vectors = torch.stack([directions[names[i]].vectors[layer] for i in members])
         states = answer_means(model, rows, site=site, layer=layer, progress=progress)
-        found[:, members] = coordinates(states, vectors)
-    return found
+        features[:, members] = coordinates(states, vectors)
+    return features
 
 
 def units_of(

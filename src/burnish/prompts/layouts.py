@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from burnish.errors import PromptFileError
-from burnish.prompts.tables import Row
+from burnish.prompts.table_files import Row
 
 ASKED = (
     "prompt",

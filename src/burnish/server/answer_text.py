@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from burnish.model.decoding import Finished
+from burnish.model.detokenizer import Detokenizer, StopStrings, TokenText
 from burnish.server.answering import Answering
-from burnish.server.text import Detokenizer, StopStrings, TokenText
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What crosses from the engine's thread to a request: the tokens of one answer, and pieces of other work."""
+"""What crosses from the engine's thread to a request: the tokens of one answer, and steps of other work."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 from burnish.errors import BurnishError, RefusedError
 from burnish.model.decoding import DecodedToken, DecodeRequest
-from burnish.pieces import Pieces
+from burnish.steps import Steps
 
 
 def too_slow(seconds: float) -> RefusedError:
@@ -99,7 +99,7 @@ class Answering:
 class Job:
     """Work other than decoding that needs the model."""
 
-    pieces: Pieces[Any]
+    steps: Steps[Any]
     future: Future[Any] = field(default_factory=Future)
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 
 async def _service(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+    service: Service = request.app.state.service
+    return service
 
 
 async def _person(request: Request) -> str:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from burnish.errors import BurnishError, InputError, RefusedError
 from burnish.server.answering import stopping, too_slow, unexpected
 from burnish.server.engine import described
-from burnish.server.replies import error_reply
+from burnish.server.responses import error_reply
 from burnish.server.service import Service
 
 log = logging.getLogger("burnish.server")

@@ -1,23 +1,18 @@
-"""What an expression does, measured while the server runs: damage, dose, tokens. Each is work in pieces for the engine."""
+"""What an expression does, measured while the server runs: damage, dose. Each is work in steps for the engine."""
 
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from burnish.artifacts.direction import Enhancement
-from burnish.errors import InputError
-from burnish.evaluation.material import Progress, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import Progress, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.dose import doses
 from burnish.model.model import Model
-from burnish.model.reading import token_projections
-from burnish.model.scoring import Candidate, Item, score
+from burnish.model.scoring import Item
 from burnish.personal import enhancing
 from burnish.personal.features import READ_TOKENS
-from burnish.pieces import Pieces
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_domain, load_general
-from burnish.server.text import token_pieces
+from burnish.steps import Steps
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0)
 PROMPTS = 16  # everyday and protect prompts that damage is measured on
@@ -32,17 +27,17 @@ def damage_items(model: Model, language: str, progress: Progress | None = None) 
     return answered_items(model, greedy_answers(model, prompts, options, progress))
 
 
-def damage(model: Model, enhancement: Enhancement | None, language: str) -> Pieces[dict[str, Any]]:
+def damage(model: Model, enhancement: Enhancement | None, language: str) -> Steps[dict[str, Any]]:
     """Nats per token that everyday prompts move, with a 95 % interval over prompts."""
     items = damage_items(model, language)
     if enhancement is None:
         return {"kl": 0.0, "low": 0.0, "high": 0.0, "prompts": len(items)}
-    (found,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
-    kl = found.damage
+    (measured,) = yield from doses(model, enhancement, items, [], (1.0,), at_once=PIECE // 2)
+    kl = measured.damage
     return {"kl": kl.mean, "low": kl.low, "high": kl.high, "prompts": kl.n}
 
 
-def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Pieces[dict[str, Any]]:
+def dose(model: Model, enhancement: Enhancement | None, language: str, domain: str | None) -> Steps[dict[str, Any]]:
     """Damage, and likelihood of the domain's reference answers, at several scales."""
     items = damage_items(model, language)
     items = items[:: max(1, len(items) // CURVE)]
@@ -50,46 +45,11 @@ def dose(model: Model, enhancement: Enhancement | None, language: str, domain: s
     kl, change = [0.0] * len(SCALES), [0.0] * len(SCALES)
     if enhancement is not None:
         at_once = max(1, PIECE // len(SCALES))
-        found = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
-        kl[1:] = [d.damage.mean for d in found]
-        change[1:] = [d.likelihood.mean for d in found if d.likelihood is not None]
+        measured = yield from doses(model, enhancement, items, good, SCALES[1:], at_once=at_once)
+        kl[1:] = [d.damage.mean for d in measured]
+        change[1:] = [d.likelihood.mean for d in measured if d.likelihood is not None]
     likelihood = {"name": domain, "change": change} if good else None
     return {"scales": list(SCALES), "kl": kl, "likelihood": likelihood}
-
-
-def tokens(
-    model: Model, enhancement: Enhancement | None, prompt: list[int], answer: str, context: int
-) -> Pieces[list[dict[str, Any]]]:
-    """What the edit does to the probability of each token of an answer, and where each lies along its strongest direction.
-
-    Raises InputError for an answer without tokens, or one that is longer than the model's context with its prompt.
-    """
-    ids = model.encode(answer)
-    if not ids:
-        raise InputError("The answer is empty: it has no tokens to show. Pass one with text.")
-    if len(prompt) + len(ids) > context:
-        raise InputError(
-            f"Prompt and answer have {len(prompt) + len(ids)} tokens, more than the model's context of {context}. Shorten them."
-        )
-    yield
-    item = Item(prompt, ids)
-    texts = token_pieces(model.tokenizer, answer, ids)
-    if enhancement is None:
-        return [{"text": text, "gain": 0.0, "projection": None} for text in texts]
-    found = score(model, [item], [Candidate("edit", enhancement)])
-    gains = (found.candidates[0][0].log_probability - found.base[0].log_probability).tolist()
-    yield
-    strongest = int(enhancement.gains.abs().sum(0).argmax())
-    direction = enhancement.directions[strongest]
-    vector = enhancement.vectors[direction.layer, strongest]
-    states = token_projections(model, [prompt + ids], vector[None], direction.layer, site=direction.site)
-    along = states[0][len(prompt) :, 0].double()
-    spread = along.std() if len(along) > 1 else torch.zeros(())
-    places = ((along - along.mean()) / spread).tolist() if spread > 0 else [None] * len(ids)
-    return [
-        {"text": text, "gain": gain, "projection": place}
-        for text, gain, place in zip(texts, gains, places, strict=True)
-    ]
 
 
 def _references(model: Model, domain: str) -> list[Item]:

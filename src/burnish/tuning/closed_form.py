@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import answered_items, pair_items
+from burnish.evaluation.pairs import answered_items, pair_items
 from burnish.maths.trust_region import best_gains, choose_ridge, depth_basis, information
 from burnish.model.derivatives import Derivatives, derivatives
 from burnish.model.model import Model

@@ -7,7 +7,7 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.effect import pair_changes
-from burnish.evaluation.material import pair_items
+from burnish.evaluation.pairs import pair_items
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Progress, score

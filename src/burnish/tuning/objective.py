@@ -8,7 +8,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.effect import pair_changes
-from burnish.evaluation.material import Answered, Halves, PairKind, answered_items, pair_items
+from burnish.evaluation.pairs import Answered, Halves, PairKind, answered_items, pair_items
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, Progress, TokenScores, score
 from burnish.options import TuneOptions
@@ -101,7 +101,7 @@ def damage_on(
     """Mean KL per token of each prompt's answer under some enhancements, [plans, rows]."""
     candidates = [Candidate("damage", plan) for plan in plans]
     scores = score(model, answered_items(model, rows), candidates, progress=progress).candidates
-    return torch.stack([torch.stack([s.kl.mean() for s in found]) for found in scores])
+    return torch.stack([torch.stack([s.kl.mean() for s in candidate_scores]) for candidate_scores in scores])
 
 
 def _measure(
@@ -115,9 +115,9 @@ def _measure(
     sets: list[list[Item]] = [answered_items(model, rows[half]) for rows in (material.general, material.special)]
     sets += [_items(model, aim, half) for aim in aims]
     sizes = [len(items) for items in sets]
-    found = score(model, [item for items in sets for item in items], candidates, progress=progress)
-    base = _parts(found.base, sizes)
-    return [_point(aims, base, _parts(rows, sizes), half) for rows in found.candidates]
+    scores = score(model, [item for items in sets for item in items], candidates, progress=progress)
+    base = _parts(scores.base, sizes)
+    return [_point(aims, base, _parts(rows, sizes), half) for rows in scores.candidates]
 
 
 def chosen_alone(aim: Aim, half: int) -> bool:

@@ -11,7 +11,7 @@ from burnish.checking import repetition
 from burnish.errors import InputError, WrongModelError
 from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import Effect, effect_from
-from burnish.evaluation.material import PairKind, base_answers
+from burnish.evaluation.pairs import PairKind, base_answers
 from burnish.maths.intervals import Interval, interval, interval_above
 from burnish.mix import Mix
 from burnish.model.model import Model
@@ -19,8 +19,8 @@ from burnish.model.scoring import Candidate, Progress, score
 from burnish.options import TuneOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import load_domain
+from burnish.tuning.aims import Scorer, Speciality, directions_of, gather, random_template, template
 from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
-from burnish.tuning.material import Scorer, Speciality, directions_of, gather, random_template, template
 from burnish.tuning.mixing import Alike, alike, interference, merged
 from burnish.tuning.objective import Material, Point, damage_on, measure
 

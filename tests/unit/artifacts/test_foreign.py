@@ -26,15 +26,15 @@ def test_layers_without_a_vector_are_never_edited(tmp_path: Path) -> None:
     vectors = VECTORS.clone()
     vectors[[2, 4]] = 0
     write_control_vector(tmp_path / "c.gguf", vectors)
-    found = direction(tmp_path / "c.gguf")
-    assert found.vectors.norm(dim=1).tolist() == pytest.approx([0, 1, 0, 1, 0, 1])
-    assert found.enhancement(0.5).edited_layers() == [1, 3, 5]
-    assert found.enhancement(0.5, layers="0..2").edited_layers() == [1]
-    assert found.layer == 3
-    assert "repeng control vector, llama" in found.provenance.enhance
-    assert found.report.held_out == 0
-    found.save(tmp_path / "d.safetensors")
-    assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, found.vectors)
+    read = direction(tmp_path / "c.gguf")
+    assert read.vectors.norm(dim=1).tolist() == pytest.approx([0, 1, 0, 1, 0, 1])
+    assert read.enhancement(0.5).edited_layers() == [1, 3, 5]
+    assert read.enhancement(0.5, layers="0..2").edited_layers() == [1]
+    assert read.layer == 3
+    assert "repeng control vector, llama" in read.provenance.enhance
+    assert read.report.held_out == 0
+    read.save(tmp_path / "d.safetensors")
+    assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, read.vectors)
 
 
 def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_pat
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        found = direction(tmp_path / f"{kind.__name__}.gguf")
-        assert float(found.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
+        read = direction(tmp_path / f"{kind.__name__}.gguf")
+        assert float(read.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
 
 
 def test_what_repengs_own_class_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,9 @@ def test_what_steering_vectors_own_class_holds_is_read_and_its_pickle_is_not(tmp
 def test_steering_vectors_are_read_from_safetensors(tmp_path: Path) -> None:
     write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
     assert is_foreign(tmp_path / "vector.safetensors")
-    found = direction(tmp_path / "vector.safetensors")
-    torch.testing.assert_close(found.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
-    assert found.site == "residual"
+    read = direction(tmp_path / "vector.safetensors")
+    torch.testing.assert_close(read.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    assert read.site == "residual"
 
 
 def test_vectors_of_attention_keep_their_site(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_every_other_byte_is_kept(kind: Kind, alignment: int | None, tmp_path: P
     for file, entry in zip((old, new), entries, strict=True):
         for name, tensor in file.tensors.items():
             place = tensor.entry - file.keys_end
-            kept = 4 if name in PROJECTIONS else 0
-            entry[place + 4 - kept : place + 12] = bytes(8 + kept)
+            changed_bytes = 4 if name in PROJECTIONS else 0
+            entry[place + 4 - changed_bytes : place + 12] = bytes(8 + changed_bytes)
     assert entries[0] == entries[1]
     assert list(new.tensors) == list(old.tensors)
     assert all(tensor.start % new.alignment == 0 for tensor in new.tensors.values())

@@ -51,9 +51,9 @@ def recorded(decoder: Decoder) -> Any:
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_blocks_run_one_by_one_give_what_the_model_gives(length: int) -> None:
     decoder = Decoder(length)
-    found = recorded(decoder)
-    hidden = found.hidden
-    for call, block in zip(found.calls, decoder.blocks, strict=True):
+    recording = recorded(decoder)
+    hidden = recording.hidden
+    for call, block in zip(recording.calls, decoder.blocks, strict=True):
         hidden = call(block, hidden)
     assert torch.equal(hidden, decoder(IDS))
 

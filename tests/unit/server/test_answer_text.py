@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from burnish.model.decoding import DecodedToken, DecodeRequest, Finished
+from burnish.model.detokenizer import BROKEN
 from burnish.model.row_edits import Candidate
 from burnish.server.answer_text import Piece, pieces_of
 from burnish.server.answering import Answering
-from burnish.server.text import BROKEN
 from families import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -79,7 +79,7 @@ def test_any_tokens_and_stops_give_the_decoded_answer_up_to_the_first_stop(last:
         tokens = [chance.randrange(3, 259) if chance.random() < 0.5 else chance.choice(ids("ab바")) for _ in range(12)]
         stops = chance.choice([[], ["a"], ["ab", "바"], ["ba", "b"]])
         pieces, _ = answered(tokens, last, stops)
-        whole = TOKENIZER.decode(tokens, skip_special_tokens=True).rstrip(BROKEN)
-        ends: list[Any] = [whole.find(stop) for stop in stops if stop in whole]
-        assert text_of(pieces) == (whole[: min(ends)] if ends else whole)
+        text = TOKENIZER.decode(tokens, skip_special_tokens=True).rstrip(BROKEN)
+        ends: list[Any] = [text.find(stop) for stop in stops if stop in text]
+        assert text_of(pieces) == (text[: min(ends)] if ends else text)
         assert "".join(token.text for piece in pieces for token in piece.tokens) == text_of(pieces)

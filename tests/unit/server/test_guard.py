@@ -29,9 +29,11 @@ def test_the_name_of_a_host_header_is_without_port(header: str, name: str) -> No
     assert host_of(header) == name
 
 
-@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("0.0.0.0", False)])
-def test_loopback_hears_this_computer_alone(host: str, own: bool) -> None:
-    assert loopback(host) == own
+@pytest.mark.parametrize(
+    ("host", "is_loopback"), [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("0.0.0.0", False)]
+)
+def test_loopback_hears_this_computer_alone(host: str, is_loopback: bool) -> None:
+    assert loopback(host) == is_loopback
 
 
 def status(access: Access, **headers: str) -> int:
@@ -103,8 +105,8 @@ def test_a_body_is_counted_while_it_is_read_whatever_it_says_of_itself() -> None
 
 
 def test_an_endless_body_is_not_read_to_its_end() -> None:
-    found, count = read([b"abc"] * 1000, 3)
-    assert found == b"refused"
+    reply, count = read([b"abc"] * 1000, 3)
+    assert reply == b"refused"
     assert count <= SPARE + 2
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from burnish.errors import InputError
 from burnish.prompts.domains.own import own_folder, own_names, read_about, read_rows
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
 GENERAL = ("normal", "normal-ko")
@@ -63,7 +63,7 @@ def load_domain(name: str) -> Domain:
     if name not in domain_names():
         raise InputError(f"There is no domain '{name}'. Pass one of: {', '.join(domain_names())}.")
     if name not in packaged_names():
-        return _own(name)
+        return _own_domain(name)
     folder = ROOT / name
     about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
     rows = _rows(folder, "references.jsonl")
@@ -96,17 +96,17 @@ def _asked(folder: Traversable, file: str) -> PromptSet:
     return PromptSet(f"{folder.name} {file.removesuffix('.jsonl')}", prompts)
 
 
-def _own(name: str) -> Domain:
+def _own_domain(name: str) -> Domain:
     """Raises InputError for a file that was changed."""
     folder = own_folder(name)
     about = read_about(folder / "domain.yaml")
     rows = read_rows(folder / "references.jsonl")
 
-    def kept(file: str, label: str) -> PromptSet:
+    def prompts_in(file: str, label: str) -> PromptSet:
         return PromptSet(label, tuple(prompt for prompt, _ in read_rows(folder / file)))
 
     def references(split: str) -> PromptSet:
-        return PromptSet(f"{name} references", tuple(prompt for prompt, own in rows if own == split))
+        return PromptSet(f"{name} references", tuple(prompt for prompt, half in rows if half == split))
 
     return Domain(
         name=name,
@@ -115,8 +115,8 @@ def _own(name: str) -> Domain:
         summary=about["summary"],
         expert_system_prompt=about["expert_system_prompt"],
         measures=(),
-        enhance=kept("enhance.jsonl", name),
-        held_out=kept("held-out.jsonl", f"{name} held-out"),
+        enhance=prompts_in("enhance.jsonl", name),
+        held_out=prompts_in("held-out.jsonl", f"{name} held-out"),
         references_tune=references("tune"),
         references_report=references("report"),
     )
@@ -140,8 +140,8 @@ def load_general(language: str = "en") -> GeneralSet:
 
 def load_protect(*, category: str | None = None) -> PromptSet:
     """The prompts that an enhancement must leave alone; one category of them if asked."""
-    kept = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
-    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in kept))
+    rows = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
+    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in rows))
 
 
 def _lines(folder: Traversable, file: str, name: str) -> PromptSet:
