@@ -82,6 +82,7 @@ def write_plan(
     rank: int = 1,
     enhancement: Enhancement | None = None,
     name: str = "",
+    recipe: str | None = None,
 ) -> WritePlan:
     """Checks everything that can fail before writing: the layers' tensors, the disk, the output path.
 
@@ -89,7 +90,7 @@ def write_plan(
     Raises InputError, ModelError, QuantisedModelError, OutputError.
     """
     if enhancement is not None:
-        expected = replace(Enhanced(enhancement).expected(plan, name), measured=True)
+        expected = replace(Enhanced(enhancement).expected(plan, name), recipe=recipe, measured=True)
     else:
         anatomy = plan.anatomy
         maps = [p for p in anatomy.attention() if p.layer in set(layers)]
@@ -150,7 +151,7 @@ def write(job: Job) -> Applied:
     """
     form = form_of(job.output.form)
     form.require(job)
-    form.planned(job.plan, job.output, job.content.expected(job.plan, job.name))
+    form.planned(job.plan, job.output, replace(job.content.expected(job.plan, job.name), recipe=job.recipe))
     return form.write(job)
 
 
@@ -163,11 +164,12 @@ def apply(
     check: Check | None = None,
     copy: FolderCopy | None = None,
     progress: Progress | None = None,
+    recipe: str | None = None,
 ) -> Applied:
     """Writes an enhancement. name: the base model as the user calls it; check: goes into the card; copy: of this model, started
-    already. Raises what `write` raises.
+    already; recipe: the command that makes it again. Raises what `write` raises.
     """
-    return write(Job(plan, Enhanced(enhancement, check), output, name, copy, progress))
+    return write(Job(plan, Enhanced(enhancement, check), output, name, copy, progress, recipe))
 
 
 def export(
@@ -180,6 +182,7 @@ def export(
     check: Check | None = None,
     options: ModelOptions | None = None,
     progress: Progress | None = None,
+    recipe: str | None = None,
 ) -> Applied:
     """Writes an enhancement as a model folder, a PEFT adapter, a plan file or for llama.cpp, as `burnish apply` does.
 
@@ -188,7 +191,7 @@ def export(
     name = enhancement.provenance.model if model is None else str(model)
     output = OutputOptions(out=Path(out), form=form, overwrite=overwrite).of_model(name)
     plan = open_plan(name, options or ModelOptions(), enhancement=enhancement, form=output.form)
-    return apply(plan, enhancement, output, name=name, check=check, progress=progress)
+    return apply(plan, enhancement, output, name=name, check=check, progress=progress, recipe=recipe)
 
 
 def adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLayer]:

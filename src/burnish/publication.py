@@ -11,9 +11,10 @@ from typing import Any
 
 from burnish.artifacts.card import CARD, base_facts, model_card, read_card, write_card
 from burnish.artifacts.copying import model_files
-from burnish.artifacts.direction import Enhancement, kind_of
+from burnish.artifacts.direction import Enhancement, kind_of, recipe_of
 from burnish.artifacts.files import MARK, PLAN_FILE, read_mark
 from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
+from burnish.artifacts.recipe import RECIPE_FILE, public_recipe
 from burnish.errors import InputError
 from burnish.forms import form_of, forms
 
@@ -107,7 +108,9 @@ def _file(
         ],
     )
     local = {d.provenance.model for d in enhancement.directions if _is_local_path(d.provenance.model)}
-    content = enhancement.renamed(base_id).as_bytes() if local else path
+    recipe = recipe_of(path)
+    public = None if recipe is None else public_recipe(recipe, local, base_id)
+    content = enhancement.renamed(base_id).as_bytes(public) if local or public != recipe else path
     files = (PublishedFile(CARD, card.encode()), PublishedFile(PLAN_FILE, content))
     return Publication(FILE_FORM, base_id, facts["licence"], files)
 
@@ -182,6 +185,10 @@ class _Rewriting:
             enhancement = Enhancement.load(path)
             known = all(d.provenance.model not in self.local for d in enhancement.directions)
             return path if known else enhancement.renamed(self.base).as_bytes()
+        if name == RECIPE_FILE:
+            recipe = path.read_text(encoding="utf-8")
+            public = public_recipe(recipe, self.local, self.base)
+            return path if public == recipe else public.encode()
         if not name.endswith(TEXT_ENDINGS) or (name != CARD and not _ours(name)):
             return path
         text = path.read_text(encoding="utf-8")

@@ -39,6 +39,7 @@ app = cyclopts.App(
     version=__version__,
     version_flags=["--version"],
     help_format="plaintext",
+    config=recipes.remember,
     suppress_keyboard_interrupt=False,  # `run` says what became of the work
 )
 app.command(enhance.enhance)

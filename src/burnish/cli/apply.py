@@ -11,6 +11,7 @@ from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
 from burnish.cli.flags import Loading, Output
 from burnish.cli.inputs import DryRun, Json, Layers, ModelName, WithFactor
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError
 from burnish.forms import form_of
 from burnish.options import GainOptions, ModelOptions, OutputOptions
@@ -31,7 +32,13 @@ def _again(
     found = read_trained(folder)
     with console.progress() as progress:
         applied = (found if factor is None else found.scaled(factor)).export(
-            output.out, form=output.form, model=model, overwrite=output.overwrite, options=loading, progress=progress
+            output.out,
+            form=output.form,
+            model=model,
+            overwrite=output.overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
         )
     _show(applied, model, json=json)
 
@@ -110,11 +117,15 @@ def apply(
             enhancement = read_enhancement(plan_file, enhancement_factor, layers)
         plan = open_plan(model, loading, again=force, enhancement=enhancement, form=output.form)
         if dry_run:
-            planned = write_plan(plan, output, enhancement.edited_layers(), enhancement=enhancement, name=model)
+            planned = write_plan(
+                plan, output, enhancement.edited_layers(), enhancement=enhancement, name=model, recipe=current_recipe()
+            )
             show_plan(vars(planned), json=json)
             return
         with console.progress() as progress:
-            applied = write(plan, enhancement, output, name=model, copy=copy, progress=progress)
+            applied = write(
+                plan, enhancement, output, name=model, copy=copy, progress=progress, recipe=current_recipe()
+            )
     _show(applied, model, json=json)
 
 

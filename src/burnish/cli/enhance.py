@@ -14,6 +14,7 @@ from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_cont
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
+from burnish.cli.run import current_recipe
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -144,7 +145,9 @@ def enhance(
             checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
-        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
+        applied = apply(
+            plan, enhancement, output, name=model, check=checked, progress=progress, recipe=current_recipe()
+        )
     if form_of(applied.form).folder:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":

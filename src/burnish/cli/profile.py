@@ -11,6 +11,7 @@ from burnish.cli import console, profile_learning
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, Overwrite
 from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError
 from burnish.forms import form_help, form_of
 from burnish.options import FormName, ModelOptions
@@ -114,7 +115,14 @@ def export(
         store.remember(person, profile)
         enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)
         applied = write(
-            enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
+            enhancement,
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
         )
     scale = profile.scales[loaded.fingerprint].value
     if json:

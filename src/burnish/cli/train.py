@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading, Training
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, With, WithFactor
+from burnish.cli.run import current_recipe
 from burnish.extras import require
 from burnish.forms import form_help
 from burnish.options import Combine, FormName, ModelOptions, OutputOptions, TrainOptions
@@ -89,7 +90,15 @@ def train(
         )
         if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
             return
-        applied = trained.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+        applied = trained.export(
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
+        )
     _remove(checkpoints)
     if json:
         console.as_json(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from burnish.artifacts.card_words import CardWords
+from burnish.artifacts.recipe import write_recipe
 from burnish.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Expected:
     plan_bytes: int = 0  # of the enhancement's file; 0 where there is none
     enhancement: Enhancement | None = None  # where it is known already
     about: dict[str, Any] | None = None  # the record, where it is known already
+    recipe: str | None = None
     measured: bool = False  # whether every edit is computed for an exact size
 
 
@@ -98,6 +100,7 @@ class Job:
     name: str  # of the base model, as the user calls it
     copy: FolderCopy | None = None  # of this model to this output, started already
     progress: Progress | None = None
+    recipe: str | None = None  # the command that makes the output again
 
     @property
     def base_model(self) -> str:
@@ -184,6 +187,7 @@ def finish_folder(job: Job, form: Form, folder: Path, gains: Sequence[LayerGain]
     (folder / CARD).unlink(missing_ok=True)  # a copy may be a link
     (folder / CARD).write_text(job.content.card(form.words, base, gains), encoding="utf-8")
     job.content.write_beside(folder, form, job)
+    write_recipe(folder, job.recipe)
 
 
 def record_bytes(expected: Expected) -> int:

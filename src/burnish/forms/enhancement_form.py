@@ -38,7 +38,7 @@ class EnhancementForm(Form):
     def write(self, job: Job) -> Applied:
         out, enhancement = job.output.out, job.content.enhancement
         assert enhancement is not None
-        enhancement.save(out, overwrite=job.output.overwrite)
+        enhancement.save(out, overwrite=job.output.overwrite, recipe=job.recipe)
         return Applied(out, self.name, out.stat().st_size, (), job.plan.anatomy.coverage())
 
 

@@ -43,12 +43,14 @@ class GgufForm(Form):
             file, edits = unknown_edits(self.source(plan), projections, expected.rank)
             return self.file_size(file, edits, {}, measured=False)
         gguf = self.opened(plan, expected.enhancement)
-        return self.file_size(gguf.file, gguf.edits, record(expected.about or {}), measured=expected.measured)
+        return self.file_size(
+            gguf.file, gguf.edits, record(expected.about or {}, expected.recipe), measured=expected.measured
+        )
 
     def write(self, job: Job) -> Applied:
         assert job.content.enhancement is not None
         gguf = self.opened(job.plan, job.content.enhancement)
-        gains, notes = self.write_file(gguf, job, record(job.content.about(job.name)))
+        gains, notes = self.write_file(gguf, job, record(job.content.about(job.name), job.recipe))
         out = job.output.out
         coverage = job.plan.anatomy.coverage()
         return Applied(out, self.name, out.stat().st_size, gains, coverage, (*gguf.notes, *notes))
@@ -64,9 +66,9 @@ class GgufForm(Form):
         """Writes the output; returns its gains and what the user should know."""
 
 
-def record(about: dict[str, Any]) -> dict[str, Any]:
-    """What a file's key says: the check is of the unquantised model."""
-    return {**about, "check": None} if about else about
+def record(about: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+    """What a file's key says. The check is left out: it is of the unquantised model."""
+    return {**about, "check": None, **({} if recipe is None else {"recipe": recipe})}
 
 
 class EditedFileForm(GgufForm):

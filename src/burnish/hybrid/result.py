@@ -126,6 +126,7 @@ class Trained:
         overwrite: bool = False,
         options: ModelOptions | None = None,
         progress: Progress | None = None,
+        recipe: str | None = None,
     ) -> Applied:
         """Writes one PEFT adapter (rank: the directions' and the LoRA's) or one model folder. model: the base, by default where it
         was trained.
@@ -135,7 +136,7 @@ class Trained:
         training_form(form)
         name = self.record["base"] if model is None else str(model)
         plan = open_plan(name, options or ModelOptions(), again=True)
-        return write(Job(plan, self, OutputOptions(Path(out), form, overwrite), name, progress=progress))
+        return write(Job(plan, self, OutputOptions(Path(out), form, overwrite), name, progress=progress, recipe=recipe))
 
 
 def training_form(name: FormName) -> Form:
