@@ -10,9 +10,9 @@ from burnish.artifacts.card import CARD, card_text
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import PLAN_FILE, written
 from burnish.artifacts.hub import fetch, fetch_enhancement, hub_errors, is_repo_id, parsed
-from burnish.artifacts.publication import Publication, read_publication
 from burnish.errors import HubError, InputError, ModelNotFoundError
 from burnish.model.packaged import MODELS, public_name
+from burnish.publication import Publication, read_publication
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

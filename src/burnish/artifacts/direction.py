@@ -141,12 +141,13 @@ class Direction:
         gains[~used.any(dim=1)] = 0
         return Enhancement(used[:, None, :].contiguous(), gains, (self,))
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
         """Writes one safetensors file.
 
         Args:
             path: the file.
             overwrite: replace a file that is there.
+            recipe: the command that makes it again.
 
         Returns:
             The path.
@@ -155,7 +156,7 @@ class Direction:
             OutputExistsError: there is a file, and `overwrite` is off.
             DiskFullError: the disk is full.
         """
-        return _save(Path(path), "direction", {"vectors": self.vectors}, (self,), overwrite=overwrite)
+        return _save(Path(path), "direction", {"vectors": self.vectors}, (self,), overwrite=overwrite, recipe=recipe)
 
     @staticmethod
     def load(path: Path | str) -> "Direction":
@@ -329,12 +330,13 @@ class Enhancement:
                 "another checkpoint, another number type, or already enhanced. Pass the original model or find a direction on this one."
             )
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
         """Writes one safetensors file.
 
         Args:
             path: the file.
             overwrite: replace a file that is there.
+            recipe: the command that makes it again.
 
         Returns:
             The path.
@@ -343,7 +345,7 @@ class Enhancement:
             OutputExistsError: there is a file, and `overwrite` is off.
             DiskFullError: the disk is full.
         """
-        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite)
+        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite, recipe=recipe)
 
     def _tensors(self) -> dict[str, Tensor]:
         same = bool((self.vectors == self.vectors[:1]).all())
@@ -361,14 +363,17 @@ class Enhancement:
         directions = (replace(d, provenance=replace(d.provenance, model=model)) for d in self.directions)
         return replace(self, directions=tuple(directions))
 
-    def as_bytes(self) -> bytes:
+    def as_bytes(self, recipe: str | None = None) -> bytes:
         """What `save` writes.
+
+        Args:
+            recipe: the command that makes it again.
 
         Returns:
             The file's bytes.
         """
         tensors = {k: v.float().contiguous() for k, v in self._tensors().items()}
-        return save(tensors, metadata=_metadata("enhancement", self.directions))
+        return save(tensors, metadata=_metadata("enhancement", self.directions, recipe))
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
@@ -427,6 +432,7 @@ class _Stored:
 class _Header:
     kind: Literal["direction", "enhancement"]
     directions: list[_Stored]
+    recipe: str | None = None
 
 
 @contextmanager
@@ -475,7 +481,13 @@ def _unusable(where: Path | str, why: object) -> InputError:
     return InputError(f"{where} is damaged: {' '.join(str(why).split())[:300]}. Make it again.")
 
 
-def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
+def recipe_of(path: Path) -> str | None:
+    """The recipe that a file carries, if any. Raises InputError for a file that is not ours."""
+    with _file(path) as file:
+        return _checked(file.metadata() or {}, str(path)).recipe
+
+
+def _metadata(kind: str, directions: tuple[Direction, ...], recipe: str | None = None) -> dict[str, str]:
     """One key only: several would be stored in an order that differs from run to run."""
     headers = [
         {
@@ -489,16 +501,24 @@ def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
         for d in directions
     ]
     header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": headers}
+    if recipe is not None:
+        header["recipe"] = recipe
     return {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
 
 
 def _save(
-    path: Path, kind: str, tensors: dict[str, Tensor], directions: tuple[Direction, ...], *, overwrite: bool
+    path: Path,
+    kind: str,
+    tensors: dict[str, Tensor],
+    directions: tuple[Direction, ...],
+    *,
+    overwrite: bool,
+    recipe: str | None,
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
         # Not by `save_file`, whose errors do not say that a disk is full.
         plain = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(plain, metadata=_metadata(kind, directions)))
+        partial.write_bytes(save(plain, metadata=_metadata(kind, directions, recipe)))
     return path
 
 

@@ -12,6 +12,7 @@ from burnish.cli.flags import Finding, Loading, Size
 from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def find(
     require_direction(direction, force=finding.force)
     if not current().first:
         return
-    direction.save(out, overwrite=overwrite)
+    direction.save(out, overwrite=overwrite, recipe=current_recipe())
     if json:
         console.as_json({"out": str(out), **summary(direction)})
     else:

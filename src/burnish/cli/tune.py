@@ -11,6 +11,7 @@ from burnish.cli import console
 from burnish.cli.flags import Loading, Tuning
 from burnish.cli.inputs import Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
 from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -194,11 +195,13 @@ class GainsMethod:
 def write_tuned(out: Path, tuned: "Tuned", *, overwrite: bool) -> None:
     """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
     from burnish.artifacts.files import PLAN_FILE, written
+    from burnish.artifacts.recipe import write_recipe
 
     with written(out, overwrite=overwrite) as folder:
         folder.mkdir()
         tuned.enhancement.save(folder / PLAN_FILE)
         write_numbers(folder, tuned)
+        write_recipe(folder, current_recipe())
     console.say(f"Written: {out}")
 
 

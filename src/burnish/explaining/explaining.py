@@ -1,6 +1,5 @@
 """`explain`: everything that can be said of an enhancement, gathered as facts."""
 
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -51,7 +50,6 @@ def explain(
         WrongModelError: the enhancement is of another model.
     """
     options = options or ExplainOptions()
-    started = time.perf_counter()
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if specialities is None:
         specialities = _packaged(enhancement)
@@ -87,7 +85,6 @@ def explain(
         evaluation=evaluation,
         notes=tuple(notes),
         seed=options.seed,
-        seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
     )
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -195,7 +194,6 @@ def train_prepared(
     progress: Progress | None = None,
 ) -> Trained:
     """The same for what `prepare` has read and checked."""
-    started = time.perf_counter()
     with _folder(checkpoints, prepared.identity) as folder:
         underneath = _enhancement_layers(model, prepared)
         everyday, barrier = Everyday([], []), None
@@ -215,7 +213,7 @@ def train_prepared(
     lora = lora if scale == 1.0 else scaled(lora, scale)
     general = load_general().held_out.spread(check_prompts) if check_prompts else None
     checked = None if general is None else check_changed(model, lambda: changed(scale), general, progress=progress)
-    record = _record(model, prepared, done, scale, moved, time.perf_counter() - started)
+    record = _record(model, prepared, done, scale, moved)
     return Trained(lora, prepared.enhancement, record, None if checked is None else checked.as_dict())
 
 
@@ -321,7 +319,6 @@ def _record(
     done: Run,
     scale: float,
     moved: Interval | None,
-    seconds: float,
 ) -> dict[str, Any]:
     """What `burnish.json` says of the training."""
     seen = prepared.items[: done.steps * prepared.options.batch]
@@ -346,6 +343,5 @@ def _record(
         "everyday_kl": None if moved is None else asdict(moved),
         "scale": scale,
         "options": asdict(prepared.options),
-        "seconds": round(seconds, 1),
         "versions": {name: version(name) for name in ("burnish", "torch", "transformers", "peft", "trl")},
     }
