@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.evaluation.pairs import halves
+from burnish.languages import language_of
 from burnish.learning.teacher import Examples, Expert, Teacher
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
@@ -55,8 +56,9 @@ def subject_of(
     )
 
 
-def expert_subject(name: str, expert: str, language: str = "en") -> Subject:
-    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of the language."""
+def expert_subject(name: str, expert: str) -> Subject:
+    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of its language."""
+    language = language_of([expert])
     domains = [domain for domain in map(load_domain, packaged_names()) if domain.language == language]
     general = load_general(language)
     return Subject(
