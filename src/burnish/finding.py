@@ -79,12 +79,26 @@ def find_direction(
 ) -> Direction:
     """Finds `mean(enhance) - mean(normal)` at every layer in one pass, then measures it on held-out prompts.
 
-    enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
-    measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
-    taken out, besides the normal ones' at the prompt position. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
-    Inside `burnish.joined` every process reads a share of the prompts and returns the same direction, up to rounding that of one.
-    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist,
-    ProcessError where another process fails.
+    Source: "Directional Enhancement" (2025), the mean difference of hidden states. Inside `burnish.joined` every process reads a
+    share of the prompts and returns the same direction, up to rounding that of one.
+
+    Args:
+        model: the base model; its weights are not changed.
+        enhance: prompts of the speciality: a file, texts, or a set already read.
+        normal: everyday prompts, as above.
+        options: layer, scope, site, position and the seed.
+        held_out: (enhance, normal) prompts for the measurement; without them part of a set is held out.
+        protect: with `options.protect`, prompts whose writes are taken out, besides the normal ones'.
+        progress: told of every part that takes long.
+
+    Returns:
+        Unit vectors [layers, hidden] with their held-out quality.
+
+    Raises:
+        PromptFileError: a file cannot be read as prompts.
+        InputError: sets are too small, or the same.
+        LayerError: the layer does not exist.
+        ProcessError: another process failed.
     """
     contrast = Contrast(as_prompts(enhance, "enhance"), as_prompts(normal, "normal"), held_out, protect)
     return found_direction(model, contrast, options or FindOptions(), progress)

@@ -27,8 +27,13 @@ SHUFFLES = 40
 class ModelOptions:
     """How a model is loaded."""
 
-    dtype: Annotated[Dtype, "number type the model runs in; auto is the checkpoint's own"] = "auto"
-    device: Annotated[str, "device map: cpu, cuda, auto"] = "cpu"
+    dtype: Annotated[
+        Dtype, "number type the model runs in; auto: the stored one, or float32 where this processor is slow in it"
+    ] = "auto"
+    device: Annotated[
+        str,
+        "cpu, cuda, cuda:1, mps, xpu; auto: an accelerator, else the CPU; spread: all accelerators, then memory, then disk",
+    ] = "auto"
     tensor_parallel: Annotated[
         bool, "under torchrun: split every layer over the processes, for architectures that the library has a plan for"
     ] = False

@@ -261,7 +261,25 @@ def export(
 ) -> Applied:
     """Writes an enhancement as a model folder, a PEFT adapter, a plan file or for llama.cpp, as `burnish apply` does.
 
-    model: the base model, by default the one the directions were found on. Raises what `apply` raises.
+    Args:
+        enhancement: what is written.
+        out: the folder or file.
+        form: which of these.
+        model: the base model; by default the one the directions were found on.
+        overwrite: replace what is at `out`.
+        check: goes into the model card.
+        options: how the base model is found and read.
+        progress: told of every part that takes long.
+
+    Returns:
+        What was written: bytes, gains asked and realised, notes.
+
+    Raises:
+        InputError: the form does not fit the model or the path.
+        WrongModelError: the enhancement is of another model.
+        QuantisedModelError: weights of 4 or 8 bits cannot be edited in place.
+        OutputExistsError: there is an output, and `overwrite` is off.
+        DiskFullError: the output does not fit on the disk.
     """
     name = enhancement.provenance.model if model is None else str(model)
     output = OutputOptions(out=Path(out), form=form, overwrite=overwrite).of_model(name)

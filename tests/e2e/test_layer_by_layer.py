@@ -107,3 +107,16 @@ def test_what_needs_the_whole_model_is_refused(
     assert code in (2, 3)
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_written_keeps_the_number_type_of_the_folder_whatever_it_is_computed_in(
+    tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    folder = tiny_folder("llama", torch.bfloat16)
+    code, _, err = call(
+        "enhance", folder, *files, "--method", "published", "--check-prompts", "0", "-o", tmp_path / "out"
+    )
+    assert code == 0, err
+    assert "Running on cpu in float32 (stored in bfloat16, which this processor computes slowly)." in err
+    assert {t.dtype for t in weights(tmp_path / "out").values()} == {torch.bfloat16}

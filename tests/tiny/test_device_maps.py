@@ -22,7 +22,7 @@ from burnish.prompts import Prompt, PromptSet
 from conftest import Folders, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
-AUTO = ModelOptions(dtype="float32", device="auto")
+SPREAD = ModelOptions(dtype="float32", device="spread")
 FAMILIES = ["llama", "gemma2", "gpt2"]  # plain; norms after the projections; tied embeddings, maps of another layout
 TEXTS = ["Hello", "Describe a lighthouse at dusk, and the sea around it.", "Why?", "Tell me more"]
 
@@ -41,9 +41,9 @@ def little_memory(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> Fold
 
 
 def spread(folder: Path) -> Model:
-    """Loaded with --device auto, which says that it is too large."""
+    """Loaded with --device spread, which says that it is too large."""
     with pytest.warns(BurnishWarning, match="do not fit into memory"):
-        return load(folder, AUTO)
+        return load(folder, SPREAD)
 
 
 def computed(model: Model) -> Iterator[tuple[str, object]]:
@@ -90,4 +90,4 @@ def test_a_model_that_lies_on_disk_as_a_whole_answers_on_the_cpu(little_memory: 
 
 def test_experts_that_cannot_be_offloaded_are_refused_with_the_way_out(little_memory: Folders) -> None:
     with pytest.raises(ModelError, match="--layer-by-layer"):
-        load(little_memory("mixtral"), AUTO)
+        load(little_memory("mixtral"), SPREAD)

@@ -281,4 +281,4 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 def test_several_devices_are_refused(tiny_folder: Folders) -> None:
     with pytest.raises(ModelError, match="one device"):
-        load_layered(tiny_folder("llama"), ModelOptions(device="auto"))
+        load_layered(tiny_folder("llama"), ModelOptions(device="spread"))

@@ -75,7 +75,7 @@ def test_a_gguf_file_is_converted_once_and_answers_as_its_source(
 ) -> None:
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
     path = save_gguf(tmp_path / "tiny.gguf")
-    model = load(path)
+    model = load(path, ModelOptions(dtype="bfloat16"))
     assert "gguf" not in (model.folder / "config.json").read_text(encoding="utf-8").lower()
     weight = build("llama").model.layers[1].self_attn.q_proj.weight
     torch.testing.assert_close(model.network.model.layers[1].self_attn.q_proj.weight, weight.bfloat16())

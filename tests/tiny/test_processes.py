@@ -177,8 +177,8 @@ def test_placements_that_exclude_each_other_are_refused(
         load(tiny_folder("llama"), SPLIT)
     request.getfixturevalue("one_of_two")
     for options, message in (
-        (ModelOptions(device="auto"), "every process would spread"),
-        (ModelOptions(device="auto", tensor_parallel=True), "Pass one of them"),
+        (ModelOptions(device="spread"), "every process would spread"),
+        (ModelOptions(device="spread", tensor_parallel=True), "Pass one of them"),
     ):
         with pytest.raises(ModelError, match=message):
             load(tiny_folder("llama"), options)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
+from burnish.cli.opening import open_model
 from burnish.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "
     from burnish.artifacts.matching import match, nearest_layers
     from burnish.catalogue import named_directions, names_in
     from burnish.languages import languages
-    from burnish.model.model import load
 
-    model = load(base, loading)
+    model = open_model(base, loading)
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
         for language in languages():

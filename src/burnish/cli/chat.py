@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.errors import InputError
 from burnish.options import ModelOptions
 
@@ -32,14 +33,12 @@ def chat(
     json: Json = False,
 ) -> None:
     """Chat, streamed; without --prompt each line of standard input is a question."""
-    from burnish.model.model import load
     from burnish.pipeline import read_enhancement
 
     if compare and enhancement is None:
         raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
     plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     if plan is not None:
         plan.require(loaded.fingerprint, loaded.anatomy.layers, loaded.anatomy.hidden_size)
     rows: list[dict[str, Any]] = []

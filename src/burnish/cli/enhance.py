@@ -14,6 +14,7 @@ from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_cont
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
+from burnish.cli.opening import open_model
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -97,7 +98,6 @@ def enhance(
     """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
-    from burnish.model.model import load
     from burnish.model.processes import current
     from burnish.options import layer_window
     from burnish.pipeline import apply, open_plan, write_plan
@@ -132,8 +132,7 @@ def enhance(
             f"Layer by layer: {in_words(cost_by_layer)}. The closing check needs the whole model and is left out."
         )
         check_prompts = 0
-    with console.waiting(f"Loading {model}"):
-        loaded = layered or load(model, loading)
+    loaded = layered or open_model(model, loading)
     enhancement = way.run(loaded, json=json)
     first = current().first
     if not (first or loaded.tensor_parallel):

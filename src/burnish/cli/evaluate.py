@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Evaluating, Loading
 from burnish.cli.inputs import Json, JudgeOptions, Layers, ModelName, Overwrite, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.errors import BurnishError, InputError
 from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
@@ -63,7 +64,6 @@ def evaluate(
     from burnish.evaluation.comparison import compare as run_comparison
     from burnish.evaluation.evaluating import evaluate as run_evaluation
     from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
-    from burnish.model.model import load
     from burnish.model.row_edits import check_adapter
     from burnish.pipeline import read_enhancement
     from burnish.prompts import read_prompts
@@ -77,8 +77,7 @@ def evaluate(
     adapters = _adapters(adapter)
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     for lora in adapters:
         check_adapter(loaded, lora)
     result: dict[str, Any] = {}

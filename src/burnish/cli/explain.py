@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Explaining, Loading
 from burnish.cli.inputs import Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
+from burnish.cli.opening import open_model
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -51,7 +52,6 @@ def explain(
     from burnish.explaining.formats import visible
     from burnish.explaining.page import render_page
     from burnish.explaining.summary import summarise
-    from burnish.model.model import load
     from burnish.pipeline import open_plan, read_enhancement
 
     if out is not None or publish:
@@ -68,8 +68,7 @@ def explain(
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
     plan.require(stored.checkpoint.fingerprint, stored.anatomy.layers, stored.anatomy.hidden_size)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     with console.progress() as progress:
         facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
     if out is not None:

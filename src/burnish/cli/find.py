@@ -11,6 +11,7 @@ from burnish.cli import console
 from burnish.cli.flags import Finding, Loading, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
+from burnish.cli.opening import open_model
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ def find(
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
     from burnish.artifacts.direction import stored_bytes
     from burnish.artifacts.files import check_output
-    from burnish.model.model import load
     from burnish.model.processes import current
     from burnish.pipeline import open_plan, require_direction
 
@@ -59,8 +59,7 @@ def find(
         return
     if cost is not None:
         console.say(f"Layer by layer: {in_words(cost)}.")
-    with console.waiting(f"Loading {model}"):
-        loaded = layered or load(model, loading)
+    loaded = layered or open_model(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
     if not current().first:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) -> bool:
     """As asked for, else whether the weights exceed the free memory, which is then said."""
-    from burnish.model.estimating import free_memory, loaded_bytes
+    from burnish.model.device import free_memory, loaded_bytes
 
     if layers.layer_by_layer is not None or loading.tensor_parallel:
         return bool(layers.layer_by_layer)
-    size, free = loaded_bytes(plan.checkpoint, loading.dtype), free_memory(loading.device)
+    chosen = plan.choice.options
+    size, free = loaded_bytes(plan.checkpoint, chosen.dtype), free_memory(chosen.device)
     if size > free:
         console.say(
             f"Note: the weights take {size / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free: the model is run layer by layer "
@@ -34,7 +35,7 @@ def open_layered(model: str, loading: ModelOptions, layers: LayerOptions) -> "La
     from burnish.model.layerwise import load_layered
 
     with console.waiting(f"Opening {model} layer by layer"):
-        return load_layered(model, loading, states_bytes=int(layers.states_memory * 1e9))
+        return load_layered(model, loading, states_bytes=int(layers.states_memory * 1e9), tell=console.say)
 
 
 def estimated(model: "LayeredModel", contrasts: "Sequence[Contrast]", finding: FindOptions) -> "Cost":

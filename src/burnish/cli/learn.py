@@ -107,8 +107,7 @@ class LearnedMethod:
         from burnish.learning.learning_cost import learning_cost
 
         parameters = sum(p.numel() for p in plan.network.parameters())
-        asked = plan.options.dtype
-        dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+        dtype = getattr(torch, plan.choice.dtype)
         return f"Learning takes {learning_cost(self.subjects, self.options, parameters, dtype)}."
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 from burnish.cli import console, profile_learning
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, Overwrite
-from burnish.cli.profile_learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli.opening import open_model
+from burnish.cli.profile_learning import Name, answer_to, local, show_profile, summary_of
 from burnish.errors import InputError
 from burnish.options import Form, ModelOptions
 

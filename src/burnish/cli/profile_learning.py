@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
+from burnish.cli.opening import open_model
 from burnish.errors import InputError
 from burnish.options import ModelOptions
 
@@ -123,13 +124,6 @@ def show_profile(profile: "Profile", *, json: bool) -> None:
         sure = "" if coefficient.sure else "  (not sure)"
         deviation = f" +- {coefficient.deviation:.2f}" if coefficient.deviation else ""
         console.data(f"  {name:26} {coefficient.mean:+.2f}{deviation}  from {coefficient.source}{sure}")
-
-
-def open_model(model: str, loading: ModelOptions) -> "Model":
-    from burnish.model.model import load
-
-    with console.waiting(f"Loading {model}"):
-        return load(model, loading)
 
 
 def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:

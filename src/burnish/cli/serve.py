@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Limits, Loading
 from burnish.cli.inputs import ModelName
+from burnish.cli.opening import open_model
 from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
@@ -41,7 +42,6 @@ def serve(
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
     require("serve", "Serving")
-    from burnish.model.model import load
     from burnish.personal.store import Store
     from burnish.server.access import Access, loopback
     from burnish.server.application import make_app
@@ -55,8 +55,7 @@ def serve(
     with closing(listen(host, port)) as sock:
         if asked:
             _keys(store, new_person, api_key_file)
-        with console.waiting(f"Loading {model}"):
-            loaded = load(model, loading)
+        loaded = open_model(model, loading)
         with console.progress() as progress:
             directions = prepare(loaded, enhancements, profiles=not no_profiles, progress=progress)
         _log_to_console()

@@ -9,12 +9,14 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading, Training
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.extras import require
 from burnish.options import Combine, ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
+    from burnish.model.folder_plan import FolderPlan
     from burnish.pipeline import Applied
 
 CHECK_PROMPTS = 24
@@ -65,13 +67,13 @@ def train(
 
     from burnish.hybrid.result import check_result
     from burnish.hybrid.training import prepare, train_prepared
-    from burnish.model.model import load, outline
+    from burnish.model.model import outline
     from burnish.pipeline import open_plan, read_enhancement
 
     plan_file = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
-    loading = _loading(loading)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         plan = open_plan(model, loading, again=True)
+        loading = _loading(loading, plan)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
     rank = options.rank + (plan_file.rank if plan_file is not None else 0)
@@ -79,8 +81,7 @@ def train(
     show_plan(prepared, size, json=json and dry_run, talk=not dry_run)
     if dry_run:
         return
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     checkpoints = out.with_name(out.name + ".training")
     with console.progress() as progress:
         trained = train_prepared(
@@ -108,9 +109,12 @@ def train(
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 
 
-def _loading(loading: ModelOptions) -> ModelOptions:
-    """On a CPU weights are float32 unless a type was asked for: the stored half types are slower there, and steps are rounded away."""
-    return replace(loading, dtype="float32") if loading.dtype == "auto" and loading.device == "cpu" else loading
+def _loading(loading: ModelOptions, plan: "FolderPlan") -> ModelOptions:
+    """On a CPU weights are float32 unless a type was asked for: in a half type small steps would be rounded away."""
+    device = plan.choice.options.device
+    return replace(
+        loading, device=device, dtype="float32" if loading.dtype == "auto" and device == "cpu" else loading.dtype
+    )
 
 
 def _remove(checkpoints: Path) -> None:

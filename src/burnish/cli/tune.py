@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Loading, Tuning
 from burnish.cli.inputs import Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
+from burnish.cli.opening import open_model
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -55,15 +56,13 @@ def tune(
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
     from burnish.artifacts.files import check_output
-    from burnish.model.model import load
     from burnish.pipeline import open_plan
 
     specialities = read_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
     check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         check_window(options, open_plan(model, loading).anatomy.layers)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     tuned = run_tune(loaded, specialities, aim or AimOptions(), options)
     write_tuned(out, tuned, overwrite=overwrite)
     show_tuned(tuned, json=json, out=out)

@@ -156,12 +156,30 @@ def train(
     check_prompts: int = 24,
     progress: Progress | None = None,
 ) -> Trained:
-    """Trains a LoRA on rows (a file, mappings, or both kinds), alone or combined with an enhancement; the model is left as it was.
+    """Trains a LoRA on rows, alone or combined with an enhancement; the model is left as it was.
 
-    combine: `keep` with an enhancement unless said otherwise. checkpoints: a folder, from which a killed training is gone on with
-    when the same call is made again; without one nothing is kept. check_prompts: of the closing check; 0 leaves it out.
-    Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
-    another training.
+    Args:
+        model: the base model; its weights are not changed.
+        rows: what is learnt: a file, mappings, or both kinds.
+        knowledge: rows whose facts are learnt, as above.
+        enhancement: made on this model.
+        combine: `keep` with an enhancement unless said otherwise.
+        options: rank, steps, budget in nats per token, the seed.
+        checkpoints: a folder from which a killed training goes on when the same call is made again; without one there are no
+            checkpoints.
+        check_prompts: of the closing check; 0 leaves it out.
+        progress: told of every part that takes long.
+
+    Returns:
+        The LoRA and the enhancement that belongs to it, with what was measured.
+
+    Raises:
+        InputError: rows or options make no sense together.
+        PromptFileError: a file of rows cannot be read.
+        MissingExtraError: the libraries that train (the `train` extra) are not installed.
+        WrongModelError: the enhancement is of another model.
+        ModelError: the enhancement alone is above the budget.
+        OutputExistsError: the checkpoints are of another training.
     """
     require("train", "Training")
     prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)

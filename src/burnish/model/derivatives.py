@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from burnish.errors import ModelError
 from burnish.maths.gain import low_rank_edit
 from burnish.model.capture import in_batches, padded
+from burnish.model.device import widest
 from burnish.model.live import device_of, norm_behind
 from burnish.model.model import Model
 from burnish.model.scoring import Item, only_at
@@ -138,22 +139,22 @@ def _batch(
         with torch.no_grad():
             log_p = logits.log_softmax(-1)
             weights = log_p.exp()
-            per_token = log_p.gather(1, target[:, None])[:, 0].double()
+            per_token = log_p.gather(1, target[:, None])[:, 0].to(widest(log_p.device))
             share = (1 / lengths)[at_row]
             pull = -weights * share[:, None]
             pull[torch.arange(len(target)), target] += share
         result.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
-            0, at_row.cpu(), (per_token * share).cpu()
+            0, at_row.cpu(), (per_token * share).cpu().double()
         )
         sketches = result.sketches.shape[1]
         (gradient,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=sketches > 0)
-        result.gradient[members] = gradient.double().cpu()
+        result.gradient[members] = gradient.cpu().double()
         root = weights.sqrt()
         for number in range(sketches):
             drawn = torch.randn(weights.shape, generator=generator, device=weights.device)
             pull = root * drawn - weights * torch.linalg.vecdot(root, drawn)[:, None]
             (row,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=number + 1 < sketches)
-            result.sketches[members, number] = row.double().cpu()
+            result.sketches[members, number] = row.cpu().double()
 
 
 @contextmanager

@@ -3,10 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
-import torch
-
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass
 
 
@@ -35,19 +31,3 @@ def estimate(model: LayeredModel, passes: Iterable[Sequence[Wanted]]) -> Cost:
     activations = 4 * batch_tokens(model.device) * widest * item
     states = [p.tokens * hidden * item + 4 * len(p.sequences) * len(parts) * hidden * len(p.sites) for p in planned]
     return Cost(len(planned) * sum(stored), max(states), (largest + joined) * item + max(stored) + activations)
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a model could take."""
-    if torch.device(device if device != "auto" else "cpu").type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def loaded_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """What the weights take in memory, in a number type ("auto": as they are stored)."""
-    sizes = [(t.end - t.start, DTYPES.get(t.dtype)) for t in checkpoint.tensors.values()]
-    if dtype == "auto":
-        return sum(size for size, _ in sizes)
-    item = int(getattr(torch, dtype).itemsize)
-    return sum(size if stored is None else size // stored.itemsize * item for size, stored in sizes)

@@ -12,6 +12,7 @@ from burnish.anatomy import Anatomy, Projection
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.maths.gain import LowRankEdit
+from burnish.model.device import Choice, choose
 from burnish.model.live import layer_edits, norm_weight
 from burnish.options import ModelOptions
 
@@ -33,6 +34,11 @@ class FolderPlan:
         from burnish.model.skeleton import module_names
 
         return module_names(self.network, self.checkpoint.tensors)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The device and the number type that the model is run on and in."""
+        return choose(self.folder, self.options)
 
     @cached_property
     def network(self) -> nn.Module:

@@ -121,7 +121,7 @@ def backward(model: Model, lessons: Sequence[Lesson], weights: Sequence[float]) 
             )
         if logits.requires_grad:  # not where every row is zero
             torch.autograd.backward(logits, pull)
-        for i, part in zip(members, torch.split(distance.double().cpu(), lengths), strict=True):
+        for i, part in zip(members, torch.split(distance.cpu().double(), lengths), strict=True):
             kl[i] = part
 
     with torch.enable_grad():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.artifacts.checkpoint import Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.model.block_inputs import Call, Recording, answer_length, record
 from burnish.model.block_weights import DiskWeights
@@ -29,6 +29,7 @@ from burnish.model.capture import (
     rows_of,
     stream_of,
 )
+from burnish.model.device import SPREAD, choose
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
@@ -68,11 +69,28 @@ class Wanted:
 
 
 def load_layered(
-    model: str | Path, options: ModelOptions | None = None, *, states_bytes: int = STATES_BYTES
+    model: str | Path,
+    options: ModelOptions | None = None,
+    *,
+    states_bytes: int = STATES_BYTES,
+    tell: Callable[[str], object] | None = None,
 ) -> LayeredModel:
-    """Opens a model without its weights. states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+    """Opens a model without its weights, to be run layer by layer.
 
-    Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
+    Args:
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision.
+        states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
+
+    Returns:
+        What `find_direction` takes in the place of a model.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: it cannot be run layer by layer.
+        QuantisedModelError: its weights are quantised.
+        NoProjectionError: no attention output projection was found in it.
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
@@ -82,7 +100,9 @@ def load_layered(
             f"{folder} holds quantised weights, which cannot be run layer by layer: their modules are made by the quantisation's own "
             "loader. Pass the original (unquantised) weights, or load the model as a whole."
         )
-    if options.device == "auto":
+    choice = choose(folder, options, in_blocks=True)
+    options = choice.options
+    if options.device == SPREAD:
         raise ModelError("Layer by layer runs on one device. Pass --device cpu, or for example cuda:0.")
     if options.tensor_parallel:
         raise ModelError(
@@ -90,9 +110,11 @@ def load_layered(
             "processes share the prompts."
         )
     checkpoint = Checkpoint(folder)
-    how: dict[str, Any] = {"dtype": _dtype(config, checkpoint, options)}
+    how: dict[str, Any] = {"dtype": getattr(torch, choice.dtype)}
     if options.attn_implementation:
         how["attn_implementation"] = options.attn_implementation
+    if tell is not None:
+        tell(str(choice))
     with quiet():
         network, _ = skeleton(folder, options, **how)
     tokenizer = load_tokenizer(folder, options)
@@ -100,17 +122,6 @@ def load_layered(
     anatomy = anatomy_of(network, network.config)
     weights = DiskWeights(network, checkpoint, anatomy.stack, torch.device(options.device))
     return LayeredModel(str(model), folder, network, tokenizer, anatomy, weights, states_bytes)
-
-
-def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
-    """What the library takes for "auto": the config's, or that of the first floating point tensor."""
-    if options.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, options.dtype)
-        return dtype
-    stated = getattr(config, "dtype", None)
-    if isinstance(stated, torch.dtype):
-        return stated
-    return next((DTYPES[t.dtype] for t in checkpoint.tensors.values() if t.dtype in DTYPES), torch.float32)
 
 
 def layered_capture(

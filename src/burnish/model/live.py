@@ -106,7 +106,7 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     parameter = next(norm.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     normed: Tensor = norm(vector[None].to(device_of(norm), dtype))
-    return normed[0].double().cpu().clone()
+    return normed[0].cpu().double().clone()
 
 
 def _hook(edit: LowRankEdit) -> Hook:

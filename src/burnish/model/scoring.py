@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.model.capture import ReachedError, in_batches, padded
+from burnish.model.device import widest
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
@@ -149,8 +150,8 @@ def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
     reference = logits[0].float()
     base = reference.log_softmax(-1)
     weights, likely = base.exp(), base.argmax(-1)
-    weights /= weights.sum(-1, keepdim=True, dtype=torch.float64)
-    yield TokenScores(base.gather(1, target)[:, 0].double().cpu(), torch.zeros(len(answer)).double(), likely.cpu() < 0)
+    weights /= weights.sum(-1, keepdim=True, dtype=widest(weights.device))
+    yield TokenScores(base.gather(1, target)[:, 0].cpu().double(), torch.zeros(len(answer)).double(), likely.cpu() < 0)
     for row in logits[1:]:
         # With the centred change c of the logits (E[c] = 0 under the base model): KL = log E[e^c]. No second softmax over the
         # vocabulary, and nothing large is subtracted from something large.
@@ -164,7 +165,7 @@ def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
         if not bool(torch.isfinite(log_mass).all()):  # a token that the base model held for impossible: the long way
             other = row.float().log_softmax(-1)
             log_probability, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
-        yield TokenScores(log_probability.double().cpu(), kl.double().clamp_min(0).cpu(), flipped)
+        yield TokenScores(log_probability.cpu().double(), kl.cpu().double().clamp_min(0), flipped)
 
 
 def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int, cache: Any | None) -> list[Tensor]:
