@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import Finding, Loading, Size
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
+from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.opening import open_model
 from burnish.cli.run import current_recipe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
+    from burnish.prompts.contrast import Contrast
 
 
 def find(
@@ -80,9 +81,9 @@ def check_layer(finding: FindOptions, layers: int) -> None:
     layer_index(finding.layer_idx, layers)
 
 
-def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direction":
+def run_find(model: "Model", contrast: "Contrast", finding: FindOptions) -> "Direction":
     """Finds with a progress bar, saying what the user should know about the inputs."""
-    from burnish.finding import find_direction
+    from burnish.finding import found_direction
 
     if not model.chat_template:
         console.say("This model has no chat template (a base model): prompts are read as they are.")
@@ -92,15 +93,7 @@ def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direc
                 f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}: all are used."
             )
     with console.progress() as progress:
-        direction = find_direction(
-            model,
-            enhance=contrast.enhance,
-            normal=contrast.normal,
-            options=finding,
-            held_out=contrast.held_out,
-            protect=contrast.protect,
-            progress=progress,
-        )
+        direction = found_direction(model, contrast, finding, progress)
     if direction.report.largest_share[direction.layer] > 0.5:
         share = direction.report.largest_share[direction.layer]
         console.say(
@@ -170,7 +163,9 @@ class ContrastMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return self.contrasts[0][1].general
+        from burnish.languages import language_of
+
+        return general_prompts(language_of(self.contrasts[0][1].enhance.texts))
 
     def cost(self, plan: "FolderPlan") -> str:
         return ""

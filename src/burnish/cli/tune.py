@@ -80,7 +80,6 @@ def check_window(options: TuneOptions, layers: int) -> None:
 
 def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality]":
     """Reads and checks what is tuned for before any model is touched. Raises InputError, PromptFileError."""
-    from burnish.languages import language_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
     from burnish.tuning.aims import Speciality, own_domain
@@ -96,9 +95,7 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    domain = own_domain(
-        enhance, language=language_of(enhance.texts), references=references, expert=aim.expert, seed=seed
-    )
+    domain = own_domain(enhance, references=references, expert=aim.expert, seed=seed)
     if references is None and pairs is None and aim.expert is None and aim.judge_url is None:
         console.say(
             "Note: without --references, --pairs or --expert the only aim is the model's own answers under a general expert "
@@ -165,7 +162,7 @@ class GainsMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return general_prompts(self.specialities)
+        return general_prompts(self.specialities[0].domain.language)
 
     def cost(self, plan: "FolderPlan") -> str:
         return ""

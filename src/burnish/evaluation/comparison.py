@@ -111,7 +111,7 @@ def compare(
     general = load_general(domain.language)
     tune, report = (greedy_answers(model, half, options, progress) for half in damage_prompts(general, options))
     pairs = [reference_pairs(model, domain, options, progress), made_pairs(model, domain, options, progress)]
-    listed = methods(model, domain, general, options, enhancement=enhancement, adapters=adapters, progress=progress)
+    listed = methods(model, domain, options, enhancement=enhancement, adapters=adapters, progress=progress)
     scaled = at_equal_damage(model, answered_items(model, tune), listed, options.budget, progress=progress)
     candidates = [s.candidate for s in scaled]
     damage = score(model, answered_items(model, report), candidates, progress=progress)

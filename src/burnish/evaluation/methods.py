@@ -7,14 +7,15 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.finding import find_direction
+from burnish.finding import found_direction
 from burnish.maths.statistics import unit
 from burnish.maths.strength import Search
 from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, FindOptions, Scope
-from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.prompts.contrast import domain_contrast
+from burnish.prompts.domains import Domain
 from burnish.steps import Progress
 
 UPPER_HALF = "50%.."
@@ -33,7 +34,6 @@ class Method:
 def methods(
     model: Model,
     domain: Domain,
-    general: GeneralSet,
     options: EvaluateOptions,
     *,
     enhancement: Enhancement | None = None,
@@ -43,15 +43,8 @@ def methods(
     """The user's own, the published setting, directions by layer, window, site and protection, steering, and random ones."""
 
     def direction(**how: object) -> Direction:
-        return find_direction(
-            model,
-            enhance=domain.enhance,
-            normal=general.prompts,
-            options=FindOptions(seed=options.seed, **how),  # type: ignore[arg-type]
-            held_out=(domain.held_out, general.held_out),
-            protect=load_protect(),
-            progress=progress,
-        )
+        options_ = FindOptions(seed=options.seed, **how)  # type: ignore[arg-type]
+        return found_direction(model, domain_contrast(domain), options_, progress)
 
     residual, attention, spared = direction(), direction(site="attention"), direction(site="attention", protect=True)
     listed = [

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.evaluation.pairs import halves
+from burnish.languages import language_of
 from burnish.learning.teacher import Examples, Expert, Teacher
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
@@ -70,13 +71,13 @@ def subject_of(
     )
 
 
-def expert_subject(name: str, expert: str, language: str = "en") -> Subject:
-    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of the language.
+def expert_subject(name: str, expert: str, language: str | None = None) -> Subject:
+    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of its language.
 
     Args:
         name: of the speciality.
         expert: the system prompt.
-        language: `en` or `ko`.
+        language: a packaged one; by default that of the prompt, as far as its script tells.
 
     Returns:
         What `learn` takes.
@@ -84,6 +85,7 @@ def expert_subject(name: str, expert: str, language: str = "en") -> Subject:
     Raises:
         InputError: there are no packaged prompts in the language.
     """
+    language = language or language_of([expert])
     domains = [domain for domain in map(load_domain, packaged_names()) if domain.language == language]
     general = load_general(language)
     return Subject(
