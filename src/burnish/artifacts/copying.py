@@ -47,7 +47,7 @@ def model_files(folder: Path) -> list[Path]:
                 f"{path} is a link to {target}, outside the model's folder, and a copy would hold that file. Put the file itself there "
                 "(cp --dereference), or remove the link."
             )
-        read_header(folder, str(path.relative_to(folder)))
+        read_header(folder, path.relative_to(folder).as_posix())
     return files
 
 
@@ -190,7 +190,7 @@ class FolderCopy:
     def _run(self) -> None:
         try:
             for path in copied_files(self.source):
-                self._copy(path, str(path.relative_to(self.source)))
+                self._copy(path, path.relative_to(self.source).as_posix())
         except (OSError, ModelError) as error:
             self._error = error
         finally:
@@ -217,12 +217,13 @@ class FolderCopy:
 
 
 def copy_file(source: Path, target: Path, report: Callable[[int], None] = lambda reached: None) -> None:
-    """Copies inside the kernel (a clone where the file system can), following links; the copy is writable."""
+    """Copies inside the kernel where it can (Linux; a clone where the file system can), following links; the copy is writable."""
+    in_kernel = getattr(os, "copy_file_range", None)
     with source.open("rb") as reader, target.open("wb") as writer:
         size = left = os.fstat(reader.fileno()).st_size
         while left:
             try:
-                moved = os.copy_file_range(reader.fileno(), writer.fileno(), min(BLOCK, left))
+                moved = in_kernel(reader.fileno(), writer.fileno(), min(BLOCK, left)) if in_kernel else 0
             except OSError:
                 if left != size:
                     raise

@@ -94,7 +94,7 @@ def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...
     # How the tensors are spread over files is no difference.
     weights = {*base.files, *other.files, INDEX}
     names = {
-        str(path.relative_to(checkpoint.folder))
+        path.relative_to(checkpoint.folder).as_posix()
         for checkpoint in (base, other)
         for path in model_files(checkpoint.folder)
     }

@@ -43,7 +43,7 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
     with disk_errors(path):
         check_absent(path, overwrite=overwrite)
     place = place_of(path)
-    if place.is_mount():
+    if os.path.ismount(place):  # which, unlike Path.is_mount, Windows has in every version
         raise OutputError(
             f"{path} is where a disk is mounted, and a finished output is renamed into its place. Pass a new folder inside it, such as "
             f"{path / 'model'}."

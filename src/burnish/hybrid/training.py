@@ -310,7 +310,7 @@ def _identify(folder: Path, identity: str) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     fresh.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
-    fresh.rename(mark)
+    fresh.replace(mark)
 
 
 def _record(
