@@ -137,4 +137,4 @@ def test_a_control_vector_of_repeng_is_applied_with_a_factor(
     assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [layer["layer"] for layer in result["edited"]] == [1, 2]
-    assert [layer["gain"] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert [layer["gains"][0] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

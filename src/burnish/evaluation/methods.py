@@ -42,7 +42,7 @@ def methods(
 ) -> list[Method]:
     """The user's own, the published setting, directions by layer, window, site and protection, steering, and random ones."""
 
-    def found(**how: object) -> Direction:
+    def direction(**how: object) -> Direction:
         return find_direction(
             model,
             enhance=domain.enhance,
@@ -53,7 +53,7 @@ def methods(
             progress=progress,
         )
 
-    residual, attention, spared = found(), found(site="attention"), found(site="attention", protect=True)
+    residual, attention, spared = direction(), direction(site="attention"), direction(site="attention", protect=True)
     listed = [
         _of("published: one direction, all layers", residual),
         _of("one direction, upper half", residual, layers=UPPER_HALF),
@@ -68,8 +68,10 @@ def methods(
         listed.append(random_method(residual, options.seed + number))
     given = [_adapter(adapter) for adapter in adapters]
     if enhancement is not None:
-        own = enhancement
-        given.insert(0, Method("the given enhancement, scaled", lambda s: Candidate("given", own.scaled(s)), 1.0))
+        given_enhancement = enhancement
+        given.insert(
+            0, Method("the given enhancement, scaled", lambda s: Candidate("given", given_enhancement.scaled(s)), 1.0)
+        )
     return [*given, *listed]
 
 

@@ -123,8 +123,8 @@ def tune(
     options = options or TuneOptions()
     started = time.perf_counter()
     specialities = _specialities(domain, pairs)
-    found, owners = _directions(model, directions, specialities, options, progress)
-    plan = Enhancement.of(found)
+    used, owners = _directions(model, directions, specialities, options, progress)
+    plan = Enhancement.of(used)
     plan.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if options.merge is not None:
         plan, owners = merged(plan, owners, options.merge)
@@ -207,13 +207,13 @@ def _directions(
                     f"A direction was made for {direction.provenance.model}, not for this model. Find it again on this model."
                 )
         return listed, [d.provenance.enhance for d in listed]
-    found: list[Direction] = []
+    used: list[Direction] = []
     owners: list[str] = []
     for speciality in specialities:
-        own = directions_of(model, speciality, options, progress)
-        found += own
-        owners += [speciality.domain.name] * len(own)
-    return found, owners
+        new = directions_of(model, speciality, options, progress)
+        used += new
+        owners += [speciality.domain.name] * len(new)
+    return used, owners
 
 
 def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> Interval | None:
