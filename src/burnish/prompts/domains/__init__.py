@@ -136,7 +136,7 @@ def load_general(language: str = "en") -> GeneralSet:
     """Loads the general prompts of a language.
 
     Args:
-        language: `en` or `ko`.
+        language: a packaged one, such as `en`.
 
     Returns:
         Prompts, and others that are held out.
