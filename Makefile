@@ -44,7 +44,6 @@ check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs
 fix: $(STAMP)  ## format, mend lint, regenerate docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/python checks/names.py --shorten
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_compatibility.py
 

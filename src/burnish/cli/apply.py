@@ -29,9 +29,9 @@ def _again(
     """Writes a trained folder once more, its direction `factor` times as strong."""
     from burnish.hybrid.result import read_trained
 
-    found = read_trained(folder)
+    trained = read_trained(folder)
     with console.progress() as progress:
-        applied = (found if factor is None else found.scaled(factor)).export(
+        applied = (trained if factor is None else trained.scaled(factor)).export(
             output.out,
             form=output.form,
             model=model,

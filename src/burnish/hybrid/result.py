@@ -46,8 +46,8 @@ class Trained:
 
     @property
     def combine(self) -> Combine:
-        found: Combine = self.record["combine"]
-        return found
+        way: Combine = self.record["combine"]
+        return way
 
     def scaled(self, factor: float) -> "Trained":
         """The same LoRA beside a direction `factor` times as strong. Raises InputError where no direction is part of it."""
