@@ -32,7 +32,7 @@ CONFIG = {
 SHARDS = 4
 LOAD_EDIT_SAVE = """
 import sys, torch
-from burnish.model.outlines import load_config
+from burnish.model.skeleton import load_config
 from burnish.options import ModelOptions
 from burnish.artifacts.direction import Enhancement
 import transformers

@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("results")
 INTERFERING = "a direction a layer, upper half"
@@ -31,9 +32,8 @@ def main() -> None:
         load_domain,
         load_general,
     )
-    from burnish.evaluation.comparison import interference
-    from burnish.evaluation.material import reference_pairs
-    from burnish.evaluation.tables import comparison_table, interference_table
+    from burnish.evaluation.evaluation_tables import comparison_table
+    from burnish.evaluation.pairs import reference_pairs
     from burnish.model.scoring import Candidate
     from burnish.prompts.domains import packaged_names
 
@@ -46,10 +46,10 @@ def main() -> None:
     candidates, pairs = {}, {}
     for name in packaged_names():
         domain = load_domain(name)
-        found = compare(model, domain, options)
-        pages.append(f"## {name}\n\n{comparison_table(found)}")
-        stored["domains"][name] = asdict(found)
-        scale = next(r.scale for r in found.rows if r.method == INTERFERING)
+        comparison = compare(model, domain, options)
+        pages.append(f"## {name}\n\n{comparison_table(comparison)}")
+        stored["domains"][name] = asdict(comparison)
+        scale = next(r.scale for r in comparison.rows if r.method == INTERFERING)
         direction = find_direction(
             model,
             enhance=domain.enhance,
@@ -73,16 +73,45 @@ def main() -> None:
     print("\n\n".join(pages))
 
 
+def interference(
+    model: Any, candidates: dict[str, Any], pairs: dict[str, Any], options: Any
+) -> dict[str, dict[str, Any]]:
+    """Effect of each domain's candidate (outer key) on each domain's pairs (inner key)."""
+    import torch
+
+    from burnish.evaluation.effect import effect_of
+    from burnish.evaluation.pairs import pair_items
+    from burnish.model.scoring import score
+
+    table: dict[str, dict[str, Any]] = {name: {} for name in candidates}
+    for other, measured_on in pairs.items():
+        scores = score(model, pair_items(model, measured_on.report), list(candidates.values()))
+        none = torch.zeros(1, len(measured_on.report), dtype=torch.float64)
+        for name, row in zip(candidates, scores.candidates, strict=True):
+            table[name][other] = effect_of(scores.base, row, measured_on.kind, none, seed=options.seed)
+    return table
+
+
+def interference_table(table: dict[str, dict[str, Any]]) -> str:
+    """Likelihood of each domain's reference answers (columns) under each domain's enhancement (rows)."""
+    names = list(table)
+    lines = ["| enhancement \\ measured on | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for name in names:
+        cells = [f"{table[name][other].likelihood.mean:+.4f}" for other in names]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def null_summary(stored: dict) -> str:
     """What the random directions' own intervals say over all domains and kinds of pairs."""
     from burnish.maths.intervals import holm
 
-    found = [(f"{name}, {kind}", i) for name, d in stored["domains"].items() for kind, i in d["null"].items()]
-    apart = [name for name, i in found if i["low"] > 0 or i["high"] < 0]
-    adjusted = min(holm([i["p"] for _, i in found]))
+    intervals = [(f"{name}, {kind}", i) for name, d in stored["domains"].items() for kind, i in d["null"].items()]
+    apart = [name for name, i in intervals if i["low"] > 0 or i["high"] < 0]
+    adjusted = min(holm([i["p"] for _, i in intervals]))
     return (
-        f"Random directions against other random directions: {len(found) - len(apart)} of {len(found)} intervals contain zero (the others: "
-        f"{'; '.join(apart) or 'none'}); adjusted for looking at {len(found)} of them (Holm), the smallest p is {adjusted:.2f}."
+        f"Random directions against other random directions: {len(intervals) - len(apart)} of {len(intervals)} intervals contain zero (the others: "
+        f"{'; '.join(apart) or 'none'}); adjusted for looking at {len(intervals)} of them (Holm), the smallest p is {adjusted:.2f}."
     )
 
 

@@ -77,26 +77,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model, prompts = prepare(Path(temporary))
         limit = _run(sys.executable, "limit", model, prompts)
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+        measurements: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
         for number in range(arguments.runs):
             for name, (method, python) in methods.items():
-                found[name].append(_run(python, method, model, prompts))
-                print(f"  run {number + 1}: {name} {found[name][-1]}", file=sys.stderr)
+                measurements[name].append(_run(python, method, model, prompts))
+                print(f"  run {number + 1}: {name} {measurements[name][-1]}", file=sys.stderr)
     rows = [
         measure.Measurement(name, [r["seconds"] for r in runs], max(r["extra_mb"] for r in runs))
-        for name, runs in found.items()
+        for name, runs in measurements.items()
     ]
-    own = rows[0].median
+    ours = rows[0].median
     lines = ["| method | median seconds | times ours | extra memory, MB | cosine with ours |", "|---|---|---|---|---|"]
     for row in rows:
-        cosine = statistics.median(r["cosine"] for r in found[row.name])
-        lines.append(f"| {row.name} | {row.median:.2f} | {row.median / own:.2f} | {row.peak_mb:.0f} | {cosine:.3f} |")
+        cosine = statistics.median(r["cosine"] for r in measurements[row.name])
+        lines.append(f"| {row.name} | {row.median:.2f} | {row.median / ours:.2f} | {row.peak_mb:.0f} | {cosine:.3f} |")
     table = (
         f"SmolLM2-135M-Instruct, float32, 2 threads, 95 + 95 prompts, all 30 layers, median of {arguments.runs} runs in turn.\n\n"
         + "\n".join(lines)
         + f"\n\nArithmetic limit: {limit['gflop']:.0f} GFLOP for the {limit['tokens']:.0f} distinct tokens through all layers, at the "
         f"{limit['gflops']:.0f} GFLOP/s that this machine reaches in these matrix products, take {limit['seconds']:.2f} s: "
-        f"the directions alone take {own / limit['seconds']:.2f} times that.\n\nThe cosine is the mean over all layers but the "
+        f"the directions alone take {ours / limit['seconds']:.2f} times that.\n\nThe cosine is the mean over all layers but the "
         "last of a method's direction with ours; repeng's is the first principal component of paired differences, a different direction by design."
     )
     facts = {"limit": limit, "runs": arguments.runs, "peers": PEERS}

@@ -62,10 +62,13 @@ def repeng(folder: str, prompts: dict[str, Any]) -> Callable[[], Directions]:
     pairs = [DatasetEntry(p, n) for p, n in zip(*prompts["rendered"].values(), strict=True)]
 
     def find() -> Directions:
-        found = ControlVector.train(model, tokenizer, pairs, batch_size=BATCH).directions
+        directions = ControlVector.train(model, tokenizer, pairs, batch_size=BATCH).directions
         layers = model.config.num_hidden_layers
         # repeng names layers from the end and leaves one out.
-        return [torch.as_tensor(found.get(i, found.get(i - layers, next(iter(found.values()))))) for i in range(layers)]
+        return [
+            torch.as_tensor(directions.get(i, directions.get(i - layers, next(iter(directions.values())))))
+            for i in range(layers)
+        ]
 
     return find
 
@@ -77,8 +80,8 @@ def steering_vectors(folder: str, prompts: dict[str, Any]) -> Callable[[], Direc
     pairs = list(zip(*prompts["rendered"].values(), strict=True))
 
     def find() -> Directions:
-        found = train_steering_vector(model, tokenizer, pairs, read_token_index=-1, batch_size=BATCH)
-        return [found.layer_activations[i] for i in range(model.config.num_hidden_layers)]
+        vectors = train_steering_vector(model, tokenizer, pairs, read_token_index=-1, batch_size=BATCH)
+        return [vectors.layer_activations[i] for i in range(model.config.num_hidden_layers)]
 
     return find
 
@@ -173,20 +176,20 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     before = status("VmRSS")
     started = time.perf_counter()
-    found = torch.stack([v.double() for v in find()])
+    vectors = torch.stack([v.double() for v in find()])
     seconds = time.perf_counter() - started
     extra = status("VmHWM") - before
     # The last layer is left out: transformers reports it after the final norm, and we before it.
-    cosine = torch.cosine_similarity(found, reference(Path(path), found, method), dim=1)[:-1].mean()
+    cosine = torch.cosine_similarity(vectors, reference(Path(path), vectors, method), dim=1)[:-1].mean()
     print(json.dumps({"seconds": seconds, "extra_mb": extra, "cosine": float(cosine)}))
 
 
-def reference(path: Path, found: torch.Tensor, method: str) -> torch.Tensor:
+def reference(path: Path, vectors: torch.Tensor, method: str) -> torch.Tensor:
     """Our directions, kept beside the prompts by our own first run."""
-    kept = path.with_suffix(".pt")
+    file = path.with_suffix(".pt")
     if method == "burnish":
-        torch.save(found, kept)
-    return torch.load(kept)
+        torch.save(vectors, file)
+    return torch.load(file)
 
 
 if __name__ == "__main__":

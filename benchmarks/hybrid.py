@@ -27,13 +27,13 @@ from queue import Empty, Queue
 from typing import Any
 
 import torch
+from facts import recall
 from hybrid_methods import METHODS, Bench, Sizes, Variant, trained
 
 from burnish import ModelOptions, load
 from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import affinity, pair_changes
-from burnish.evaluation.material import Answered, answered_items, base_answers, halves
-from burnish.evaluation.recall import recall
+from burnish.evaluation.pairs import Answered, answered_items, base_answers, halves
 from burnish.hybrid.barrier import everyday_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.scoring import Scores, score, score_prompts
@@ -53,23 +53,23 @@ def measured(bench: Bench, variant: Variant) -> dict[str, Any]:
             return score(model, items, [variant.candidate])
         return score_prompts(model, items, variant.items(model, rows), variant.changed)
 
-    found: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     for kind, rows in bench.pair_rows.items():
         with variant.changed():
             scores = score(model, variant.items(model, rows), []).base
         chosen, rejected = pair_changes(bench.base_scores[kind], scores)
-        found[kind] = {"shift": asdict(interval(chosen - rejected)), "likelihood": asdict(interval(chosen))}
+        measures[kind] = {"shift": asdict(interval(chosen - rejected)), "likelihood": asdict(interval(chosen))}
     moved = {k: torch.stack([s.kl.mean() for s in compared(rows).candidates[0]]) for k, rows in bench.everyday.items()}
     for kind, values in {**moved, "everyday": torch.cat(list(moved.values()))}.items():
-        found[f"kl_{kind}"] = asdict(interval(values))
+        measures[f"kl_{kind}"] = asdict(interval(values))
     prose = prose_items(model, bench.domain.language, max(2, sizes.prompts // 2))
     if variant.candidate is not None:
         scores = score(model, prose, [variant.candidate])
     else:  # prose stands alone: a prompt changes nothing about it
         scores = score_prompts(model, prose, prose, variant.changed)
-    found["perplexity"] = [perplexity(scores.base), perplexity(scores.candidates[0])]
-    found["affinity"] = affine(bench, variant)
-    found["recall"] = asdict(
+    measures["perplexity"] = [perplexity(scores.base), perplexity(scores.candidates[0])]
+    measures["affinity"] = affine(bench, variant)
+    measures["recall"] = asdict(
         recall(
             model,
             bench.facts,
@@ -80,7 +80,7 @@ def measured(bench: Bench, variant: Variant) -> dict[str, Any]:
             tokens=min(16, sizes.tokens),
         )
     )
-    return found
+    return measures
 
 
 def affine(bench: Bench, variant: Variant) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def affine(bench: Bench, variant: Variant) -> dict[str, Any]:
     asked = [model.tokens(variant.asked(p), variant.system) for p in prompts.prompts]
     with variant.changed():
         answers = model.continuations(asked, tokens)
-    found = affinity(model, bench.probe, [model.tokens(p) for p in prompts.prompts], base, answers)
-    return {"accuracy": found.accuracy, "change": asdict(found.change)}
+    change = affinity(model, bench.probe, [model.tokens(p) for p in prompts.prompts], base, answers)
+    return {"accuracy": change.accuracy, "change": asdict(change.change)}
 
 
 @contextlib.contextmanager
@@ -140,9 +140,9 @@ def prepare_shared(bench: Bench, wanted: list[str]) -> None:
     """What several rows share is made before any of them is timed: pairs, answers, probe, and where needed the directions."""
     _ = bench.base_scores, bench.everyday, bench.probe, bench.data(bench.sizes.rows)
     everyday_answers(bench.model, bench.options)
-    if any(word in name for name in wanted for word in ("tuned", "start", "keep", "protect", "prevent")):
+    if any(word in name for name in wanted for word in ("tuned", "keep", "protect")):
         _ = bench.tuned
-    if any(word in name for name in wanted for word in ("heal", "steering", "published")):
+    if any(word in name for name in wanted for word in ("steering", "published")):
         _ = bench.published
 
 
@@ -213,16 +213,16 @@ def end_with_parent() -> None:
 def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, known: dict[str, Any]) -> None:
     """Makes the rows of one speciality and hands each on as soon as it is there."""
     bench = Bench(load(name, ModelOptions(dtype="float32")), domain, sizes)
-    found = {table: dict(known["tables"].get(table, {})) for table in (domain, "curve")}
+    tables = {table: dict(known["tables"].get(table, {})) for table in (domain, "curve")}
     listed = {(domain, method): make for method, make in METHODS.items()}
     listed |= {("curve", label): make for label, make in curve_methods(curve).items()}
-    wanted = {key: make for key, make in listed.items() if key[1] not in found[key[0]]}
+    wanted = {key: make for key, make in listed.items() if key[1] not in tables[key[0]]}
     if wanted:
         prepare_shared(bench, [label for _, label in wanted])
     for (table, label), make in wanted.items():
         started = time.perf_counter()
-        found[table][label] = one(bench, make)
-        found_rows.put((table, label, found[table][label]))
+        tables[table][label] = one(bench, make)
+        found_rows.put((table, label, tables[table][label]))
         print(f"{domain}, {label}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     if curve:  # measured already: no rows, and all of them
         for label, method in (
@@ -231,7 +231,7 @@ def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, kno
             (f"LoRA, {sizes.rows}", "LoRA"),
             (f"keep, {sizes.rows}", "keep"),
         ):
-            found_rows.put(("curve", label, found[domain][method]))
+            found_rows.put(("curve", label, tables[domain][method]))
 
 
 def curve_methods(sizes: tuple[int, ...]) -> dict[str, Callable[[Bench], Variant]]:
@@ -246,8 +246,8 @@ def curve_methods(sizes: tuple[int, ...]) -> dict[str, Callable[[Bench], Variant
 def stored(name: str, command: str) -> dict[str, Any]:
     """What an earlier run with the same settings has measured."""
     path = RESULTS / f"{name}.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found if found.get("command") == command else {"command": command, "tables": {}}
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return results if results.get("command") == command else {"command": command, "tables": {}}
 
 
 HEAD = (
@@ -288,12 +288,12 @@ def write(name: str, command: str, known: dict[str, Any]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps({**known, "command": command}, indent=1) + "\n", encoding="utf-8")
 
 
-def share(found: dict[str, float]) -> str:
-    return f"{found['mean']:.0%} [{found['low']:.0%}, {found['high']:.0%}]"
+def share(bounds: dict[str, float]) -> str:
+    return f"{bounds['mean']:.0%} [{bounds['low']:.0%}, {bounds['high']:.0%}]"
 
 
-def nats(found: dict[str, float]) -> str:
-    return f"{found['mean']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
+def nats(bounds: dict[str, float]) -> str:
+    return f"{bounds['mean']:.4f} [{bounds['low']:.4f}, {bounds['high']:.4f}]"
 
 
 def table_row(method: str, row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from facts import knowledge_rows, load_facts
 
 from burnish import (
     FindOptions,
@@ -24,7 +25,8 @@ from burnish import (
 )
 from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.effect import fit_probe
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import Method, at_equal_damage
+from burnish.evaluation.pairs import (
     Answered,
     answered_items,
     base_answers,
@@ -34,17 +36,15 @@ from burnish.evaluation.material import (
     pair_rows,
     reference_pairs,
 )
-from burnish.evaluation.methods import Method, at_equal_damage
 from burnish.hybrid.barrier import everyday_answers
 from burnish.hybrid.training import prepare
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
 from burnish.model.row_edits import RowEdits
 from burnish.model.scoring import Candidate, Item, TokenScores, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.knowledge import knowledge_rows, load_facts
 
 FACT_SHARE = 0.75  # of the rows seen
 SHOWN_ROWS = 2  # of each kind in a few-shot prompt
@@ -140,12 +140,12 @@ class Bench:
             "general": PromptSet("general", tuple(p for p in report.prompts if p not in known)),
             "protect": PromptSet("protect", tuple(p for p in report.prompts if p in known)),
         }
-        found = {}
+        answers = {}
         for kind, prompts in kinds.items():
             seen = set(prompts.spread(CHOSEN_BY).prompts)
             others = PromptSet(kind, tuple(p for p in prompts.prompts if p not in seen))
-            found[kind] = greedy_answers(self.model, others.spread(self.sizes.prompts), self.sizes.measuring, None)
-        return found
+            answers[kind] = greedy_answers(self.model, others.spread(self.sizes.prompts), self.sizes.measuring, None)
+        return answers
 
     @cached_property
     def probe(self) -> Any:
@@ -210,10 +210,10 @@ class Bench:
             steps=1,
             random_directions=3,
         )
-        found = tune(self.model, domain=self.name, options=options) if s.tuning else None
+        result = tune(self.model, domain=self.name, options=options) if s.tuning else None
         self.seconds["tuned"] = time.perf_counter() - started
-        if found is not None and not found.abstained:
-            return found.enhancement
+        if result is not None and not result.abstained:
+            return result.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
         scale = at_equal_damage(self.model, everyday_answers(self.model, self.options).measured, [method], TUNE_BUDGET)[
@@ -274,7 +274,7 @@ def trained(
         steps=round(longer * bench.sizes.steps),
     )
     enhancement = None if shared is None else getattr(bench, shared)
-    found = train(
+    result = train(
         bench.model,
         **bench.data(rows or bench.sizes.rows),
         enhancement=enhancement,
@@ -282,14 +282,14 @@ def trained(
         options=options,
         check_prompts=0,
     )
-    layers = found.layers(FolderPlan(bench.model.folder, ModelOptions()))
+    layers = result.layers(FolderPlan(bench.model.folder, ModelOptions()))
     adapter = LoraAdapter(combine, {layer.projection.path: (layer.a, layer.b) for layer in layers})
     return Variant(
         Candidate(combine, adapter=adapter),
         lambda: live_layers(bench.model.network, layers),
         bytes=sum(4 * (layer.a.numel() + layer.b.numel()) for layer in layers),
-        tokens=found.record["tokens"],
-        notes={key: found.record[key] for key in ("everyday_kl", "scale", "steps")},
+        tokens=result.record["tokens"],
+        notes={key: result.record[key] for key in ("everyday_kl", "scale", "steps")},
         shared=shared,
     )
 
@@ -351,10 +351,7 @@ METHODS: dict[str, Callable[[Bench], Variant]] = {
     "LoRA": partial(trained, combine="plain"),
     "LoRA, slower": partial(trained, combine="plain", **SLOWER),
     "full fine-tune": fully_trained,
-    "start": partial(trained, combine="start", shared="tuned"),
     "keep": partial(trained, combine="keep", shared="tuned"),
     "protect": partial(trained, combine="protect", shared="tuned", budget=BUDGET),
     "protect, slower": partial(trained, combine="protect", shared="tuned", budget=WIDER, **SLOWER),
-    "prevent": partial(trained, combine="prevent", shared="tuned"),
-    "heal (published direction)": partial(trained, combine="heal", shared="published", budget=BUDGET),
 }

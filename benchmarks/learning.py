@@ -1,9 +1,9 @@
 """Learnt directions against the expert's prompt, on prompts that nothing was chosen by: effect, cost, answers, and nulls.
 
-python benchmarks/learning.py [MODEL] [--domain NAME ...] [--steps N] [--seed N] [--null] [--name FILE]
+python benchmarks/learning.py [MODEL] [--domain NAME ...] [--steps N] [--seed N] [--ladder] [--null] [--baselines] [--name FILE]
 
-Writes benchmarks/results/FILE.json and .md, one row at a time, and FILE-answers/DOMAIN.md with every answer. A row that is there is not
-measured again.
+Writes benchmarks/results/FILE.json and .md, one domain at a time, and FILE-answers/DOMAIN.md with every answer. A part that is there (rows,
+null, baselines) is not measured again.
 """
 
 import argparse
@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from learning_baselines import baseline_rows
 from torch import Tensor
 
 from burnish.checking import repetition
-from burnish.evaluation.material import Answered, answered_items, base_answers, greedy_answers
-from burnish.learning.learning import learn
+from burnish.evaluation.pairs import Answered, answered_items, base_answers, greedy_answers
+from burnish.learning.learning import Learned, learn
 from burnish.learning.report import reference_answers
 from burnish.learning.subject import Subject, everyday_sets, subject_of
 from burnish.learning.teacher import Expert
@@ -35,7 +36,8 @@ RESULTS = Path(__file__).parent / "results"
 PROMPTS, TOKENS = 24, 32  # held-out prompts of each kind of answers that are scored
 REFERENCES = 24
 READ, READ_TOKENS = 20, 56  # answers that are generated and read
-STRENGTHS = (0.5, 1.0, 1.5)
+AT = (0.015,)  # nats per token on everyday prompts that the learnt edit is scaled to
+LADDER = (0.01, 0.02, 0.03, 0.05)
 Change = Callable[[], AbstractContextManager[Any]]
 
 
@@ -91,6 +93,12 @@ class Material:
             "removed": vars(interval((before - after) / before.mean())),
         }
 
+    def everyday_damage(self, changed: Change) -> float:
+        """Mean KL of everyday answers under a change, nats per token."""
+        with changed():
+            predicted = log_probabilities(self.model, answered_items(self.model, self.answers["everyday"]))
+        return float(means(self.base["everyday"], predicted).mean())
+
     def turned_down(self, kl: float) -> tuple[float, dict[str, list[Tensor]]]:
         """The prompt mixed with the base model's predictions (in logits) until everyday prompts move by `kl`."""
         low, high = 0.0, 1.0
@@ -122,35 +130,24 @@ def generated(model: Model, prompts: PromptSet, changed: Change, seed: int) -> t
         )
 
 
-def measured(model: Model, name: str, options: LearnOptions, null: bool) -> tuple[dict[str, Any], str]:
-    """Every row of a domain, and its answers as Markdown."""
-    subject = subject_of(load_domain(name))
-    found = learn(model, [subject], options)
-    material = Material(model, subject, options.seed)
+def learnt_rows(
+    material: Material, name: str, learned: Learned, options: LearnOptions, ladder: Sequence[float]
+) -> tuple[dict[str, Any], str]:
+    """The rows of prompt and learnt directions, and every answer as Markdown."""
+    model, subject, enhancement = material.model, material.subject, learned.enhancement
     rows: dict[str, Any] = {"expert prompt": material.row(material.teacher)}
-    enhancement = found.enhancement
-    for strength in STRENGTHS:
-        label = "learnt" if strength == 1 else f"learnt, {strength:g} times as strong"
-        at = enhancement.scaled(strength)
-        rows[label] = material.row(material.predicted(lambda at=at: model.enhanced(at)))  # type: ignore[misc]
+    rows["learnt"] = material.row(material.predicted(lambda: model.enhanced(enhancement)))
+    kl = rows["learnt"]["kl"]["mean"]
+    for target in ladder if kl else ():
+        at = enhancement.scaled((target / kl) ** 0.5)  # damage grows with the square of a small strength
+        rows[f"learnt, scaled to about {target:g} nats"] = material.row(
+            material.predicted(lambda at=at: model.enhanced(at))  # type: ignore[misc]
+        )
     rows["learnt, and the expert prompt on top"] = material.row(
         material.predicted(lambda: model.enhanced(enhancement), prompted=True)
     )
-    share, mixed = material.turned_down(rows["learnt"]["kl"]["mean"])
+    share, mixed = material.turned_down(kl)
     rows[f"expert prompt turned down to the same KL ({share:.2f} of its logits)"] = material.row(mixed)
-    if null:
-        others = [n for n in packaged_names() if load_domain(n).language == subject.language and n != name]
-        wrong = load_domain(others[0]) if others else load_domain("education")
-        taught = learn(
-            model, [replace(subject, name=f"{name}, wrong", teacher=Expert(wrong.expert_system_prompt))], options
-        )
-        other = taught.enhancement
-        if taught.abstained:
-            rows[f"null: taught by the expert of {wrong.name}"] = {"abstained": taught.reason}
-        else:
-            rows[f"null: taught by the expert of {wrong.name}"] = material.row(
-                material.predicted(lambda: model.enhanced(other))
-            )
     read = subject.held_out.spread(READ)
     asked = PromptSet(read.name, tuple(subject.teacher.prompt(p) for p in read.prompts))
     sets = {
@@ -171,12 +168,25 @@ def measured(model: Model, name: str, options: LearnOptions, null: bool) -> tupl
     summary = {
         "rows": rows,
         "repetition": repeated,
-        "seconds": found.seconds,
-        "scale": found.scale,
-        "abstained": found.abstained,
-        "refusals": vars(found.refusals),
+        "seconds": learned.seconds,
+        "scale": learned.scale,
+        "abstained": learned.abstained,
+        "refusals": vars(learned.refusals),
     }
     return summary, "\n".join(text) + "\n"
+
+
+def null_row(material: Material, name: str, options: LearnOptions) -> dict[str, Any]:
+    """What the expert of another domain teaches on the same questions."""
+    model, subject = material.model, material.subject
+    others = [n for n in packaged_names() if load_domain(n).language == subject.language and n != name]
+    wrong = load_domain(others[0] if others else "education")
+    other = replace(subject, name=f"{name}, wrong", teacher=Expert(wrong.expert_system_prompt))
+    taught = learn(model, [other], options)
+    label = f"null: taught by the expert of {wrong.name}"
+    if taught.abstained:
+        return {label: {"abstained": taught.reason}}
+    return {label: material.row(material.predicted(lambda: model.enhanced(taught.enhancement)))}
 
 
 def table(results: dict[str, Any], about: str) -> str:
@@ -187,19 +197,19 @@ def table(results: dict[str, Any], about: str) -> str:
         "repeated 4-grams: greedy | at 0.7 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        for label, row in found["rows"].items():
+    for name, result in results.items():
+        for label, row in {**result["rows"], **result.get("null", {}), **result.get("baselines", {})}.items():
             if "abstained" in row:
                 lines.append(f"| {name} | {label} | left alone: {row['abstained']} | | | | | | |")
                 continue
-            repeated = found["repetition"].get(label, ["", ""])
+            repeated = result["repetition"].get(label, ["", ""])
             shown = [f"{r:.2f}" if r != "" else "" for r in repeated]
             lines.append(
                 f"| {name} | {label} | {row['kl']['mean']:.4f} [{row['kl']['low']:.4f}, {row['kl']['high']:.4f}] ({row['kl_p95']:.3f}, "
                 f"{row['kl_rms']:.3f}) | {_short(row['references'])} | {row['shift']:+.3f} | {_short(row['likelihood'])} | "
                 f"{_short(row['removed'], 2)} | {shown[0]} | {shown[1]} |"
             )
-        base = found["repetition"]["base"]
+        base = result["repetition"]["base"]
         lines.append(f"| {name} | base | | | | | | {base[0]:.2f} | {base[1]:.2f} |")
     return "\n".join(lines) + "\n"
 
@@ -215,29 +225,44 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=LearnOptions.steps)
     parser.add_argument("--budget", type=float, default=LearnOptions.budget)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--null", action="store_true")
+    for part in ("ladder", "null", "baselines"):
+        parser.add_argument(f"--{part}", action="store_true")
     parser.add_argument("--name", default="learning")
     given = parser.parse_args()
     path = RESULTS / f"{given.name}.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     model = load(given.model, ModelOptions(dtype="float32"))
     options = LearnOptions(steps=given.steps, budget=given.budget, seed=given.seed)
+    about = (
+        f"Learnt directions on {model.name} in float32: {options.steps} steps, {options.directions} directions a layer, budget "
+        f"{options.budget:g}, seed {options.seed}. Held-out prompts, half of them in the ways people really ask; nats per token, 95 % "
+        "intervals over prompts."
+    )
     for name in given.domain:
-        if name in results:
+        started, result = time.perf_counter(), results.setdefault(name, {})
+        missing = [
+            part
+            for part in ("rows", "null", "baselines")
+            if (part == "rows" or vars(given)[part]) and part not in result
+        ]
+        if not missing:
             continue
-        started = time.perf_counter()
-        results[name], answers = measured(model, name, options, given.null)
-        folder = RESULTS / f"{given.name}-answers"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{name}.md").write_text(answers, encoding="utf-8")
+        subject = subject_of(load_domain(name))
+        learned = learn(model, [subject], options) if "rows" in missing else None
+        material = Material(model, subject, options.seed)
+        if learned is not None:
+            summary, answers = learnt_rows(material, name, learned, options, LADDER if given.ladder else AT)
+            result |= summary
+            folder = RESULTS / f"{given.name}-answers"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.md").write_text(answers, encoding="utf-8")
+        if "null" in missing:
+            result["null"] = null_row(material, name, options)
+        if "baselines" in missing:
+            result["baselines"] = baseline_rows(material, name, options, result["rows"]["learnt"]["kl"]["mean"])
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        about = (
-            f"Learnt directions on {model.name} in float32: {options.steps} steps, {options.directions} directions a layer, budget "
-            f"{options.budget:g}, seed {options.seed}. Held-out prompts, half of them in the ways people really ask; nats per token, 95 % "
-            "intervals over prompts."
-        )
         (RESULTS / f"{given.name}.md").write_text(table(results, about), encoding="utf-8")
-        print(f"{name}: {time.perf_counter() - started:.0f} s, learning {results[name]['seconds']:.0f} s", flush=True)
+        print(f"{name}: {', '.join(missing)}, {time.perf_counter() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

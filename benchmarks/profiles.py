@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     from burnish import ModelOptions, load
-    from burnish.naming import named_directions, names_in
+    from burnish.catalogue import named_directions, names_in
     from burnish.personal.features import features_of, units_of
 
     started = time.perf_counter()
@@ -54,13 +54,13 @@ def main() -> None:
     pairs = within(groups)
     first_kept = 2 * len(groups) // 3
     cut = sum(len(list(combinations(group, 2))) for group in groups[:first_kept])
-    asked, kept = pairs[:cut], pairs[cut:]
+    asked, held_out = pairs[:cut], pairs[cut:]
     print(f"{len(rows)} answers read after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
     tastes = drawn_tastes(arguments.people, len(names), arguments.seed)
-    learned = {way: recovery(features, asked, kept, tastes, way) for way in ("random", "proposed")}
-    kept_rows = differences(features, kept)
-    ceiling = mean([accuracy(taste, kept_rows, taste) for taste in tastes])
+    learned = {way: recovery(features, asked, held_out, tastes, way) for way in ("random", "proposed")}
+    held_out_rows = differences(features, held_out)
+    ceiling = mean([accuracy(taste, held_out_rows, taste) for taste in tastes])
     untouched = leakage(names, rows, asked, tastes[:2])
     show = Shown(model, reading, units, groups, first_kept, features)
     led = [led_where(show, n, taste, asked) for n, taste in enumerate(tastes[: arguments.enhanced])]
@@ -72,7 +72,7 @@ def main() -> None:
     about = (
         f"SmolLM2-135M-Instruct, float32. {arguments.people} simulated people, {len(names)} named directions, {len(rows)} "
         f"sampled answers to {len(groups)} everyday prompts, {TOKENS} tokens each; {len(asked)} pairs to ask about and "
-        f"{len(kept)} pairs on other prompts. Two answers to one prompt differ by {spread:.2f} units (mean standard deviation "
+        f"{len(held_out)} pairs on other prompts. Two answers to one prompt differ by {spread:.2f} units (mean standard deviation "
         f"over the features). Predicted from the true coefficients: {ceiling:.3f}; a coin: 0.500, log loss 0.693.\n\n"
         "Another person's profile is byte for byte the same after all choices of the first: "
         f"{'yes' if untouched else 'NO'}."
@@ -85,24 +85,24 @@ def main() -> None:
 def answers(model: Any, prompts: int, count: int) -> list[list[Any]]:
     """Sampled answers of the base model, by prompt; empty ones are left out."""
     from burnish import load_general
-    from burnish.evaluation.material import Answered, base_answers
+    from burnish.evaluation.pairs import Answered, base_answers
 
     chosen = load_general("en").held_out.spread(prompts)
     drawn = [base_answers(model, chosen, TOKENS, seed=1000 * n) for n in range(count)]
     groups = [
-        [Answered(prompt, answer) for answer in own if answer]
-        for prompt, own in zip(chosen.prompts, zip(*drawn, strict=True), strict=True)
+        [Answered(prompt, answer) for answer in sampled if answer]
+        for prompt, sampled in zip(chosen.prompts, zip(*drawn, strict=True), strict=True)
     ]
     return [group for group in groups if len(group) > 1]
 
 
 def within(groups: list[list[Any]]) -> list[tuple[int, int]]:
     """All pairs of answers to the same prompt, as indices into all answers."""
-    found, start = [], 0
+    pairs, start = [], 0
     for group in groups:
-        found += list(combinations(range(start, start + len(group)), 2))
+        pairs += list(combinations(range(start, start + len(group)), 2))
         start += len(group)
-    return found
+    return pairs
 
 
 def drawn_tastes(people: int, names: int, seed: int) -> list[Tensor]:
@@ -123,17 +123,17 @@ def choices_by(taste: Tensor, rows: Tensor, number: int) -> tuple[Tensor, list[i
 
 
 def recovery(
-    features: Tensor, asked: list[tuple[int, int]], kept: list[tuple[int, int]], tastes: list[Tensor], way: str
+    features: Tensor, asked: list[tuple[int, int]], held_out: list[tuple[int, int]], tastes: list[Tensor], way: str
 ) -> list[dict[str, float]]:
     """Means over people after each count of choices."""
-    from burnish.personal.learning import information, predicted
-    from burnish.personal.learning import learned as believed
+    from burnish.personal.preference_model import information, predicted
+    from burnish.personal.preference_model import learned as believed
 
-    rows, kept_rows = differences(features, asked), differences(features, kept)
-    found: list[list[dict[str, float]]] = [[] for _ in COUNTS]
+    rows, held_out_rows = differences(features, asked), differences(features, held_out)
+    measures: list[list[dict[str, float]]] = [[] for _ in COUNTS]
     for number, taste in enumerate(tastes):
         outcomes, order = choices_by(taste, rows, number)
-        chance = (kept_rows @ taste).sigmoid()
+        chance = (held_out_rows @ taste).sigmoid()
         zero, seen = torch.zeros_like(taste), []
         for count in range(1, max(COUNTS) + 1):
             if way == "proposed" and seen:
@@ -144,17 +144,17 @@ def recovery(
                 seen.append(next(i for i in order if i not in seen))
             if count in COUNTS:
                 belief = believed(rows[seen], outcomes[seen], zero)
-                said = predicted(belief, kept_rows)
-                found[COUNTS.index(count)].append(
+                chances = predicted(belief, held_out_rows)
+                measures[COUNTS.index(count)].append(
                     {
                         "correlation": correlation(belief.mean, taste),
                         "error": float((belief.mean - taste).norm() / taste.norm().clamp_min(1e-9)),
                         "covered": float(((belief.mean - taste).abs() < 1.96 * belief.deviation).double().mean()),
-                        "accuracy": accuracy(belief.mean, kept_rows, taste),
-                        "loss": -float((chance * said.log() + (1 - chance) * (1 - said).log()).mean()),
+                        "accuracy": accuracy(belief.mean, held_out_rows, taste),
+                        "loss": -float((chance * chances.log() + (1 - chance) * (1 - chances).log()).mean()),
                     }
                 )
-    return [{key: mean([row[key] for row in rows]) for key in rows[0]} for rows in found]
+    return [{key: mean([row[key] for row in rows]) for key in rows[0]} for rows in measures]
 
 
 def accuracy(guess: Tensor, rows: Tensor, taste: Tensor) -> float:
@@ -172,7 +172,7 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 def leakage(names: list[str], rows: list[dict[str, float]], asked: list[tuple[int, int]], tastes: list[Tensor]) -> bool:
     """Whether one person's profile and choices keep every byte while another one chooses."""
-    from burnish.personal.choosing import relearned
+    from burnish.personal.choice_update import relearned
     from burnish.personal.profile import Choice
     from burnish.personal.store import Store, new_profile
 
@@ -215,9 +215,9 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     """
     from burnish.maths.intervals import interval
     from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
-    from burnish.personal.learning import learned
+    from burnish.personal.preference_model import learned
     from burnish.personal.profile import Coefficient, Profile
-    from burnish.tuning.material import random_template
+    from burnish.tuning.aims import random_template
     from burnish.tuning.objective import damage_on
 
     started, model, names = time.perf_counter(), show.model, list(show.reading)
@@ -227,8 +227,8 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     directions, writes = editing_directions(model, names), everyday_writes(model, "en")
 
     def plan(values: Tensor) -> Any:
-        own = {n: Coefficient(float(v), 0.0, "choices") for n, v in zip(names, values, strict=True)}
-        profile = Profile("simulated", "simulated", coefficients=own, budget=BUDGET)
+        coefficients = {n: Coefficient(float(v), 0.0, "choices") for n, v in zip(names, values, strict=True)}
+        profile = Profile("simulated", "simulated", coefficients=coefficients, budget=BUDGET)
         return plan_of(model, profile, directions, writes=writes)
 
     mine, true = plan(belief.mean), plan(taste)
@@ -254,32 +254,32 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
 
 def shifted(show: Shown, plans: list[Any], taste: Tensor) -> list[Any]:
     """The shift under each plan, an interval over the kept prompts."""
-    from burnish.evaluation.material import answered_items
+    from burnish.evaluation.pairs import answered_items
     from burnish.maths.intervals import interval
     from burnish.model.scoring import Candidate, score
 
-    kept = show.groups[show.first_kept :]
-    flat = [row for group in kept for row in group]
+    groups = show.groups[show.first_kept :]
+    flat = [row for group in groups for row in group]
     utility = (show.features @ taste)[-len(flat) :]
     scores = score(show.model, answered_items(show.model, flat), [Candidate("c", p) for p in plans])
     base = torch.stack([s.log_probability.mean() for s in scores.base])
-    found = []
+    intervals = []
     for rows in scores.candidates:
         change = torch.stack([s.log_probability.mean() for s in rows]) - base
         shifts, start = [], 0
-        for group in kept:
+        for group in groups:
             pairs = combinations(range(start, start + len(group)), 2)
             signed = [torch.sign(utility[i] - utility[j]) * (change[i] - change[j]) for i, j in pairs]
             shifts.append(torch.stack(signed).mean())
             start += len(group)
-        found.append(interval(torch.stack(shifts)))
-    return found
+        intervals.append(interval(torch.stack(shifts)))
+    return intervals
 
 
 def unseen(model: Any) -> list[Any]:
     """The base model's answers to everyday prompts that neither the directions nor the scale are from."""
     from burnish import load_general
-    from burnish.evaluation.material import damage_prompts, greedy_answers
+    from burnish.evaluation.pairs import damage_prompts, greedy_answers
     from burnish.personal.enhancing import MEASURED
     from burnish.prompts import PromptSet
 
@@ -291,12 +291,12 @@ def unseen(model: Any) -> list[Any]:
 
 def utility_gained(show: Shown, plan: Any, taste: Tensor) -> Any:
     """Differences of utility, one an answer: sampled under the plan less the base model's with the same seed."""
-    from burnish.evaluation.material import Answered
+    from burnish.evaluation.pairs import Answered
     from burnish.maths.intervals import interval
     from burnish.personal.features import features_of
 
-    kept = show.groups[show.first_kept :]
-    prompts = [group[0].prompt for group in kept]
+    groups = show.groups[show.first_kept :]
+    prompts = [group[0].prompt for group in groups]
     rows = []
     for _ in range(DRAWN):
         with show.model.enhanced(plan):
@@ -327,7 +327,7 @@ def learned_table(learned: dict[str, list[dict[str, float]]]) -> str:
 
 
 def led_table(led: list[dict[str, Any]]) -> str:
-    own = (
+    head = (
         f"Profiles learned from {LEARNED} choices at random, as they are exported: the scale that keeps {BUDGET} nats per "
         "token on both halves of the everyday prompts, KL on other everyday prompts, and the person's own utility of answers "
         "sampled under it, less that of the base model's answers (standard deviations; 95 % intervals).\n\n"
@@ -344,7 +344,7 @@ def led_table(led: list[dict[str, Any]]) -> str:
         f"| {n} | {row['learned']} | {row['true']} | {row['equal gains']} | {row['random']:+.4f} | {row['kl at the budget']} |"
         for n, row in enumerate(led, 1)
     ]
-    return "\n".join([own, *first, "", full, *second])
+    return "\n".join([head, *first, "", full, *second])
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {"one pass": [], "plain": []}
         for number in range(runs):
             started = time.perf_counter()
-            found = score(model, items, [Candidate(str(i), plan) for i, plan in enumerate(plans)])
+            scores = score(model, items, [Candidate(str(i), plan) for i, plan in enumerate(plans)])
             seconds["one pass"].append(time.perf_counter() - started)
             started = time.perf_counter()
             separate = [plain(model, items, plan) for plan in plans]
@@ -75,7 +75,7 @@ def main() -> None:
                 f"  run {number + 1}, {window}: {seconds['one pass'][-1]:.1f} s, {seconds['plain'][-1]:.1f} s",
                 file=sys.stderr,
             )
-        ours = [torch.cat([s.kl for s in scores]) for scores in found.candidates]
+        ours = [torch.cat([s.kl for s in row]) for row in scores.candidates]
         pairs = list(zip(ours, separate, strict=True))
         token_off = max(float((a - b.clamp_min(0)).abs().max()) for a, b in pairs)
         mean_off = max(float((a.mean() - b.mean()).abs()) for a, b in pairs)

@@ -123,7 +123,7 @@ def first_tokens(url: str, questions: list[Question], late: Question, tokens: in
 
 def crowd(url: str, questions: list[Question], count: int) -> tuple[Counter[str], list[float]]:
     """(how often each thing came out, seconds to first pieces) of mixed requests."""
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     firsts: list[float] = []
 
     def one(seed: int) -> None:
@@ -133,7 +133,7 @@ def crowd(url: str, questions: list[Question], count: int) -> tuple[Counter[str]
         if kind == "malformed":
             headers = {"Content-Type": "application/json"}
             reply = HTTP.post(f"{url}/v1/chat/completions", content=chance.choice(MALFORMED), headers=headers)
-            found[f"malformed: {reply.status_code}"] += 1
+            outcomes[f"malformed: {reply.status_code}"] += 1
             return
         text, first = streamed(
             url, asked(question, SHORT), leave_after=chance.randint(1, 4) if kind == "left early" else None
@@ -141,11 +141,11 @@ def crowd(url: str, questions: list[Question], count: int) -> tuple[Counter[str]
         firsts.append(first)
         if kind == "answered":
             kind += ", as alone" if question.expected.startswith(text) else ", otherwise than alone"
-        found[kind] += 1
+        outcomes[kind] += 1
 
     with ThreadPoolExecutor(CROWD) as pool:
         list(pool.map(one, range(count)))
-    return found, firsts
+    return outcomes, firsts
 
 
 def left_behind(url: str) -> tuple[int, int]:
@@ -160,14 +160,14 @@ def questions_of(model: Any, plans: list[Any], tokens: int) -> list[Question]:
     from burnish import load_general
 
     texts = iter(load_general("en").held_out.texts)
-    found: list[Question] = []
-    while len(found) < len(plans):
-        text, plan = next(texts), plans[len(found)]
+    questions: list[Question] = []
+    while len(questions) < len(plans):
+        text, plan = next(texts), plans[len(questions)]
         answer = generated(model, text, plan, tokens)
         if len(answer) == tokens:
             expected = str(model.tokenizer.decode(answer, skip_special_tokens=True))
-            found.append(Question(text, f"base+plan-{len(found)}", plan, expected))
-    return found
+            questions.append(Question(text, f"base+plan-{len(questions)}", plan, expected))
+    return questions
 
 
 def main() -> None:
@@ -188,12 +188,12 @@ def main() -> None:
             times, same = measured(model, url, questions, late, options)
             before = process.memory_info().rss
             started = time.perf_counter()
-            found, firsts = crowd(url, questions, options.requests)
+            outcomes, firsts = crowd(url, questions, options.requests)
             lasted = time.perf_counter() - started
             left = left_behind(url)
             grown = process.memory_info().rss - before
     rows = [measure.Measurement(name, values, (before + max(0, grown)) / 2**20) for name, values in times.items()]
-    one, single, many, whole, idle, busy = (statistics.median(values) for values in times.values())
+    one, single, many, batch, idle, busy = (statistics.median(values) for values in times.values())
     ordered = sorted(firsts)
     table = (
         f"SmolLM2-135M-Instruct, float32, {options.threads} threads, {options.tokens} tokens written, median of {options.runs} "
@@ -201,14 +201,14 @@ def main() -> None:
         "| | measured against | s | s of the other | ratio |\n|---|---|---|---|---|\n"
         f"| one enhanced request | the library's `generate`, plain model | {single:.2f} | {one:.2f} "
         f"| {one / single:.2f} of its speed |\n"
-        f"| {CLIENTS} clients, {CLIENTS} enhancements | {CLIENTS} `generate` in a row | {whole:.2f} | {many:.2f} "
-        f"| {many / whole:.2f} times the throughput |\n"
+        f"| {CLIENTS} clients, {CLIENTS} enhancements | {CLIENTS} `generate` in a row | {batch:.2f} | {many:.2f} "
+        f"| {many / batch:.2f} times the throughput |\n"
         f"| first token while {CLIENTS} run | first token when idle | {busy:.2f} | {idle:.2f} "
         f"| {busy / idle:.2f} times the wait |\n\n"
         f"{options.requests} mixed requests of {SHORT} tokens from {CROWD} clients took {lasted:.0f} s "
         f"({options.requests / lasted:.1f} a second; first token after {ordered[len(ordered) // 2]:.2f} s in the median, "
         f"{ordered[int(0.95 * len(ordered))]:.2f} s at the 95th percentile): "
-        + ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+        + ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
         + f". Afterwards {left[0]} ran and {left[1]} waited, and the server's memory had grown by {grown / 2**20:.0f} MiB."
     )
     facts = {
@@ -219,7 +219,7 @@ def main() -> None:
         "same_answers": same,
         "requests": options.requests,
         "seconds": lasted,
-        "outcomes": dict(found),
+        "outcomes": dict(outcomes),
         "left": left,
         "memory_grown_mib": grown / 2**20,
     }
@@ -240,7 +240,7 @@ def measured(
     times: dict[str, list[float]] = {}
     for number in range(options.runs):
         idle, busy = first_tokens(url, questions, late, tokens)
-        found = {
+        seconds_now = {
             "one request, generate, plain": seconds(lambda: generated(model, questions[0].text, None, tokens)),
             "one request, served, enhanced": seconds(lambda: streamed(url, asked(questions[0], tokens))),
             f"{CLIENTS} requests, generate in a row": seconds(
@@ -250,9 +250,9 @@ def measured(
             "first token, idle": idle,
             f"first token, while {CLIENTS} run": busy,
         }
-        for name, value in found.items():
+        for name, value in seconds_now.items():
             times.setdefault(name, []).append(value)
-        print(f"  run {number + 1}: " + ", ".join(f"{n} {v:.2f} s" for n, v in found.items()), file=sys.stderr)
+        print(f"  run {number + 1}: " + ", ".join(f"{n} {v:.2f} s" for n, v in seconds_now.items()), file=sys.stderr)
     return times, same
 
 

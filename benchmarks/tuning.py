@@ -67,32 +67,33 @@ def one(model: Any, text: str, options: Any) -> dict[str, Any]:
     import torch
 
     from burnish import Mix, load_domain
+    from burnish.artifacts.direction import Enhancement
     from burnish.evaluation.effect import effect_from
     from burnish.maths.intervals import interval_above
     from burnish.model.scoring import Candidate
+    from burnish.tuning.aims import Speciality, directions_of, gather, random_template
     from burnish.tuning.closed_form import at_budget, closed_form
-    from burnish.tuning.material import Speciality, directions_of, gather, random_template, template
     from burnish.tuning.mixing import interference
     from burnish.tuning.objective import measure
 
     specialities = [Speciality(load_domain(term.name), term.weight) for term in Mix.parse(text).terms]
     owned = [(s, d) for s in specialities for d in directions_of(model, s, options)]
-    plan = template([d for _, d in owned])
+    plan = Enhancement.of([d for _, d in owned])
     material = gather(model, specialities, options)
     randoms = [random_template(plan, i) for i in range(RANDOMS)]
-    found = closed_form(model, plan, randoms, material, options)
-    tuned = plan if found.best is None else found.best.enhancement
-    used = options.budget if found.best is None else max(1e-4, found.best.point.kl)
-    assert found.first is not None
-    above = interval_above(found.first.point.rows[None], torch.stack([p.rows for p in found.null]))
+    result = closed_form(model, plan, randoms, material, options)
+    tuned = plan if result.best is None else result.best.enhancement
+    used = options.budget if result.best is None else max(1e-4, result.best.point.kl)
+    assert result.first is not None
+    above = interval_above(result.first.point.rows[None], torch.stack([p.rows for p in result.null]))
     flat = [replace(r, gains=torch.ones_like(r.gains)) for r in randoms]
     same = replace(options, budget=used, movement=1e9)
     scaled = at_budget(model, [published(model, specialities), *flat], material, same)
     points = measure(model, material, [Candidate("c", p) for p in (tuned, *scaled)], report=True)
     numbers: dict[str, Any] = {
-        "beats_null": above.low > 0 and found.best is not None,
+        "beats_null": above.low > 0 and result.best is not None,
         "above_null_on_tuning_half": asdict(above),
-        "ridge": found.ridge,
+        "ridge": result.ridge,
         "gains": tuned.gains.tolist(),
         "kl": {"tuned": points[0].kl, "published": points[1].kl},
         "aims": {},
@@ -113,15 +114,15 @@ def published(model: Any, specialities: list[Any]) -> Any:
     plan = None
     for s in specialities:
         normal = load_general(s.domain.language).prompts
-        own = find_direction(model, enhance=s.domain.enhance, normal=normal, options=FindOptions())
-        found = own.enhancement(s.weight)
-        plan = found if plan is None else plan.combined(found)
+        direction = find_direction(model, enhance=s.domain.enhance, normal=normal, options=FindOptions())
+        enhancement = direction.enhancement(s.weight)
+        plan = enhancement if plan is None else plan.combined(enhancement)
     return plan
 
 
 def write(command: str, known: dict[str, Any]) -> None:
     """After every speciality, so that an interrupted run leaves what it measured."""
-    from burnish.tuning.tables import interference_rows
+    from burnish.tuning.tuned_tables import interference_rows
 
     RESULTS.mkdir(exist_ok=True)
     intro = (
@@ -132,8 +133,8 @@ def write(command: str, known: dict[str, Any]) -> None:
     tables = []
     for text, numbers in known.items():
         if "interference" in numbers:
-            said = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
-            tables += [said, "\n".join(interference_rows(numbers["interference"]))]
+            title = f"Likelihood of good answers under the gains of one speciality alone and of all together, {text}:"
+            tables += [title, "\n".join(interference_rows(numbers["interference"]))]
     (RESULTS / "tuning.md").write_text("\n\n".join([intro, rows, *tables]) + "\n", encoding="utf-8")
     stored = {"command": command, "tuned": known}
     (RESULTS / "tuning.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")

@@ -22,11 +22,11 @@ def help_of(*command: str) -> str:
 
 def commands(parent: App, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every command of the table, sub-commands after their parent."""
-    found: list[tuple[str, ...]] = []
+    names: list[tuple[str, ...]] = []
     for name in sorted(n for n in parent if not n.startswith("-")):
-        found.append((*path, name))
-        found += commands(parent[name], (*path, name))
-    return found
+        names.append((*path, name))
+        names += commands(parent[name], (*path, name))
+    return names
 
 
 def page() -> str:

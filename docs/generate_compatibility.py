@@ -9,7 +9,7 @@ from torch import nn
 
 from burnish.anatomy import Anatomy
 from burnish.model.loading import quiet
-from burnish.model.outlines import anatomy_of, auto_class, relax_head_check
+from burnish.model.skeleton import anatomy_of, auto_class, relax_head_check
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -61,8 +61,8 @@ def row(family: str) -> str:
 def main() -> int:
     relax_head_check()
     old = PAGE.read_text(encoding="utf-8")
-    before, rest = old.split(START)
-    after = rest.split(END)[1]
+    before, behind = old.split(START)
+    after = behind.split(END)[1]
     rows = sorted((row(family) for family in FAMILIES), key=str.lower)
     new = before + START + HEAD + "".join(rows) + END + after
     if "--check" not in sys.argv:

@@ -12,7 +12,6 @@ from torch import Tensor
 from burnish.artifacts.audit import Audit
 from burnish.artifacts.direction import Enhancement
 from burnish.inspecting import audit_folders
-from burnish.model.model import Model
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
 
@@ -24,7 +23,6 @@ TYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 WEIGHT = "model.layers.{}.self_attn.o_proj.weight"
 MLP = "model.layers.1.mlp.down_proj.weight"
 Tensors = dict[str, Tensor]
-Models = Callable[..., Model]
 
 
 def write(folder: Path, enhancement: Enhancement, out: Path) -> Path:

@@ -24,13 +24,17 @@ from families import save
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
-# An example that takes long on a busy machine is no failure.
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("patient")
+# An example that takes long on a busy machine is no failure. The same examples in every run; new ones with --hypothesis-profile patient.
+PATIENT = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("patient", **PATIENT)
+hypothesis.settings.register_profile("steady", **PATIENT, derandomize=True)
+hypothesis.settings.load_profile("steady")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 Folders = Callable[..., Path]
+Models = Callable[..., Model]
+Call = Callable[..., tuple[int, Any, str]]  # `call` of the end-to-end tests
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ORDER = ("faults", "page", "real", "e2e", "tiny", "unit")  # what takes longest first, so that all workers end together
 
@@ -56,8 +60,8 @@ def together(item: pytest.Item) -> str | None:
     if tier(item) == "faults":
         return "faults"
     fixtures: dict[str, Any] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    if found := {"browser", "made"} & set(fixtures):
-        return found.pop()
+    if shared := {"browser", "made"} & set(fixtures):
+        return shared.pop()
     if any(made[-1].scope == "module" for made in fixtures.values()):
         return f"{tier(item)}-{item.path.stem}"
     return None
@@ -171,11 +175,11 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def browser() -> Iterator[Any]:
     """The system's Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
         pytest.skip(f"No browser: none of {', '.join(BROWSERS)} is on the path")
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield opened
         opened.close()
 

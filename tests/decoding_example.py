@@ -1,6 +1,6 @@
 """Requests under edits of their own, and what each is answered alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,7 +15,6 @@ from burnish.model.decoding import (
 from burnish.model.model import Model
 from conftest import random_enhancement
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk, and the sea around it.", "Why?", "Tell me more", "And then?"]
 TOKENS = 12
 BASE = Candidate("base")
@@ -52,10 +51,10 @@ def plain(model: Model, request: DecodeRequest, answer: list[int]) -> torch.Tens
 
 
 def drain(decoder: Decoder) -> list[DecodedToken]:
-    found: list[DecodedToken] = []
+    tokens: list[DecodedToken] = []
     while not decoder.idle:
-        found += decoder.step()
-    return found
+        tokens += decoder.step()
+    return tokens
 
 
 def of(tokens: Sequence[DecodedToken], number: int) -> list[DecodedToken]:
@@ -68,11 +67,11 @@ def alone(model: Model, request: DecodeRequest) -> list[DecodedToken]:
         return drain(decoder)
 
 
-def assert_same(found: Sequence[DecodedToken], reference: Sequence[DecodedToken]) -> None:
+def assert_same(tokens: Sequence[DecodedToken], reference: Sequence[DecodedToken]) -> None:
     """The same tokens and ends; log probabilities up to the rounding of products of another shape."""
-    assert [(t.token, t.finished) for t in found] == [(t.token, t.finished) for t in reference]
+    assert [(t.token, t.finished) for t in tokens] == [(t.token, t.finished) for t in reference]
     torch.testing.assert_close(
-        torch.tensor([t.log_probability for t in found]),
+        torch.tensor([t.log_probability for t in tokens]),
         torch.tensor([t.log_probability for t in reference]),
         rtol=0,
         atol=1e-4,

@@ -1,7 +1,6 @@
 """Made-up explanations: `full()` has every part, `minimal()` only what every enhancement has."""
 
 import random
-import re
 from dataclasses import asdict
 from math import exp
 from typing import Any
@@ -10,33 +9,26 @@ from burnish.checking import Check
 from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import Affinity, Effect
 from burnish.evaluation.evaluating import Evaluation, Sample, StatisticChange
-from burnish.evaluation.material import PairKind
+from burnish.evaluation.pairs import PairKind
 from burnish.explaining.facts import (
+    AnswerPair,
     AppliedGain,
     Attribution,
     Coordinate,
-    Corpus,
-    CorpusText,
-    CorpusToken,
     DirectionFacts,
     Dose,
     DoseCurve,
     Explanation,
-    HeadPart,
     LayerPart,
     LayerQuality,
     LayerTokens,
     Likeness,
     Likenesses,
-    ProjectedSet,
-    ShadedAnswers,
-    ShadedToken,
     TokenWeight,
-    Writer,
 )
 from burnish.maths.intervals import Interval
 
-LAYERS, HEADS, FEW_LAYERS = 30, 9, 10
+LAYERS, FEW_LAYERS = 30, 10
 VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
 PROMPTS = ("Describe an old lighthouse at dusk.", "What is photosynthesis?")
 ANSWERS = (
@@ -73,10 +65,10 @@ def chosen(layers: int) -> int:
 
 def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) -> tuple[LayerQuality, ...]:
     draw = random.Random(seed)
-    found = []
+    layers_measured = []
     for layer in range(layers):
         near = exp(-(((layer - chosen(layers)) / 11) ** 2))
-        found.append(
+        layers_measured.append(
             LayerQuality(
                 layer=layer,
                 auroc=0.55 + (best - 0.55) * near if layer != chosen(layers) else best,
@@ -87,29 +79,15 @@ def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) 
                 largest_share=share,
             )
         )
-    return tuple(found)
+    return tuple(layers_measured)
 
 
 def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **changes: Any) -> DirectionFacts:
-    draw, middle = random.Random(seed), chosen(layers)
-
-    def projected(name: str, role: Any, mean: float, count: int) -> ProjectedSet:
-        values = tuple(draw.gauss(mean, 1) for _ in range(count))
-        return ProjectedSet(name, role, values, tuple((v + draw.gauss(0, 0.5), draw.gauss(0, 1.5)) for v in values))
+    middle = chosen(layers)
 
     def weights(words: str, sign: int) -> tuple[TokenWeight, ...]:
         return tuple(TokenWeight(w, sign * (6.1 - 0.35 * i)) for i, w in enumerate(words.split("|")))
 
-    shares = [abs(draw.gauss(0, 1)) * exp(-(((layer - 15) / 6) ** 2)) for layer in range(middle)]
-    total = sum(shares) * 1.7
-    writers = [Writer(-1, "embedding", 0.3 / 1.7)]
-    for layer, share in enumerate(shares):
-        writers += [
-            Writer(layer, "attention", share / total),
-            Writer(layer, "feed-forward", (0.4 if layer % 5 else -0.1) * share / total),
-        ]
-    left = 1 - sum(w.share for w in writers)
-    writers[-1] = Writer(middle - 1, "feed-forward", writers[-1].share + left)
     facts: dict[str, Any] = {
         "name": name,
         "title": title,
@@ -122,9 +100,6 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
         "normal_prompts": 95,
         "held_out": 64,
         "quality": quality(seed, layers),
-        "cosine_map": tuple(
-            tuple(exp(-abs(i - j) / 6) - (0.15 if abs(i - j) > 20 else 0.0) for j in range(layers)) for i in range(layers)
-        ),
         "coordinates": tuple(Coordinate(37 * i + seed, 0.21 * 0.9**i * (-1) ** i, (0.21 * 0.9**i) ** 2) for i in range(8)),
         "tokens": tuple(
             LayerTokens(
@@ -134,12 +109,6 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
                 kurtosis,
             )
             for layer, kurtosis in ((12, 3.0), (middle, 5.4), (24, 4.2))
-        ),
-        "writers": tuple(writers),
-        "projected": (
-            projected("creative-writing", "enhance", 2.6, 40),
-            projected("everyday", "normal", 0.0, 40),
-            projected("protect", "protect", 0.4, 24),
         ),
         "likenesses": Likenesses(
             named=(
@@ -154,22 +123,8 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
             unexplained_random=0.99,
             chance=0.082,
         ),
-        "corpus": Corpus(
-            name="prose.txt",
-            texts=420,
-            tokens=31_800,
-            most_tokens=tuple(CorpusToken("the door of the ", "lamp", " room stood open", 5.2 - i / 3) for i in range(5)),
-            least_tokens=tuple(CorpusToken("set the value to ", "NULL", " and restart", -3.2 + i / 4) for i in range(5)),
-            most_texts=tuple(CorpusText("The tide went out and left the boats asleep on the mud.", 2.1 - i / 5) for i in range(3)),
-            least_texts=tuple(CorpusText("Select the option, press OK and restart the service.", -1.4 + i / 5) for i in range(3)),
-        ),
     }  # fmt: skip
     return DirectionFacts(**{**facts, **changes})
-
-
-def shaded(text: str, seed: int) -> tuple[ShadedToken, ...]:
-    draw = random.Random(seed)
-    return tuple(ShadedToken(t, draw.gauss(0.4, 1.1), draw.gauss(0.05, 0.35)) for t in re.findall(r"\s?\S+|\n", text))
 
 
 def attribution() -> Attribution:
@@ -178,21 +133,12 @@ def attribution() -> Attribution:
         LayerPart(i, v, v * 0.9 if i % 3 == 0 else None)
         for i, v in enumerate(0.02 * exp(-(((n - 20) / 6) ** 2)) + draw.gauss(0, 0.002) for n in range(LAYERS))
     )
-    heads = [
-        HeadPart(i, h, layers[i].first_order / HEADS + draw.gauss(0, 0.002), None)
-        for i in range(LAYERS)
-        for h in range(HEADS)
-    ]
-    heads.sort(key=lambda p: -abs(p.first_order))
-    heads[:12] = [HeadPart(p.layer, p.head, p.first_order, p.first_order * 0.85) for p in heads[:12]]
     return Attribution(
         aim="log likelihood of 24 reference answers",
         answers=24,
         total=0.121,
         first_order=sum(p.first_order for p in layers),
         layers=layers,
-        heads=tuple(heads),
-        heads_left_out="",
     )  # fmt: skip
 
 
@@ -281,13 +227,13 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
     """As `asdict` makes it of an evaluation. changes: of its damage."""
     statistics = (
         StatisticChange("sensory-words", 1.9, 4.1, interval(2.2, 0.9, 24), 0.004),
-        StatisticChange("adjectives", 6.2, 7.9, interval(1.7, 1.1, 24), 0.03),
+        StatisticChange("quoted-share", 6.2, 7.9, interval(1.7, 1.1, 24), 0.03),
         StatisticChange("lexical-diversity", 71.2, 78.4, interval(7.2, 9.5, 24), 0.61),
         StatisticChange("repetition", 0.02, 0.018, interval(-0.002, 0.01, 24), 1.0),
         StatisticChange("stock-phrases", 0.31, 0.12, interval(-0.19, 0.15, 24), 0.09),
         StatisticChange("length", 142.0, 139.0, interval(-3, 12, 24), 1.0),
     )
-    found = Evaluation(
+    measured = Evaluation(
         model="smollm2-135m",
         dtype="float32",
         domain="creative-writing",
@@ -301,7 +247,7 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
         seconds=63.0,
         versions=VERSIONS,
     )
-    return asdict(found)
+    return asdict(measured)
 
 
 def doses(answers: int = 12) -> DoseCurve:
@@ -337,14 +283,11 @@ def full(**changes: Any) -> Explanation:
         "gains": gains,
         "attribution": attribution(),
         "dose": doses(),
-        "answers": tuple(
-            ShadedAnswers(p, shaded(b, i), shaded(e, i + 50))
-            for i, (p, (b, e)) in enumerate(zip(PROMPTS, ANSWERS, strict=True))
-        ),
+        "answers": tuple(AnswerPair(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
         "check": check().as_dict(),
         "tuned": tuned(),
         "evaluation": evaluation(),
-        "notes": ("Heads were measured one by one only for the twelve largest.",),
+        "notes": ("The references of the second direction were not at hand.",),
         "seed": 0,
         "seconds": 84.0,
         "versions": VERSIONS,
@@ -360,10 +303,7 @@ def minimal(**changes: Any) -> Explanation:
         3,
         layers=FEW_LAYERS,
         scope="single",
-        writers=(),
-        projected=(),
         likenesses=None,
-        corpus=None,
         tokens=(),
     )
     facts: dict[str, Any] = {
@@ -380,7 +320,6 @@ def minimal(**changes: Any) -> Explanation:
         "evaluation": None,
         "notes": (),
         "seed": 0,
-        "seconds": 3.2,
         "versions": VERSIONS,
     }
     return Explanation(**{**facts, **changes})

@@ -9,7 +9,7 @@ import tokenizers
 import torch
 import transformers
 
-from burnish.model.outlines import auto_class, relax_head_check
+from burnish.model.skeleton import auto_class, relax_head_check
 
 VOCABULARY = 300
 SMALL = {

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
+from safetensors.torch import save_file
 
 from burnish.anatomy import Anatomy, Projection
 from burnish.artifacts.direction import Enhancement
@@ -45,6 +46,25 @@ def enhancement(
     stand_in: Any = SimpleNamespace(name="made up", fingerprint=fingerprint, network=object(), anatomy=shape)
     directions = tuple(fake_direction(stand_in, vectors[:, i]) for i in range(rank))
     return Enhancement(vectors, torch.full((shape.layers, rank), gains), directions)
+
+
+def write_control_vector(path: Path, vectors: torch.Tensor, *, hint: str = "llama") -> Path:
+    """A control vector as repeng writes it, of [layers, hidden]: layers that are zero are left out, and layer 0."""
+    writer = GGUFWriter(path, "controlvector")
+    layers = {n: vector for n, vector in enumerate(vectors) if n and bool(vector.any())}
+    writer.add_string("controlvector.model_hint", hint)
+    writer.add_uint32("controlvector.layer_count", len(layers))
+    for layer, vector in layers.items():
+        writer.add_tensor(f"direction.{layer}", vector.numpy())
+    _close(writer)
+    return path
+
+
+def write_steering_vector(path: Path, vectors: torch.Tensor) -> Path:
+    """The layer tensors of steering-vectors, of [layers, hidden]."""
+    tensors = {f"layer_activations.{n}": vector.clone() for n, vector in enumerate(vectors)}
+    save_file(tensors, path, metadata={"layer_type": "decoder_block"})
+    return path
 
 
 def write_model(
@@ -87,11 +107,15 @@ def write_model(
             add(f"blk.{layer}.attn_output.bias", HIDDEN)
         add(f"blk.{layer}.post_attention_norm.weight", HIDDEN)
     add("output_norm.weight", HIDDEN)
+    _close(writer)
+    return path
+
+
+def _close(writer: GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def packed(data: "np.ndarray[Any, Any]", kind: Kind) -> "np.ndarray[Any, Any]":

@@ -14,7 +14,7 @@ from huggingface_hub.utils import close_session
 
 from burnish.errors import BurnishError, HubError
 from burnish.model.model import load
-from burnish.options import Form, ModelOptions, OutputOptions
+from burnish.options import FormName, ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
 from conftest import fake_direction, random_enhancement
 from hub_stand_in import TOKEN, HubStandIn, hub_stand_in
@@ -49,19 +49,19 @@ def outputs(source: Path, place: Path) -> dict[str, Path]:
     (folder / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n# Base\n")
     model = load(folder, ModelOptions(dtype="float32"))
     enhancement = random_enhancement(model, 0.5)
-    found = {"base": folder}
+    paths = {"base": folder}
     for prefix, name in (("", BASE), ("local-", str(folder))):
         plan = enhancement.renamed(name)
-        forms: tuple[Form, ...] = ("model", "adapter", "enhancement")
+        forms: tuple[FormName, ...] = ("model", "adapter", "enhancement")
         for form in forms:
             out = place / f"{prefix}{form}{'.safetensors' * (form == 'enhancement')}"
             apply(open_plan(folder, ModelOptions()), plan, OutputOptions(out=out, form=form), name=name)
             if out.is_dir():  # as `burnish explain --publish` leaves it
                 (out / "burnish" / "page.html").write_text(f"<p>{html.escape(name)}</p>", encoding="utf-8")
                 (out / "burnish" / "gains.png").write_bytes(b"\x89PNG")
-            found[f"{prefix}{form}"] = out
+            paths[f"{prefix}{form}"] = out
     fake_direction(model, enhancement.vectors[:, 0]).save(place / "direction.safetensors")
-    return {**found, "direction": place / "direction.safetensors"}
+    return {**paths, "direction": place / "direction.safetensors"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -116,8 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if asked.endswith(end):
                     raise _RefusedError(status, "", "as the test asks")
             for method, pattern, act in ROUTES:
-                if self.command in method and (found := re.fullmatch(pattern, path)):
-                    return act(self, body, **found.groupdict())
+                if self.command in method and (matched := re.fullmatch(pattern, path)):
+                    return act(self, body, **matched.groupdict())
             raise _RefusedError(404, "", f"no such route: {asked}")
         except _RefusedError as refused:
             words = f"{refused} {self.headers.get('Authorization')}" if self.state.quote_token else str(refused)
@@ -144,19 +144,19 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._known():
             raise _RefusedError(401, "", "Log in first")
 
-    def _found(self, repo: str) -> Repository:
+    def _repository(self, repo: str) -> Repository:
         known = self._known()
-        found = self.state.repositories.get(repo)
-        if found is None or (found.private and not known):
+        repository = self.state.repositories.get(repo)
+        if repository is None or (repository.private and not known):
             raise _RefusedError(404 if known else 401, "RepoNotFound", "Repository not found")
-        return found
+        return repository
 
     def _commit(self, repo: str, revision: str) -> tuple[Repository, str]:
-        found = self._found(repo)
-        oid = found.branches.get(revision, revision)
-        if oid not in found.commits:
+        repository = self._repository(repo)
+        oid = repository.branches.get(revision, revision)
+        if oid not in repository.commits:
             raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return found, oid
+        return repository, oid
 
     def create(self, body: bytes) -> None:
         self._writer()
@@ -170,20 +170,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({"url": f"{self.state.endpoint}/{repo}", "id": repo})
 
     def info(self, _: bytes, repo: str, revision: str | None = None) -> None:
-        found, oid = self._commit(repo, revision or "main")
-        names = [{"rfilename": name} for name in found.commits[oid]]
-        self._send({"id": repo, "sha": oid, "private": found.private, "siblings": names})
+        repository, oid = self._commit(repo, revision or "main")
+        names = [{"rfilename": name} for name in repository.commits[oid]]
+        self._send({"id": repo, "sha": oid, "private": repository.private, "siblings": names})
 
     def tree(self, _: bytes, repo: str, revision: str) -> None:
-        found, oid = self._commit(repo, revision)
-        self._send([_entry(found, name, data) for name, data in found.commits[oid].items()])
+        repository, oid = self._commit(repo, revision)
+        self._send([_entry(repository, name, data) for name, data in repository.commits[oid].items()])
 
     def branch(self, _: bytes, repo: str, name: str) -> None:
         self._writer()
-        found = self._found(repo)
-        if name in found.branches:
+        repository = self._repository(repo)
+        if name in repository.branches:
             raise _RefusedError(409, "", "Reference already exists")
-        found.branches[name] = found.branches["main"]
+        repository.branches[name] = repository.branches["main"]
         self._send({})
 
     def preupload(self, body: bytes, repo: str, revision: str) -> None:
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def batch(self, body: bytes, repo: str) -> None:
         self._writer()
-        self._found(repo)
+        self._repository(repo)
         objects = [
             {**o, "actions": {"upload": {"href": f"{self.state.endpoint}/stored/{o['oid']}"}}}
             for o in json.loads(body)["objects"]
@@ -212,26 +212,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def commit(self, body: bytes, repo: str, revision: str) -> None:
         self._writer()
-        found, _ = self._commit(repo, revision)
+        repository, _ = self._commit(repo, revision)
         header, *operations = [json.loads(line) for line in body.splitlines()]
         files = {}
         for operation in operations:
             value = operation["value"]
             if operation["key"] == "lfsFile":
                 files[value["path"]] = self.state.stored[value["oid"]]
-                found.large.add(value["path"])
+                repository.large.add(value["path"])
             else:
                 assert operation["key"] == "file"
                 files[value["path"]] = base64.b64decode(value["content"])
-        oid = found.commit(revision, files, header["value"]["summary"])
+        oid = repository.commit(revision, files, header["value"]["summary"])
         self._send({"commitUrl": f"{self.state.endpoint}/{repo}/commit/{oid}", "commitOid": oid})
 
     def resolve(self, _: bytes, repo: str, revision: str, name: str) -> None:
-        found, oid = self._commit(repo, revision)
-        data = found.commits[oid].get(name)
+        repository, oid = self._commit(repo, revision)
+        data = repository.commits[oid].get(name)
         if data is None:
             raise _RefusedError(404, "EntryNotFound", "Entry not found")
-        self._send(data, headers={"X-Repo-Commit": oid, "ETag": f'"{_etag(found, name, data)}"'})
+        self._send(data, headers={"X-Repo-Commit": oid, "ETag": f'"{_etag(repository, name, data)}"'})
 
     def validate(self, body: bytes) -> None:
         """The hub accepts a base model only by its id."""

@@ -11,9 +11,12 @@ import torch
 from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.finding import find_direction
+from burnish.maths.symmetric import signs
+from burnish.model.imitation import Lesson, SymmetricEdit, imitate, log_probabilities
 from burnish.model.layerwise import load_layered
 from burnish.model.model import Model, load
 from burnish.model.processes import joined
+from burnish.model.scoring import Item
 from burnish.options import FindOptions, ModelOptions
 from burnish.prompts import Prompt, PromptSet
 from conftest import random_enhancement
@@ -37,18 +40,18 @@ def findings(folder: Path) -> dict[str, Callable[[], Direction]]:
     """Directions of every kind."""
     model = load(folder, FLOAT)
 
-    def found(
+    def direction_of(
         model: Model, options: FindOptions, *, answers: bool = False, protect: PromptSet | None = None
     ) -> Direction:
         enhance, normal = sets("?!", answers=answers)
         return find_direction(model, enhance=enhance, normal=normal, options=options, protect=protect)
 
     return {
-        "odd": lambda: found(model, FindOptions(instructions=9)),
-        "all": lambda: found(model, FindOptions()),
-        "protected": lambda: found(model, PROTECTED, protect=PromptSet("spared", sets("#")[0].prompts[:5])),
-        "answers": lambda: found(model, FindOptions(instructions=9, position="answer"), answers=True),
-        "layer by layer": lambda: found(load_layered(folder, FLOAT), FindOptions(instructions=9)),
+        "odd": lambda: direction_of(model, FindOptions(instructions=9)),
+        "all": lambda: direction_of(model, FindOptions()),
+        "protected": lambda: direction_of(model, PROTECTED, protect=PromptSet("spared", sets("#")[0].prompts[:5])),
+        "answers": lambda: direction_of(model, FindOptions(instructions=9, position="answer"), answers=True),
+        "layer by layer": lambda: direction_of(load_layered(folder, FLOAT), FindOptions(instructions=9)),
     }
 
 
@@ -63,12 +66,25 @@ def computed(model: Model) -> list[Any]:
     return [direction.vectors, logits, answer, model.chat("Hello", tokens=6)]
 
 
+def imitated(model: Model) -> list[Any]:
+    """The gradient towards another prompt's predictions, and the distances of three answers."""
+    items = [Item(model.tokens(text), [40 + i, 50, 60 + i][: 2 + i]) for i, text in enumerate(texts(3, "?"))]
+    taught = [Item(model.tokens(text, "Sing"), item.answer) for text, item in zip(texts(3, "?"), items, strict=True)]
+    lessons = [Lesson(i, t) for i, t in zip(items, log_probabilities(model, taught), strict=True)]
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(model.anatomy.layers, 2, model.anatomy.hidden_size, generator=generator) * 0.05
+    edit = SymmetricEdit(rows.requires_grad_(), signs(2))
+    distances = imitate(model, edit, lessons, [0.5, 0.3, 0.2])
+    return [edit.rows.grad, *distances]
+
+
 def main(folder: Path, unsplit: Path, out: Path) -> None:
     """A process: notes what it found, from prompts that are shared and from a model that is. unsplit: one whose plan fails."""
     rank = os.environ["RANK"]
     with joined():
         for name, find in findings(folder).items():
             find().save(out / f"{name}-{rank}")
+        torch.save(imitated(load(folder, FLOAT)), out / f"imitated-{rank}")
         torch.save(computed(load(folder, SPLIT)), out / f"split-{rank}")
         try:
             load(unsplit, SPLIT)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from burnish.model.loading import quiet
-from burnish.model.outlines import auto_class
+from burnish.model.skeleton import auto_class
 from families import MOE, SMALL, Family, build_tokenizer
 
 GROUP = 32  # inputs that share a scale
@@ -79,7 +79,7 @@ def on_the_fly(make: Callable[[], Any], dtype: torch.dtype = torch.float32) -> C
 
 
 def by_hand(
-    pack: Callable[[Tensor], dict[str, Tensor]], about: dict[str, Any], *, kept: tuple[str, ...] = ()
+    pack: Callable[[Tensor], dict[str, Tensor]], about: dict[str, Any], *, unchanged: tuple[str, ...] = ()
 ) -> Callable[[Path], None]:
     """A folder whose linear maps are packed here. pack: tensors by suffix from a weight [outputs, inputs].
 
@@ -91,7 +91,7 @@ def by_hand(
             plain().save_pretrained(folder)
         tensors: dict[str, Tensor] = {}
         for name, tensor in load_file(folder / "model.safetensors").items():
-            if name.endswith("_proj.weight") and not any(word in name for word in kept):
+            if name.endswith("_proj.weight") and not any(word in name for word in unchanged):
                 stem = name.removesuffix(".weight")
                 tensors |= {f"{stem}.{suffix}": part.contiguous() for suffix, part in pack(tensor).items()}
             else:
@@ -112,8 +112,8 @@ def finish(folder: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> N
 def _eight_in_one(values: Tensor) -> Tensor:
     """Numbers of 4 bits [..., 8 n] as int32 [..., n], the first in the lowest bits."""
     parts = values.long().unflatten(-1, (-1, 8)) << torch.arange(0, 32, 4)
-    whole = parts.sum(-1)
-    return torch.where(whole >= 2**31, whole - 2**32, whole).int()
+    packed = parts.sum(-1)
+    return torch.where(packed >= 2**31, packed - 2**32, packed).int()
 
 
 def grouped(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,8 +223,8 @@ def write_mxfp4(folder: Path) -> None:
             tensors[f"{name}_scales"] = torch.full(shape, 124, dtype=torch.uint8)  # two to the power of -3
         else:
             tensors[name] = tensor
-    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
-    finish(folder, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": kept})
+    unchanged = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    finish(folder, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": unchanged})
 
 
 def _bitsandbytes(bits: int) -> Any:

@@ -14,15 +14,15 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.maths.statistics import unit
+from burnish.model.detokenizer import BROKEN
 from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
 from burnish.personal.store import Store
-from burnish.server.app import make_app
+from burnish.server.access import Access
+from burnish.server.application import make_app
 from burnish.server.directions import Directions
-from burnish.server.guard import Access
 from burnish.server.service import Service
 from burnish.server.serving import Server, address, listen
-from burnish.server.text import BROKEN
 from conftest import fake_direction, random_enhancement
 
 PROMPT = "Describe the sea"
@@ -58,8 +58,8 @@ class Running:
         return self.text(answer)
 
     def text(self, tokens: Sequence[int]) -> str:
-        found = self.reference.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(found).rstrip(BROKEN)
+        text = self.reference.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text).rstrip(BROKEN)
 
     def until_idle(self, seconds: float = 10) -> None:
         """Waits until nothing runs, waits or is open."""
@@ -81,8 +81,8 @@ def running(
 ) -> Iterator[Running]:
     model, reference = (load(folder, ModelOptions(dtype="float32")) for _ in range(2))
     model.stop_tokens = reference.stop_tokens = frozenset()  # answers are as long as was asked for
-    found = (named(model, "residual", 1), named(model, "attention", 2)) if names else ({}, {})
-    directions = Directions(loaded(model), *found)
+    named_directions = (named(model, "residual", 1), named(model, "attention", 2)) if names else ({}, {})
+    directions = Directions(loaded(model), *named_directions)
     service = Service(model, directions, Store(data), options or ServeOptions(tokens_limit=64, time_limit=30, grace=5))
     with listen("127.0.0.1", 0) as sock:
         server = Server(make_app(service, Access("127.0.0.1", keys)), service)
@@ -107,7 +107,7 @@ def named(model: Model, site: Any, seed: int) -> dict[str, Direction]:
 
 def small_measurements(monkeypatch: Any) -> None:
     """Two packaged names, and measurements on a few prompts."""
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: list(NAMES) if language == "en" else [])
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES) if language == "en" else [])
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=8, tokens=8))
-    monkeypatch.setattr("burnish.server.measuring.PROMPTS", 6)
+    monkeypatch.setattr("burnish.server.measurements.PROMPTS", 6)

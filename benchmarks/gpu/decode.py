@@ -33,41 +33,41 @@ def generated(model: Any, ids: torch.Tensor, tokens: int, enhancement: Any, cach
 
 
 def compiled_rows(
-    found: Subject, steps: dict[str, Callable[[], object]]
+    loaded: Subject, steps: dict[str, Callable[[], object]]
 ) -> tuple[list[measure.Measurement], list[str]]:
     """The steps that compile, and what became of the others."""
-    if found.device.type != "cuda":
-        return [], [f"Not measured on a {found.device.type}: {', '.join(steps)}."]
+    if loaded.device.type != "cuda":
+        return [], [f"Not measured on a {loaded.device.type}: {', '.join(steps)}."]
     rows, notes = [], []
     for name, call in steps.items():
         torch._dynamo.reset()
         try:
-            rows.append(found.row(name, call))
+            rows.append(loaded.row(name, call))
         except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
             notes.append(f"{name}: not possible here ({type(error).__name__}: {str(error).splitlines()[0]}).")
     return rows, notes
 
 
 def main() -> None:
-    found = subject(__doc__)
+    loaded = subject(__doc__)
     from burnish import find_direction, load_domain, load_general
     from burnish.model.decoding import Candidate, DecodeRequest, decode
 
-    model, tokens = found.model, 8 if found.small else 128
+    model, tokens = loaded.model, 8 if loaded.small else 128
     general = load_general("en")
     sets = load_domain("creative-writing").enhance.spread(12), general.prompts.spread(12)
     direction = find_direction(model, enhance=sets[0], normal=sets[1])
     plans = [direction.enhancement(0.02 * (i + 1)) for i in range(ROWS)]
     prompt = model.tokens(general.held_out.prompts[0])
     model.stop_tokens = frozenset()  # every answer has the same length
-    one, all_rows = (torch.tensor([prompt] * n, device=found.device) for n in (1, ROWS))
+    one, all_rows = (torch.tensor([prompt] * n, device=loaded.device) for n in (1, ROWS))
     requests = [DecodeRequest(prompt, Candidate(str(i), plan), tokens) for i, plan in enumerate(plans)]
 
     def plain(ids: torch.Tensor, plan: Any = None, cache: str = "dynamic") -> Callable[[], object]:
         return lambda: generated(model, ids, tokens, plan, cache)
 
     rows = [
-        found.row(name, call)
+        loaded.row(name, call)
         for name, call in {
             "burnish decoder, 1 request": lambda: decode(model, requests[:1], rows=1),
             f"burnish decoder, {ROWS} requests with {ROWS} enhancements": lambda: decode(model, requests, rows=ROWS),
@@ -77,7 +77,7 @@ def main() -> None:
         }.items()
     ]
     compiled, notes = compiled_rows(
-        found,
+        loaded,
         {
             "generate, 1 row, static cache, compiled": plain(one, cache="static"),
             "generate, 1 row, live hooks, static cache, compiled": plain(one, plans[0], "static"),
@@ -85,13 +85,13 @@ def main() -> None:
         },
     )
     rows += compiled
-    least = found.roof.seconds(0, weight_bytes(model) * tokens)
+    least = loaded.roof.seconds(0, weight_bytes(model) * tokens)
     notes.append(
         f"Roofline: every step reads {weight_bytes(model) / 1e9:.3g} GB of weights once for all its rows (keys and values, a small part at these "
         "lengths, are left out), so that it is the same for 1 and for 8 rows."
     )
     what = f"{tokens} tokens a row after a prompt of {len(prompt)}"
-    found.report("decode", what, rows, {row.name: least for row in rows}, notes)
+    loaded.report("decode", what, rows, {row.name: least for row in rows}, notes)
 
 
 if __name__ == "__main__":

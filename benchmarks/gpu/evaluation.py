@@ -9,9 +9,9 @@ from subject import Subject, finding_methods, scoring, subject, weight_bytes
 WINDOW = "50%.."
 
 
-def least_seconds(found: Subject, items: list[object], kinds: int, first: int) -> float:
+def least_seconds(loaded: Subject, items: list[object], kinds: int, first: int) -> float:
     """Blocks below the first edited one run once, the others and the unembedding once a candidate."""
-    model = found.model
+    model = loaded.model
     sequences = [i.prompt + i.answer for i in items]  # type: ignore[attr-defined]
     tokens = finding_methods.distinct_tokens(sequences)
     answers = sum(len(i.answer) for i in items)  # type: ignore[attr-defined]
@@ -19,17 +19,17 @@ def least_seconds(found: Subject, items: list[object], kinds: int, first: int) -
     head = model.network.get_output_embeddings().weight.numel()
     above = model.anatomy.layers - first
     flops = 2 * tokens * block * (first + kinds * above) + 2 * answers * head * kinds
-    return found.roof.seconds(flops, weight_bytes(model))
+    return loaded.roof.seconds(flops, weight_bytes(model))
 
 
 def main() -> None:
-    found = subject(__doc__)
+    loaded = subject(__doc__)
     from burnish import find_direction, load_domain, load_general
     from burnish.model.scoring import Candidate, Item, score
     from burnish.options import layer_window
 
-    model = found.model
-    factors, count, length = (3, 4, 8) if found.small else (16, 32, 32)
+    model = loaded.model
+    factors, count, length = (3, 4, 8) if loaded.small else (16, 32, 32)
     general = load_general("en")
     sets = load_domain("creative-writing").enhance.spread(12), general.prompts.spread(12)
     direction = find_direction(model, enhance=sets[0], normal=sets[1])
@@ -44,15 +44,15 @@ def main() -> None:
         f"burnish, {factors} factors in one pass": lambda: score(model, items, candidates),
         f"{factors} plain evaluations": lambda: [scoring.plain(model, items, plan) for plan in plans],
     }
-    rows = [found.row(name, call) for name, call in steps.items()]
+    rows = [loaded.row(name, call) for name, call in steps.items()]
     first = layer_window(WINDOW, model.anatomy.layers).start
-    least = least_seconds(found, items, 1 + factors, first)
+    least = least_seconds(loaded, items, 1 + factors, first)
     notes = [
         f"Roofline: the base model and {factors} candidates, of which the {first} blocks below the first edited one are run once; the same "
         "for both steps."
     ]
     what = f"{count} prompts with {length} answer tokens, layers {WINDOW}"
-    found.report("evaluation", what, rows, dict.fromkeys(steps, least), notes)
+    loaded.report("evaluation", what, rows, dict.fromkeys(steps, least), notes)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,19 @@ from typing import Any
 from subject import Subject, finding_methods, subject, weight_bytes
 
 
-def prompts_of(found: Subject) -> tuple[Any, Any]:
+def prompts_of(loaded: Subject) -> tuple[Any, Any]:
     """(enhance, normal) sets: 95 + 95 prompts, with --small 12 + 12."""
     from burnish import load_domain, load_general
 
     sets = load_domain("creative-writing").enhance, load_general("en").prompts
-    return tuple(s.spread(12) for s in sets) if found.small else sets
+    return tuple(s.spread(12) for s in sets) if loaded.small else sets
 
 
 def main() -> None:
-    found = subject(__doc__)
+    loaded = subject(__doc__)
     from burnish import find_direction
 
-    model, (enhance, normal) = found.model, prompts_of(found)
+    model, (enhance, normal) = loaded.model, prompts_of(loaded)
     model.tokenizer.padding_side = "left"
     rendered = {name: [model.render(p) for p in s.prompts] for name, s in (("enhance", enhance), ("normal", normal))}
     steps = {
@@ -30,16 +30,16 @@ def main() -> None:
             model.network, model.tokenizer, rendered
         ),
     }
-    rows = [found.row(name, call) for name, call in steps.items()]
+    rows = [loaded.row(name, call) for name, call in steps.items()]
     tokens = finding_methods.distinct_tokens(model.tokens(p) for p in enhance.prompts + normal.prompts)
     parameters = sum(w.numel() for w in finding_methods.block_weights(model))
-    least = found.roof.seconds(2 * tokens * parameters, weight_bytes(model))
+    least = loaded.roof.seconds(2 * tokens * parameters, weight_bytes(model))
     notes = [
         f"Roofline: {2 * tokens * parameters / 1e12:.3g} TFLOP for the {tokens} distinct tokens through all blocks (attention itself, "
         "a few percent, is left out), the same for every step."
     ]
     what = f"{len(enhance)} + {len(normal)} prompts"
-    found.report("finding", what, rows, dict.fromkeys(steps, least), notes)
+    loaded.report("finding", what, rows, dict.fromkeys(steps, least), notes)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def subject(description: str | None) -> Subject:
 def _model(size: str, device: torch.device, dtype: str) -> Any:
     from burnish import ModelOptions, load
     from burnish.model.model import Model
-    from burnish.model.outlines import anatomy_of
+    from burnish.model.skeleton import anatomy_of
 
     if size not in SHAPES:
         return load(TOKENIZER, ModelOptions(dtype=dtype, device=str(device)))

@@ -41,12 +41,12 @@ def by_transformers(model: str, adapters: dict[str, Path], rows: list[list[int]]
 
     @torch.inference_mode()
     def score() -> list[list[float]]:
-        found = []
+        values = []
         for row in rows:
             ids = torch.tensor([row], device=loaded.device)
             logits = loaded.network(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
-            found.append(logits.gather(1, ids[0, 1:, None])[:, 0].tolist())
-        return found
+            values.append(logits.gather(1, ids[0, 1:, None])[:, 0].tolist())
+        return values
 
     scores = {"base": score()}
     for name, folder in adapters.items():
@@ -115,17 +115,21 @@ def main() -> int:
         name: LoRARequest(name, i, str(folder.resolve())) for i, (name, folder) in enumerate(adapters.items(), 1)
     }
     floor = distance(expected["base"], by_vllm(engine, rows, None))
-    found = {}
+    adapters_checked = {}
     for name, request in requests.items():
         off = distance(expected[name], by_vllm(engine, rows, request))
-        found[name] = {"moved": distance(expected["base"], expected[name]), "off": off, "agrees": off <= SLACK * floor}
+        adapters_checked[name] = {
+            "moved": distance(expected["base"], expected[name]),
+            "off": off,
+            "agrees": off <= SLACK * floor,
+        }
     everyone = list(requests.values())
     result = {
         "device": torch.cuda.get_device_name(),
         "vllm": vllm.__version__,
         "model": arguments.model,
         "base_off": floor,
-        "adapters": found,
+        "adapters": adapters_checked,
         "tokens_per_second": {
             "no adapter": speed(engine, rows, [None]),
             "one adapter": speed(engine, rows, everyone[:1]),
@@ -134,7 +138,7 @@ def main() -> int:
     }
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
-    return 0 if all(entry["agrees"] for entry in found.values()) else 1
+    return 0 if all(entry["agrees"] for entry in adapters_checked.values()) else 1
 
 
 if __name__ == "__main__":

@@ -126,14 +126,14 @@ def layout_of(module: nn.Module) -> tuple[Layout, int, int] | None:
 
 def linear_maps(model: nn.Module, anatomy: Anatomy) -> tuple[LinearMap, ...]:
     """Every linear map in the decoder's layers, in the model's order."""
-    found = []
+    maps = []
     for path, module in model.get_submodule(anatomy.stack).named_modules():
         shape = layout_of(module) if path else None
         if shape is not None:
             layer = int(path.split(".", 1)[0])
             bias = getattr(module, "bias", None) is not None
-            found.append(LinearMap(layer, f"{anatomy.stack}.{path}", *shape, bias))
-    return tuple(found)
+            maps.append(LinearMap(layer, f"{anatomy.stack}.{path}", *shape, bias))
+    return tuple(maps)
 
 
 def find_anatomy(model: nn.Module, hidden_size: int, expected_layers: int | None = None) -> Anatomy:
@@ -147,18 +147,18 @@ def find_anatomy(model: nn.Module, hidden_size: int, expected_layers: int | None
     skipped: list[SkippedLayer] = []
     seen: set[int] = set()
     for index, layer in enumerate(stack):
-        found = list(_layer_projections(layer, index, f"{stack_path}.{index}", hidden_size))
+        candidates = list(_layer_projections(layer, index, f"{stack_path}.{index}", hidden_size))
         fresh = []
-        for projection, weight in found:
+        for projection, weight in candidates:
             identity = id(weight)
             if identity not in seen:
                 seen.add(identity)
                 fresh.append(projection)
         if fresh:
             projections.extend(fresh)
-        elif found:
+        elif candidates:
             skipped.append(SkippedLayer(index, "its weights are those of an earlier layer"))
-        if not found or any(name in NOT_WRITING for name, _ in layer.named_children()):
+        if not candidates or any(name in NOT_WRITING for name, _ in layer.named_children()):
             skipped.append(SkippedLayer(index, _why_none(layer)))
     anatomy = Anatomy(stack_path, len(stack), hidden_size, tuple(projections), tuple(skipped))
     if not anatomy.attention():
@@ -203,10 +203,10 @@ def _layer_projections(
         mixers = list(mixer.named_children()) if isinstance(mixer, nn.ModuleList) else [("", mixer)]
         for part, module in mixers:
             prefix = f"{path}.{name}" + (f".{part}" if part else "")
-            found = _output_map(module, hidden_size)
-            if found is None:
+            output_map = _output_map(module, hidden_size)
+            if output_map is None:
                 continue
-            inner, linear, (layout, outputs, inputs) = found
+            inner, linear, (layout, outputs, inputs) = output_map
             mixer_kind = _mixer_kind(kind, module)
             if mixer_kind is None:
                 continue

@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from burnish.artifacts.direction import Enhancement
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, TokenScores, score, score_prompts
 from burnish.prompts import PromptSet
+from burnish.steps import Progress, advancing
 
 CHECK_TOKENS = 32
 # Above this many nats per token general answers visibly change on small models (dose curve: 0.04 is factor 1.5 in the upper
@@ -58,13 +58,23 @@ def check(
     prompts: PromptSet,
     *,
     tokens: int = CHECK_TOKENS,
-    batch: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Check:
-    """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
-    items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, batch, progress)
-    found = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
-    return _check(found, base, enhanced)
+    """Measures what an enhancement disturbs: KL(base || enhanced) in nats per token, and repetition in greedy answers of both.
+
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        prompts: everyday prompts.
+        tokens: of each answer.
+        progress: told of every part that takes long.
+
+    Returns:
+        The numbers and a verdict in words.
+    """
+    items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, progress)
+    scores = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
+    return _check(scores, base, enhanced)
 
 
 def check_changed(
@@ -73,11 +83,10 @@ def check_changed(
     prompts: PromptSet,
     *,
     tokens: int = CHECK_TOKENS,
-    batch: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Check:
     """The same for any change of the model. changed: makes it for as long as it is entered."""
-    items, base, others = _answers(model, changed, prompts, tokens, batch, progress)
+    items, base, others = _answers(model, changed, prompts, tokens, progress)
     return _check(score_prompts(model, items, items, changed).candidates[0], base, others)
 
 
@@ -86,34 +95,21 @@ def _answers(
     changed: Callable[[], AbstractContextManager[Any]],
     prompts: PromptSet,
     tokens: int,
-    batch: int,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[list[Item], list[list[int]], list[list[int]]]:
     """(the base model's answers to score, greedy answers of the base model, of the changed one)."""
     rendered = [model.tokens(p) for p in prompts.prompts]
-    base: list[list[int]] = []
-    others: list[list[int]] = []
-    for start in range(0, len(rendered), batch):
-        part = rendered[start : start + batch]
-        base += model.continuations(part, tokens)
-        with changed():
-            others += model.continuations(part, tokens)
-        if progress is not None:
-            progress("checking general prompts", min(start + batch, len(rendered)), len(rendered))
+    advance = advancing(progress, "checking general prompts", 2 * len(rendered))
+    base = model.continuations(rendered, tokens, advance=advance)
+    with changed():
+        others = model.continuations(rendered, tokens, advance=advance)
     return [Item(prompt, answer) for prompt, answer in zip(rendered, base, strict=True) if answer], base, others
 
 
-def _check(found: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
-    kl = torch.cat([s.kl for s in found])
-    flipped = torch.cat([s.flipped for s in found]).double()
+def _check(scores: Sequence[TokenScores], base: list[list[int]], enhanced: list[list[int]]) -> Check:
+    moved = divergence(scores)
     return Check(
-        prompts=len(base),
-        tokens=len(kl),
-        kl_mean=float(kl.mean()),
-        kl_p95=float(kl.quantile(0.95)),
-        top1_flips=float(flipped.mean()),
-        repetition_base=repetition(base),
-        repetition_enhanced=repetition(enhanced),
+        len(base), moved.tokens, moved.kl.mean, moved.kl_p95, moved.top1_flips, repetition(base), repetition(enhanced)
     )
 
 

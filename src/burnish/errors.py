@@ -4,7 +4,8 @@ BurnishError                      exit  HTTP
 ├── InputError                      2    400   something in the call is wrong
 │   ├── PromptFileError             2    400   a prompt file cannot be read as prompts
 │   ├── LayerError                  2    400   a layer that does not exist
-│   └── ModelNotFoundError          2    404   no such folder, file, packaged name or hub id
+│   ├── ModelNotFoundError          2    404   no such folder, file, packaged name or hub id
+│   └── MissingExtraError           2    400   a library of an extra is not installed
 ├── ModelError                      3    422   the model cannot be used this way
 │   ├── NoProjectionError           3    422   no attention output projection was found
 │   ├── QuantisedModelError         3    422   weights that cannot be edited in place
@@ -52,6 +53,10 @@ class LayerError(InputError):
 
 class ModelNotFoundError(InputError):
     http_status = 404
+
+
+class MissingExtraError(InputError):
+    pass
 
 
 class ModelError(BurnishError):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError, ModelError, NoDirectionError
-from burnish.maths.direction import leading_components, without
+from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
@@ -19,12 +19,12 @@ from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
 from burnish.options import SHUFFLES, FindOptions, layer_index
 from burnish.prompts import PromptSet, PromptSource, as_prompts
+from burnish.prompts.contrast import Contrast
+from burnish.steps import Advance, Progress, advancing
 
 PROTECTED_COMPONENTS = 3  # leading components of the protected writes taken out besides their mean
 ANSWER_TOKENS = 96  # longest part of an answer that is averaged
-OWN_ANSWERS_BATCH = 8
 FEWEST, FEWEST_HELD_OUT = 8, 4  # different prompts
-Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def split(prompts: PromptSet, options: FindOptions, held_out: PromptSet | None =
     With nothing left over all prompts make the direction, and its separation is that of a direction from three quarters
     of them, measured on the fourth.
     """
-    tune, rest = prompts.split(options.instructions, options.seed)
-    rest = rest.without(tune)
-    if held_out is not None or len(rest) >= FEWEST_HELD_OUT:
-        return Split(tune, rest if held_out is None else held_out, (True,) * len(tune))
+    tune, remaining = prompts.split(options.instructions, options.seed)
+    remaining = remaining.without(tune)
+    if held_out is not None or len(remaining) >= FEWEST_HELD_OUT:
+        return Split(tune, remaining if held_out is None else held_out, (True,) * len(tune))
     fourth = set(prompts.split(max(1, len(prompts) // 4), options.seed)[0].prompts)
     inside = tuple(p not in fourth for p in prompts.prompts)
     return Split(prompts, PromptSet(prompts.name, tuple(p for p in prompts.prompts if p in fourth)), inside)
@@ -85,29 +85,50 @@ def find_direction(
 ) -> Direction:
     """Finds `mean(enhance) - mean(normal)` at every layer in one pass, then measures it on held-out prompts.
 
-    enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
-    measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
-    taken out, besides the normal ones' at the prompt position. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
-    Inside `burnish.joined` every process reads a share of the prompts and returns the same direction, up to rounding that of one.
-    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist,
-    ProcessError where another process fails.
+    Source: "Directional Enhancement" (2025), the mean difference of hidden states. Inside `burnish.joined` every process reads a
+    share of the prompts and returns the same direction, up to rounding that of one.
+
+    Args:
+        model: the base model; its weights are not changed.
+        enhance: prompts of the speciality: a file, texts, or a set already read.
+        normal: everyday prompts, as above.
+        options: layer, scope, site, position and the seed.
+        held_out: (enhance, normal) prompts for the measurement; without them part of a set is held out.
+        protect: with `options.protect`, prompts whose writes are taken out, besides the normal ones'.
+        progress: told of every part that takes long.
+
+    Returns:
+        Unit vectors [layers, hidden] with their held-out quality.
+
+    Raises:
+        PromptFileError: a file cannot be read as prompts.
+        InputError: sets are too small, or the same.
+        LayerError: the layer does not exist.
+        ProcessError: another process failed.
     """
-    options = options or FindOptions()
+    contrast = Contrast(as_prompts(enhance, "enhance"), as_prompts(normal, "normal"), held_out, protect)
+    return found_direction(model, contrast, options or FindOptions(), progress)
+
+
+def found_direction(
+    model: Model, contrast: Contrast, options: FindOptions, progress: Progress | None = None
+) -> Direction:
+    """The same for sets that are read."""
     layer = layer_index(options.layer_idx, model.anatomy.layers)
     crew = ALONE if model.tensor_parallel else current()  # processes that hold one model together all read every prompt
-    material = _material(model, enhance, normal, options, held_out, protect, crew, progress)
+    material = _material(model, contrast, options, crew, progress)
     tune, held, wanted = material.tune, material.held_out, material.wanted(options)
     provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
     read = _reader(model, wanted, crew, progress)
-    report = _reporter(progress, "reading prompts", sum(len(_own(crew, part)) for part in wanted[:2]))
+    report = advancing(progress, "reading prompts", sum(len(_share(crew, part)) for part in wanted[:2]))
 
     labels = torch.tensor([True] * len(tune[0]) + [False] * len(tune[1]))
     measured = torch.tensor(material.measured)
     sums = _Sums.over(_weights(labels, measured, options.seed), model.anatomy.layers, model.anatomy.hidden_size)
     read(wanted[0], sums.add, progress=report)
     # Differences of means, [layers, hidden] each.
-    whole, fitted, first_half, second_half, *shuffled = crew.summed(sums.totals)
+    difference, fitted, first_half, second_half, *shuffled = crew.summed(sums.totals)
     if options.protect:
         spared = wanted[2]
         writes = torch.zeros(len(spared.sequences), model.anatomy.layers, model.anatomy.hidden_size)
@@ -115,15 +136,15 @@ def find_direction(
         def keep(rows: list[int], states: Tensor) -> None:
             writes[rows] = states
 
-        read(spared, keep, progress=_reporter(progress, "reading protected", len(_own(crew, spared))))
-        kept = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
-        whole, fitted = without(unit(whole), kept), without(unit(fitted), kept)
-    if (whole == 0).all(-1).any() or (fitted == 0).all(-1).any():
+        read(spared, keep, progress=advancing(progress, "reading protected", len(_share(crew, spared))))
+        components = leading_components(crew.summed(writes).transpose(0, 1), PROTECTED_COMPONENTS)
+        difference, fitted = without(unit(difference), components), without(unit(fitted), components)
+    if (difference == 0).all(-1).any() or (fitted == 0).all(-1).any():
         raise NoDirectionError(
             "The two sets leave the same states at a layer of the model, so that there is nothing between them. Pass sets that differ, or "
             "check that the model's weights are not zero there."
         )
-    vectors = unit(whole)
+    vectors = unit(difference)
 
     rulers = torch.stack([unit(fitted), *shuffled])  # [1 + shuffles, layers, hidden]
     projected = torch.zeros(len(held[0]) + len(held[1]), len(rulers), model.anatomy.layers, dtype=torch.float64)
@@ -170,36 +191,20 @@ class _Material:
 
 
 def _material(
-    model: Model,
-    enhance: PromptSource,
-    normal: PromptSource,
-    options: FindOptions,
-    held_out: tuple[PromptSet | None, PromptSet | None],
-    protect: PromptSet | None,
-    crew: Processes,
-    progress: Progress | None,
+    model: Model, contrast: Contrast, options: FindOptions, crew: Processes, progress: Progress | None
 ) -> _Material:
-    enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
-    check_sets(enhance, normal)
-    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
+    check_sets(contrast.enhance, contrast.normal)
+    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
+    parts = [split(prompts, options, held) for prompts, held in both]
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
     sequences = [sequences_of(model, prompts, options, progress, crew=crew) for prompts in (*tune, *held)]
-    spared = prompt_sequences(model, _spared(protect, tune[1], options).prompts) if options.protect else []
+    spared = prompt_sequences(model, _spared(contrast.protect, tune[1], options).prompts) if options.protect else []
     return _Material(tune, held, parts[0].measured + parts[1].measured, sequences, spared)
 
 
-def states_wanted(
-    model: Model,
-    *,
-    enhance: PromptSource,
-    normal: PromptSource,
-    options: FindOptions | None = None,
-    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
-    protect: PromptSet | None = None,
-) -> list[Wanted]:
-    """The states that `find_direction` would read with these arguments, for what they cost (`burnish.model.estimating`)."""
-    options = options or FindOptions()
-    return _material(model, enhance, normal, options, held_out, protect, ALONE, None).wanted(options)
+def states_wanted(model: Model, contrast: Contrast, options: FindOptions) -> list[Wanted]:
+    """The states that `found_direction` would read, for what they cost (`burnish.model.estimating`)."""
+    return _material(model, contrast, options, ALONE, None).wanted(options)
 
 
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:
@@ -235,17 +240,11 @@ def sequences_of(
         return prompt_sequences(model, rows)
     answers = [None if p.answer is None else model.encode(p.answer)[:ANSWER_TOKENS] for p in rows]
     missing = [i for i, answer in enumerate(answers) if answer is None]
-    batches = [missing[start : start + OWN_ANSWERS_BATCH] for start in range(0, len(missing), OWN_ANSWERS_BATCH)]
-    own_batches = [batches[i] for i in crew.share([len(batch) for batch in batches])]
-    report = _reporter(progress, f"answering {prompts.name}", sum(map(len, own_batches)))
-    written: dict[int, list[int]] = {}
-    for batch in own_batches:
-        written.update(
-            zip(batch, model.continuations([model.tokens(rows[i]) for i in batch], ANSWER_TOKENS), strict=True)
-        )
-        if report is not None:
-            report(len(batch))
-    for i, answer in crew.merged(written).items():
+    asked = [model.tokens(rows[i]) for i in missing]
+    shared = crew.share([len(tokens) for tokens in asked])
+    advance = advancing(progress, f"answering {prompts.name}", len(shared))
+    written = model.continuations([asked[n] for n in shared], ANSWER_TOKENS, advance=advance)
+    for i, answer in crew.merged({missing[n]: answer for n, answer in zip(shared, written, strict=True)}).items():
         answers[i] = answer
     return answer_sequences(model, rows, [a or [] for a in answers])
 
@@ -266,27 +265,25 @@ def _reader(model: Model, wanted: Sequence[Wanted], crew: Processes, progress: P
 
     A model that is run layer by layer is run here, once, for all that is wanted.
     """
-    own = [Wanted([part.sequences[i] for i in _own(crew, part)], part.site) for part in wanted]
+    shares = [Wanted([part.sequences[i] for i in _share(crew, part)], part.site) for part in wanted]
     running: Callable[..., None]
     if isinstance(model, LayeredModel):
-        running = layered_capture(model, own, progress=_reporter(progress, "running layers", model.anatomy.layers))
+        running = layered_capture(model, shares, progress=advancing(progress, "running layers", model.anatomy.layers))
     else:
         running = partial(capture, model)
 
-    def read(
-        part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Callable[[int], None] | None
-    ) -> None:
-        rows = _own(crew, part)
+    def read(part: Wanted, consume: Callable[[list[int], Tensor], None], *, progress: Advance | None) -> None:
+        rows = _share(crew, part)
 
-        def place(which: list[int], states: Tensor) -> None:
-            consume([rows[i] for i in which], states)
+        def place(indices: list[int], states: Tensor) -> None:
+            consume([rows[i] for i in indices], states)
 
         running([part.sequences[i] for i in rows], place, site=part.site, progress=progress)
 
     return read
 
 
-def _own(crew: Processes, part: Wanted) -> list[int]:
+def _share(crew: Processes, part: Wanted) -> list[int]:
     """The rows of a part that this process reads."""
     return crew.share([len(sequence.tokens) for sequence in part.sequences])
 
@@ -321,24 +318,11 @@ def _null_aurocs(projected: Tensor, positives: int, seed: int) -> Tensor:
     projected: [held-out prompts, shuffles, layers]; returns [layers].
     """
     generator = torch.Generator().manual_seed(seed + 1)
-    found = []
+    aurocs = []
     for index in range(projected.shape[1]):
         mixed = projected[torch.randperm(len(projected), generator=generator), index].T
-        found.append(auroc(mixed[:, :positives], mixed[:, positives:]))
-    return torch.stack(found).quantile(0.95, dim=0)
-
-
-def _reporter(progress: Progress | None, what: str, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(what, done, total)
-
-    return report
+        aurocs.append(auroc(mixed[:, :positives], mixed[:, positives:]))
+    return torch.stack(aurocs).quantile(0.95, dim=0)
 
 
 def provenance_of(model: Model, tune: list[PromptSet], options: FindOptions) -> Provenance:

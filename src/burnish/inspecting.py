@@ -1,4 +1,4 @@
-"""From two folders to what was done to the first: what `verify` and `explain --audit` share."""
+"""From two folders to what was done to the first: what `verify` and `audit` share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from burnish.artifacts.audit import Audit, audit
 from burnish.artifacts.files import PLAN_FILE
 from burnish.artifacts.matching import Matches, match
-from burnish.artifacts.verify import Verification, verify
+from burnish.artifacts.verify import Verification, verification
 from burnish.errors import ModelError, WrongModelError
-from burnish.model.planning import FolderPlan
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import GainOptions, ModelOptions
-from burnish.pipeline import Progress, read_enhancement
+from burnish.pipeline import read_enhancement
+from burnish.steps import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +24,25 @@ if TYPE_CHECKING:
 def verify_folders(
     base: str | Path, other: str | Path, options: ModelOptions, *, progress: Progress | None = None
 ) -> Verification:
-    """Recovers what an enhanced model folder changed against its base. Raises ModelError, VerificationError."""
+    """Recovers what an enhanced model folder changed against its base, from the weights alone.
+
+    Args:
+        base: the base model: a folder, hub id or packaged name.
+        other: the enhanced folder.
+        options: how both are read.
+        progress: told of every part that takes long.
+
+    Returns:
+        The gains along all directions of every layer, and whether everything else is identical.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: both are the same folder, or their shapes differ.
+        QuantisedModelError: quantised weights cannot be compared.
+        VerificationError: a file cannot be compared.
+    """
     plan, copy = _pair(base, other, options)
-    return verify(
-        plan.checkpoint, copy.checkpoint, plan.anatomy.attention(), scales=plan.norm_scales(), progress=progress
-    )
+    return verification(_audited(plan, copy, {}, progress)[0], copy.checkpoint)
 
 
 def audit_folders(
@@ -43,9 +58,14 @@ def audit_folders(
     known: vectors [layers, hidden] by name (`known_vectors`). An enhanced folder's own record is always compared as well.
     Raises ModelError, QuantisedModelError, VerificationError, WrongModelError for known directions of another shape.
     """
-    plan, copy = _pair(base, other, options)
-    own = known_vectors(copy.folder / PLAN_FILE, "own record") if (copy.folder / PLAN_FILE).exists() else {}
-    named = {**(known or {}), **own}
+    return _audited(*_pair(base, other, options), known or {}, progress)
+
+
+def _audited(
+    plan: FolderPlan, copy: FolderPlan, known: Mapping[str, Tensor], progress: Progress | None
+) -> tuple[Audit, Matches]:
+    recorded = known_vectors(copy.folder / PLAN_FILE, "own record") if (copy.folder / PLAN_FILE).exists() else {}
+    named = {**known, **recorded}
     anatomy = plan.anatomy
     for name, vectors in named.items():
         if tuple(vectors.shape) != (anatomy.layers, anatomy.hidden_size):
@@ -53,7 +73,7 @@ def audit_folders(
                 f"'{name}' was made for {vectors.shape[0]} layers, {vectors.shape[1]} wide, and the model has {anatomy.layers} layers, "
                 f"{anatomy.hidden_size} wide. Pass directions that were found on this model."
             )
-    found = audit(
+    result = audit(
         plan.checkpoint,
         copy.checkpoint,
         anatomy.attention(),
@@ -61,7 +81,7 @@ def audit_folders(
         known=named,
         progress=progress,
     )
-    return found, match(found, named, own=tuple(own))
+    return result, match(result, named, recorded=tuple(recorded))
 
 
 def known_vectors(path: Path, name: str | None = None) -> dict[str, Tensor]:

@@ -1,21 +1,29 @@
 """Every option once: a frozen dataclass field is the Python argument, the flag, the recipe key and the docs row."""
 
+import pkgutil
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from burnish.errors import InputError, LayerError
 
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora", "gguf-control-vector"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
-Combine = Literal["plain", "start", "keep", "protect", "prevent", "heal"]
+Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
+
+# The modules NAME_form of `burnish/forms` are the output forms; none is imported for their names.
+_MODULES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name("forms"))])]
+FORMS = tuple(sorted(m.removesuffix("_form").replace("_", "-") for m in _MODULES if m.endswith("_form")))
+if TYPE_CHECKING:
+    FormName = str
+else:
+    FormName = Literal[FORMS]
 
 DEFAULT_INSTRUCTIONS = 95
 DEFAULT_LAYER = "60%"
@@ -27,8 +35,13 @@ SHUFFLES = 40
 class ModelOptions:
     """How a model is loaded."""
 
-    dtype: Annotated[Dtype, "number type the model runs in; auto is the checkpoint's own"] = "auto"
-    device: Annotated[str, "device map: cpu, cuda, auto"] = "cpu"
+    dtype: Annotated[
+        Dtype, "number type the model runs in; auto: the stored one, or float32 where this processor is slow in it"
+    ] = "auto"
+    device: Annotated[
+        str,
+        "cpu, cuda, cuda:1, mps, xpu; auto: an accelerator, else the CPU; spread: all accelerators, then memory, then disk",
+    ] = "auto"
     tensor_parallel: Annotated[
         bool, "under torchrun: split every layer over the processes, for architectures that the library has a plan for"
     ] = False
@@ -109,11 +122,7 @@ class OutputOptions:
     """Where and how results are written."""
 
     out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
-    form: Annotated[
-        Form,
-        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file, a LoRA, or (an "
-        "approximation) a control vector",
-    ] = "model"
+    form: Annotated[FormName, "what is written"] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 
     def of_model(self, model: str | Path) -> "OutputOptions":
@@ -214,9 +223,9 @@ class LearnOptions:
     budget: Annotated[float, "nats per token that everyday and protect prompts may move, on average"] = 0.03
     directions: Annotated[int, "directions a layer"] = 4
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
-    steps: Annotated[int, "steps of the optimiser"] = 10
-    rows: Annotated[int, "answers of the speciality a step"] = 8
-    everyday_rows: Annotated[int, "everyday answers a step"] = 6
+    steps: Annotated[int, "steps of the optimiser"] = 16
+    rows: Annotated[int, "answers of the speciality a step"] = 6
+    everyday_rows: Annotated[int, "everyday answers a step"] = 4
     everyday_weight: Annotated[
         float, "of everyday answers against the speciality's; less: more effect, more damage"
     ] = 1.0
@@ -262,7 +271,7 @@ class TrainOptions:
     knowledge_share: Annotated[float, "share of knowledge rows among those seen, with --data and --knowledge"] = 0.5
     budget: Annotated[
         float | None,
-        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect and heal, none "
+        "nats per token that everyday prompts may move: a barrier while training (by default 0.05 for protect, none "
         "for the others)",
     ] = None
     barrier_prompts: Annotated[
@@ -302,9 +311,9 @@ class TrainOptions:
 class ExplainOptions:
     """How much an explanation reads."""
 
-    answers: Annotated[int, "prompts answered by base and enhanced, shown token by token"] = 4
+    answers: Annotated[int, "prompts answered by base and enhanced"] = 4
     tokens: Annotated[int, "tokens of those answers"] = 64
-    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers and heads"] = 12
+    answers_scored: Annotated[int, "good answers over which the effect is attributed to layers"] = 12
     answer_tokens: Annotated[int, "longest part of those answers that is used"] = 48
     doses: Annotated[int, "everyday prompts on which other strengths are measured; 0 leaves the dose curve out"] = 24
     skip_likenesses: Annotated[bool, "leave out packaged domains and style axes, which are found on the model once"] = (

@@ -1,54 +1,27 @@
 """`burnish evaluate` on the command line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.errors import JudgeError
-from burnish.model.model import Model
-from conftest import Folders, random_adapter, random_enhancement
+from conftest import Call, Folders, Models, random_adapter, random_enhancement
 
-Call = Callable[..., tuple[int, Any, str]]
-SMALL = (
-    "--prompts",
-    "4",
-    "--tokens",
-    "6",
-    "--answer-tokens",
-    "8",
-    "--samples",
-    "3",
-    "--sample-tokens",
-    "8",
-    "--random-directions",
-    "4",
-)
+SMALL = ("--prompts 4 --tokens 6 --answer-tokens 8 --samples 3 --sample-tokens 8 --random-directions 4",)
 
 
 @pytest.fixture
-def plan(tiny_model: Callable[..., Model], tmp_path: Path) -> Path:
+def plan(tiny_model: Models, tmp_path: Path) -> Path:
     return random_enhancement(tiny_model("llama"), 0.5).save(tmp_path / "plan.safetensors")
 
 
 def test_an_enhancement_is_evaluated_and_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
-    arguments = (
-        "evaluate",
-        tiny_folder("llama"),
-        "--with",
-        plan,
-        "--domain",
-        "education",
-        "--dtype",
-        "float32",
-        *SMALL,
-    )
-    code, found, err = call(*arguments, "-o", tmp_path / "out", "--json")
+    arguments = ("evaluate", tiny_folder("llama"), "--with", plan, "--domain education --dtype float32", *SMALL)
+    code, result, err = call(*arguments, "-o", tmp_path / "out", "--json")
     assert code == 0, err
-    assert [e["kind"] for e in found["evaluation"]["effects"]] == ["references", "made"]
-    assert found["evaluation"]["damage"]["harmful"] == 22
+    assert [e["kind"] for e in result["evaluation"]["effects"]] == ["references", "made"]
+    assert result["evaluation"]["damage"]["harmful"] == 22
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["evaluation.json", "evaluation.md", "samples.md"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["evaluation"]["seed"] == 0
     assert call(*arguments, "-o", tmp_path / "out")[0] == 5
@@ -67,8 +40,7 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
         plan,
         "--pairs",
         tmp_path / "pairs.jsonl",
-        "--dtype",
-        "float32",
+        "--dtype float32",
         *SMALL,
     )
     code, out, err = call(*arguments)
@@ -79,7 +51,7 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
 
 @pytest.mark.full
 def test_a_foreign_adapter_is_a_row_of_the_comparison(
-    tiny_folder: Folders, tiny_model: Callable[..., Model], call: Call, tmp_path: Path
+    tiny_folder: Folders, tiny_model: Models, call: Call, tmp_path: Path
 ) -> None:
     folders = [tmp_path / "one", tmp_path / "run" / "last", tmp_path / "other" / "last"]
     for seed, folder in enumerate(folders):
@@ -97,7 +69,7 @@ def test_a_foreign_adapter_is_a_row_of_the_comparison(
 
 
 def test_an_adapter_that_cannot_be_used_is_refused_before_anything_is_measured(
-    tiny_folder: Folders, tiny_model: Callable[..., Model], plan: Path, call: Call, tmp_path: Path
+    tiny_folder: Folders, tiny_model: Models, plan: Path, call: Call, tmp_path: Path
 ) -> None:
     where = ("evaluate", tiny_folder("llama"), "--with", plan, "--domain", "education", "--compare", *SMALL)
     code, _, err = call(*where, "--adapter", tmp_path)
@@ -110,41 +82,6 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_anything_is_measured(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "nothing to evaluate"),
-        (("--adapter", "FOLDER"), "--compare --domain NAME"),
-        (("--with", "PLAN", "--domain", "education", "--adapter", "FOLDER"), "--compare --domain NAME"),
-        (("--compare",), "--domain NAME"),
-        (("--with", "PLAN"), "--domain NAME, --pairs FILE"),
-        (("--with", "PLAN", "--domain", "poetry"), "creative-writing"),
-        (("--with", "PLAN", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1"), "--judge-model"),
-        (
-            ("--compare", "--domain", "education", "--judge-url", "http://127.0.0.1:1/v1", "--judge-model", "m"),
-            "--with FILE",
-        ),
-        (("--with", "PLAN", "--domain", "education", "--budget", "0"), "--budget"),
-        (("--with", "PLAN", "--domain", "education", "--samples", "1"), "--samples"),
-    ],
-)
-def test_wrong_calls_are_refused_before_the_model_is_loaded(
-    arguments: tuple[str, ...],
-    message: str,
-    tiny_folder: Folders,
-    plan: Path,
-    call: Call,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import burnish.model.model as loading
-
-    monkeypatch.setattr(loading, "load_model", lambda *_: pytest.fail("weights were loaded"))
-    given = [str(plan) if a == "PLAN" else a for a in arguments]
-    code, _, err = call("evaluate", tiny_folder("llama"), *given)
-    assert code == 2
-    assert message in err
-
-
 def test_an_unreachable_judge_loses_nothing_that_was_measured(
     tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,17 +92,7 @@ def test_an_unreachable_judge_loses_nothing_that_was_measured(
 
     monkeypatch.setattr(judging, "mark_answers", unreachable)
     judge = ("--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
-    arguments = (
-        "evaluate",
-        tiny_folder("llama"),
-        "--with",
-        plan,
-        "--domain",
-        "education",
-        "--dtype",
-        "float32",
-        *SMALL,
-    )
+    arguments = ("evaluate", tiny_folder("llama"), "--with", plan, "--domain education --dtype float32", *SMALL)
     code, out, err = call(*arguments, *judge, "-o", tmp_path / "out")
     assert code == 8
     assert "cannot be reached" in err

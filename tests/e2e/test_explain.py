@@ -2,19 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.cli.app import run
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
-SMALL = (
-    "--answers", 2, "--tokens", 6, "--answers-scored", 2, "--answer-tokens", 8, "--doses", 4, "--skip-likenesses",
-)  # fmt: skip
+FEW = "--answers-scored 2 --answer-tokens 8 --doses 4 --skip-likenesses"
+SMALL = ("--answers 2 --tokens 6", FEW)
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(2)>',
@@ -30,11 +26,8 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def plan(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plan") / "plan.safetensors"
-    arguments = (
-        "enhance", tiny_folder("llama"), "--domain", "education", "-o", out, "--form", "enhancement",
-        "--enhancement-factor", 0.5, "--check-prompts", 0, "--force",
-    )  # fmt: skip
-    assert run([str(argument) for argument in arguments]) == 0
+    line = f"enhance {tiny_folder('llama')} --domain education -o {out} --form enhancement --enhancement-factor 0.5"
+    assert run([*line.split(), "--check-prompts", "0", "--force"]) == 0
     return out
 
 
@@ -46,23 +39,20 @@ def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call
     assert text.lower().startswith("<!doctype html>")
     assert len(text) < 3_000_000
     assert facts["directions"][0]["name"] == "education"
-    assert [p["role"] for p in facts["directions"][0]["projected"]] == ["enhance", "normal", "protect"]
-    assert sum(w["share"] for w in facts["directions"][0]["writers"]) == pytest.approx(1, abs=1e-5)
+    assert len(facts["answers"]) == 2
     assert facts["attribution"]["answers"] == 2
     assert not facts["notes"]
 
 
 def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, page, plan = tiny_folder("llama"), tmp_path / "page.html", tmp_path / "plan.safetensors"
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join(HOSTILE) + "\n", encoding="utf-8")
     short = tmp_path / "short.txt"
-    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(4) for line in HOSTILE) + "\n", encoding="utf-8")
-    found = call("find", model, "--enhance", short, "-o", plan, "--force")
-    assert found[0] == 0, found[2]
+    short.write_text("\n".join(f"{n} {line[:200]}" for n in range(12) for line in HOSTILE) + "\n", encoding="utf-8")
+    result = call("find", model, "--enhance", short, "-o", plan, "--force")
+    assert result[0] == 0, result[2]
     code, _, err = call(
-        "explain", model, "--with", plan, "--enhance", short, "--corpus", corpus, "-o", page, *SMALL
-    )  # fmt: skip
+        "explain", model, "--with", plan, "--enhance", short, "-o", page, "--answers 32 --tokens 2", FEW
+    )
     assert code == 0, err
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text
@@ -71,11 +61,6 @@ def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp
     assert "\x1b" not in text and "\x07" not in text and "\N{RIGHT-TO-LEFT OVERRIDE}" not in text
     assert "7 * 7" in text
     assert len(text) < 3_000_000
-
-
-def test_without_anything_to_explain_nothing_is_loaded(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
-    code, _, err = call("explain", tiny_folder("llama"), "-o", tmp_path / "page.html")
-    assert code == 2 and "--with FILE" in err
 
 
 def test_an_existing_page_is_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
@@ -110,39 +95,21 @@ def test_a_folders_own_check_and_realised_gains_are_on_the_page_unless_taken_at_
     tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:
     model, out, page = tiny_folder("llama"), tmp_path / "model", tmp_path / "page.html"
-    assert (
-        call(
-            "enhance",
-            model,
-            "--domain",
-            "education",
-            "--method",
-            "published",
-            "-o",
-            out,
-            "--check-prompts",
-            2,
-            "--force",
-        )[0]
-        == 0
-    )
+    assert call("enhance", model, "--domain education --method published -o", out, "--check-prompts 2 --force")[0] == 0
     _, facts, _ = call("explain", model, "--with", out, "-o", page, *SMALL, "--json")
     assert facts["check"]["prompts"] == 2
     assert all(g["realised"] == pytest.approx(g["asked"], rel=0.01) for g in facts["gains"])
     _, facts, _ = call(
-        "explain", model, "--with", out, "--enhancement-factor", 0.5, "-o", page, "--overwrite", *SMALL, "--json"
+        "explain", model, "--with", out, "--enhancement-factor 0.5 -o", page, "--overwrite", *SMALL, "--json"
     )
     assert facts["check"] is None
     assert all(g["realised"] is None for g in facts["gains"])
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_another_models_enhancement_is_refused_before_weights_are_loaded(
-    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
 ) -> None:
-    def never(*_: object) -> None:
-        raise AssertionError("loaded")
-
-    monkeypatch.setattr("burnish.model.model.load_model", never)
     code, _, err = call("explain", tiny_folder("gpt2"), "--with", plan, "-o", tmp_path / "page.html", *SMALL)
     assert (code == 3 and "Find a direction on this model" in err) or "find a direction on this one" in err
 
@@ -150,33 +117,14 @@ def test_another_models_enhancement_is_refused_before_weights_are_loaded(
 def test_an_audit_says_what_was_done_to_a_model(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
     base, out = tiny_folder("llama"), tmp_path / "out"
     assert call("apply", base, plan, "-o", out)[0] == 0
-    code, text, err = call("explain", "--audit", base, out)
+    code, text, err = call("audit", base, out)
     assert code == 0
     assert text.startswith("A directional edit: 1 direction in")
     assert "like own record (from the folder itself): |cosine| 1.0000" in text
     assert "--named" in err
-    code, stored, _ = call("explain", "--audit", base, out, "--with", plan, "--json")
+    code, stored, _ = call("audit", base, out, "--with", plan, "--json")
     assert stored["kind"] == "directional"
     assert {name["name"] for name in stored["matches"]["names"]} == {"own record", plan.stem}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["BASE", "--audit", "BASE", "BASE"], "leave out MODEL and -o"),
-        (["--audit", "BASE", "BASE", "-o", "page.html"], "leave out MODEL and -o"),
-        (["--audit", "BASE", "BASE"], "same folder"),
-        (["BASE"], "There is nothing to explain"),
-        (["--named"], "There is nothing to explain"),
-    ],
-)
-def test_audits_that_make_no_sense_are_refused(
-    arguments: list[str], message: str, tiny_folder: Folders, call: Call
-) -> None:
-    base = tiny_folder("llama")
-    code, _, err = call("explain", *[base if word == "BASE" else word for word in arguments])
-    assert code != 0
-    assert message in " ".join(err.split())
 
 
 @pytest.mark.parametrize("form", ["model", pytest.param("adapter", marks=pytest.mark.full)])
@@ -185,13 +133,18 @@ def test_an_output_folder_takes_its_page_and_its_card_the_figures(
 ) -> None:
     base, out = tiny_folder("llama"), tmp_path / "out"
     code, _, err = call(
-        "enhance", base, "--domain", "education", "-o", out, "--form", form, "--enhancement-factor", 0.5,
-        "--check-prompts", 0, "--force", "--page",
-    )  # fmt: skip
+        "enhance",
+        base,
+        "--domain education -o",
+        out,
+        "--form",
+        form,
+        "--enhancement-factor 0.5 --check-prompts 0 --force --page",
+    )
     assert code == 0, err
     card = (out / "README.md").read_text()
     pictures = re.findall(r"!\[[^\]]+\]\((burnish/[a-z]+(?:-\d)?\.png)\)", card)
-    assert {"burnish/separation-1.png", "burnish/prompts-1.png", "burnish/gains.png"} <= set(pictures)
+    assert {"burnish/separation-1.png", "burnish/gains.png"} <= set(pictures)
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert card.index("## In pictures") < card.index("## Undo")
     assert (out / "burnish" / "page.html").read_text().lower().startswith("<!doctype html>")
@@ -200,27 +153,3 @@ def test_an_output_folder_takes_its_page_and_its_card_the_figures(
     code, _, err = call("explain", base, "--with", out, "--publish", *SMALL)
     assert code == 0, err
     assert (out / "README.md").read_text().count("## In pictures") == 1
-
-
-def test_a_page_for_a_single_file_is_refused_before_anything_is_read(
-    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
-) -> None:
-    base = tiny_folder("llama")
-    code, _, err = call("explain", base, "--with", plan, "--publish")
-    assert code == 2
-    assert "--publish writes into an output folder" in " ".join(err.split())
-    code, _, err = call(
-        "enhance", base, "--domain", "education", "-o", tmp_path / "p.safetensors", "--form", "enhancement", "--page"
-    )
-    assert code == 2
-    assert "--page writes into an output folder" in " ".join(err.split())
-
-
-def test_references_without_their_prompts_are_refused(
-    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
-) -> None:
-    references = tmp_path / "references.jsonl"
-    references.write_text('{"prompt": "a", "answer": "b"}\n')
-    code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "--references", references, *SMALL)
-    assert code == 2
-    assert "Pass --enhance FILE or --domain NAME with them" in " ".join(err.split())

@@ -1,7 +1,6 @@
 """`burnish enhance` as it is without further choices: directions learnt from an expert's prompt."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from burnish.cli.learn import read_expert
 from burnish.cli.tune import AimOptions
 from burnish.errors import InputError
 from burnish.options import FindOptions, GainOptions
+from conftest import Call, Folders
 
-Folders = Callable[..., Path]
-Call = Callable[..., tuple[int, Any, str]]
 SECRET = "You are Xylophone the pirate. Say arrr."
 
 
@@ -74,38 +72,7 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
 def test_what_is_given_decides_the_method(
     prompts: dict[str, Any], aim: dict[str, Any], gains: dict[str, Any], finding: dict[str, Any], expected: str
 ) -> None:
-    found = chosen_method(
+    method = chosen_method(
         None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
     )
-    assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--method", "learned", "--enhancement-factor", "0.5", "--domain", "education"), "Pass one of the two"),
-        (("--method", "learned", "--pairs", "p.jsonl", "--domain", "education"), "--method gains"),
-        (("--expert", "x", "--domain", "0.5 education + 0.5 creative-writing"), "teaches one speciality"),
-        (("--expert", "missing.txt"), "does not exist"),
-        (("--domain", "education", "--budget", "0"), "leaves no room"),
-        (("--domain", "education", "--steps", "0"), "too few"),
-        (("--domain", "education", "--method", "gains", "--steps", "9"), "belong to learnt directions"),
-        (("--domain", "education", "--enhancement-factor", "0.5", "--guidance", "2"), "belong to learnt directions"),
-        (("--domain", "education", "--enhancement-factor", "0.5", "--budget", "0.1"), "Pass one of the two"),
-        (("--expert", "x", "--normal", "n.txt"), "go with prompts of a speciality"),
-        ((), "Pass either --enhance FILE or --domain NAME"),
-    ],
-)
-def test_wrong_calls_are_refused_before_the_model_is_loaded(
-    arguments: tuple[str, ...],
-    words: str,
-    tiny_folder: Folders,
-    call: Call,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("weights were loaded"))
-    code, _, err = call("enhance", tiny_folder("llama"), *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())
-    assert not (tmp_path / "out").exists()
+    assert method == expected

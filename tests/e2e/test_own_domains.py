@@ -1,16 +1,13 @@
 """A speciality of one's own has a name like the packaged ones, everywhere."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.prompts.domains import domain_names, load_domain, packaged_names
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
 PROMPTS = [f"Write haiku number {n} about {what}." for n in range(6) for what in ("rain", "stone", "a door", "sleep")]
 
 
@@ -39,9 +36,12 @@ def test_an_own_domain_is_listed_found_mixed_and_removed(
     code, _, err = call("find", model, "--domain", "haiku", "-o", tmp_path / "d.safetensors", "--force", "--json")
     assert code == 0, err
     code, _, err = call(
-        "enhance", model, "--domain", "0.5 haiku + 0.5 education", "-o", tmp_path / "out", "--form", "adapter",
-        "--enhancement-factor", 0.5, "--check-prompts", 0, "--force",
-    )  # fmt: skip
+        "enhance",
+        model,
+        "--domain '0.5 haiku + 0.5 education' -o",
+        tmp_path / "out",
+        "--form adapter --enhancement-factor 0.5 --check-prompts 0 --force",
+    )
     assert code == 0, err
     assert call("profile", "new", "mine")[0] == 0
     code, _, err = call("profile", "learn", "mine", "--set", "haiku=0.5")
@@ -61,18 +61,24 @@ def test_without_references_it_is_explained_and_evaluated_on_what_there_is(
     assert call("domains", "add", "haiku", "--enhance", files[0])[0] == 0
     assert call("domains", "show", "haiku")[0] == 0
     code, _, err = call(
-        "enhance", model, "--domain", "haiku", "-o", plan, "--form", "enhancement", "--enhancement-factor", 0.5,
-        "--check-prompts", 0, "--force",
-    )  # fmt: skip
+        "enhance",
+        model,
+        "--domain haiku -o",
+        plan,
+        "--form enhancement --enhancement-factor 0.5 --check-prompts 0 --force",
+    )
     assert code == 0, err
     small = ("--prompts", 4, "--tokens", 4, "--answer-tokens", 8, "--samples", 2, "--sample-tokens", 4)
-    code, found, err = call("evaluate", model, "--with", plan, "--domain", "haiku", *small, "--json")
+    code, result, err = call("evaluate", model, "--with", plan, "--domain", "haiku", *small, "--json")
     assert code == 0, err
-    assert [effect["kind"] for effect in found["evaluation"]["effects"]] == ["made"]
+    assert [effect["kind"] for effect in result["evaluation"]["effects"]] == ["made"]
     code, _, err = call(
-        "explain", model, "--with", plan, "--answers", 1, "--tokens", 4, "--answers-scored", 2, "--answer-tokens", 8,
-        "--doses", 4, "--skip-likenesses",
-    )  # fmt: skip
+        "explain",
+        model,
+        "--with",
+        plan,
+        "--answers 1 --tokens 4 --answers-scored 2 --answer-tokens 8 --doses 4 --skip-likenesses",
+    )
     assert code == 0, err
 
 

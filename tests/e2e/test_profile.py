@@ -23,8 +23,8 @@ WORDS = "WE SANG OF THE SEA AND OF SHIPS, OH HOW WE SANG, " * 5
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data folder of the test's own, and few names and prompts."""
     monkeypatch.setenv("BURNISH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: list(NAMES))
-    monkeypatch.setattr("burnish.naming.INSTRUCTIONS", 8)
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: list(NAMES))
+    monkeypatch.setattr("burnish.catalogue.INSTRUCTIONS", 8)
     monkeypatch.setattr("burnish.personal.features.EVERYDAY", EvaluateOptions(prompts=10, tokens=8))
     monkeypatch.setattr("burnish.personal.enhancing.MEASURED", EvaluateOptions(prompts=6, tokens=8))
 
@@ -77,9 +77,9 @@ def test_a_profile_is_exported_within_its_budget_and_keeps_its_scale(
     out, err = call("export", "mine", model, "-o", tmp_path / "plan", "--form", "enhancement", "--json")
     assert (out["profile"], out["budget"]) == ("mine", 0.001)
     assert f"Next: burnish chat {model} --with {tmp_path / 'plan'} --compare" in err
-    found = Enhancement.load(tmp_path / "plan")
-    assert found.edited_layers()
-    assert call("show", "mine", "--json")[0]["scales"][found.provenance.fingerprint]["value"] == out["scale"]
+    enhancement = Enhancement.load(tmp_path / "plan")
+    assert enhancement.edited_layers()
+    assert call("show", "mine", "--json")[0]["scales"][enhancement.provenance.fingerprint]["value"] == out["scale"]
     text, _ = call("export", "mine", model, "-o", tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
     assert "within 0.001 nats per token" in text
@@ -88,7 +88,7 @@ def test_a_profile_is_exported_within_its_budget_and_keeps_its_scale(
     elsewhere = tiny_folder("qwen2")  # the coefficients travel, the directions are found there
     call("export", "mine", elsewhere, "-o", tmp_path / "other", "--form", "enhancement")
     assert len(call("show", "mine", "--json")[0]["scales"]) == 2
-    assert Enhancement.load(tmp_path / "other").provenance.fingerprint != found.provenance.fingerprint
+    assert Enhancement.load(tmp_path / "other").provenance.fingerprint != enhancement.provenance.fingerprint
 
 
 def test_pairs_are_learned_from_and_keep_no_text(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
@@ -146,25 +146,6 @@ def test_two_answers_are_shown_and_one_is_chosen(
     assert "prompts left out: 1" in err
 
 
-def test_writing_becomes_a_style_that_goes_into_the_export(call: Call, tiny_folder: Folders, tmp_path: Path) -> None:
-    model, folder = tiny_folder("llama"), tmp_path / "writing"
-    folder.mkdir()
-    (folder / "songs.txt").write_text("\n\n".join(f"{WORDS} {chr(65 + i) * 9}" for i in range(24)))
-    call("new", "mine")
-    with pytest.raises(InputError, match="none was named"):
-        call("learn", "mine", "--writing", folder)
-    out, _ = call("learn", "mine", model, "--writing", folder, "--json")
-    assert out["written"]["passages"] > 16
-    own = int(out["written"]["residual"] is not None)
-    call("export", "mine", model, "-o", tmp_path / "plan", "--form", "enhancement")
-    found = Enhancement.load(tmp_path / "plan")
-    assert found.rank == sum(bool(c["mean"]) for c in out["coefficients"].values()) + own
-    _, err = call("export", "mine", tiny_folder("qwen2"), "-o", tmp_path / "other", "--form", "enhancement")
-    assert ("learned on another model" in err) == bool(own)
-    call("forget", "mine", "--yes")
-    assert [f.name for f in (tmp_path / "data").iterdir()] == ["profiles.sqlite"]
-
-
 def test_the_next_command_quotes_a_name_of_several_words(call: Call) -> None:
     assert "Next: burnish profile learn 'my own' --set" in call("new", "my own")[1]
     assert "Next: burnish profile show 'my own'" in call("list")[1]
@@ -185,11 +166,10 @@ def test_forgetting_asks_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("learn", "mine"), "Pass either --set"),
+        (("learn", "mine"), "Pass --set"),
         (("learn", "mine", "--set", "poetry=1"), "no direction 'poetry'"),
         (("learn", "mine", "--set", "education"), "not NAME=VALUE"),
         (("learn", "mine", "--set", "education=nan"), "between -10 and 10"),
-        (("learn", "mine", "no-such-model", "--writing", "no-such-folder"), "not a folder"),
         (("choose", "mine", "no-such-model"), "Pass either --pairs"),
         (("new", "mine"), "already is a profile"),
         (("new", "other", "--language", "fr"), "no packaged general set"),

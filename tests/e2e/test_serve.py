@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import httpx
 import pytest
 
 from burnish.personal.store import Store
-from burnish.server.guard import Access
+from burnish.server.access import Access
 from burnish.server.serving import Server
-from conftest import Folders
+from conftest import Call, Folders
 
-Call = Callable[..., tuple[int, Any, str]]
 pytestmark = pytest.mark.enable_socket
 
 
@@ -32,16 +30,16 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def accesses(monkeypatch: pytest.MonkeyPatch) -> list[Access]:
     """How each server would have been open; none is run."""
-    found: list[Access] = []
+    accesses: list[Access] = []
     make = Server.__init__
 
     def keep(self: Server, app: Any, service: Any) -> None:
-        found.append(app.user_middleware[0].kwargs["access"])
+        accesses.append(app.user_middleware[0].kwargs["access"])
         make(self, app, service)
 
     monkeypatch.setattr(Server, "__init__", keep)
     monkeypatch.setattr(Server, "run", lambda self, sockets: None)
-    return found
+    return accesses
 
 
 def key_in(talk: str) -> str:

@@ -1,15 +1,12 @@
 """`burnish tune` and `--enhancement-factor auto` as a stranger meets them."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Folders
-
-Call = Callable[..., tuple[int, Any, str]]
+from conftest import Call, Folders
 
 SMALL = ("--prompts", 4, "--tokens", 6, "--answer-tokens", 8, "--random-directions", 3, "--steps", 1)
 
@@ -49,11 +46,11 @@ def test_tuning_leaves_a_folder_that_apply_takes_or_says_why_not(
     result = numbers(result)
     assert code == (4 if result["abstained"] else 0), err
     assert {p.name for p in out.iterdir()} == {"burnish", "tuning.json", "tuning.md"}
-    kept = json.loads((out / "tuning.json").read_text())
-    assert kept["gains"] == result["gains"]
+    written = json.loads((out / "tuning.json").read_text())
+    assert written["gains"] == result["gains"]
     if result["abstained"]:
         assert "better left alone" in err
-        assert not any(any(row) for row in kept["gains"])
+        assert not any(any(row) for row in written["gains"])
     else:
         assert call("apply", model, out, "-o", tmp_path / "model")[0] == 0
 
@@ -69,8 +66,7 @@ def test_own_prompts_with_good_answers_are_tuned(
         prompts,
         "--references",
         rows,
-        "--expert",
-        "Tell stories.",
+        "--expert 'Tell stories.'",
         *SMALL,
         "--json",
     )
@@ -82,21 +78,11 @@ def test_own_prompts_with_good_answers_are_tuned(
     assert "flatters" in err
 
 
-@pytest.mark.parametrize("budget", [pytest.param(0.01, marks=pytest.mark.full), 0.2])
+@pytest.mark.full
+@pytest.mark.parametrize("budget", [0.01, 0.2])
 def test_auto_writes_gains_or_nothing_at_all(budget: float, tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
     model, out = tiny_folder("llama"), tmp_path / "out"
-    arguments = (
-        "enhance",
-        model,
-        "--domain",
-        "education",
-        "--method",
-        "gains",
-        "--budget",
-        budget,
-        "-o",
-        out,
-    )
+    arguments = ("enhance", model, "--domain education --method gains --budget", budget, "-o", out)
     code, result, err = call(*arguments, "--check-prompts", 2, "--json")
     assert "gains chosen within" in err
     assert code == (0 if out.exists() else 4), err
@@ -110,58 +96,9 @@ def test_a_mix_with_a_factor_gives_each_direction_its_own(tiny_folder: Folders, 
     model, out = tiny_folder("llama"), tmp_path / "out"
     mix = "creative-writing + 0.5 education"
     code, result, err = call(
-        "enhance",
-        model,
-        "--domain",
-        mix,
-        "--enhancement-factor",
-        0.4,
-        "--force",
-        "-o",
-        out,
-        "--check-prompts",
-        0,
-        "--json",
+        "enhance", model, "--domain", mix, "--enhancement-factor 0.4 --force -o", out, "--check-prompts 0 --json"
     )
     assert code == 0, err
     assert len(result["directions"]) == 2
     assert [g["asked"] for g in result["gains"]] == [pytest.approx([0.4, 0.2])] * 3
     assert [g["realised"] for g in result["gains"]] == [pytest.approx([0.4, 0.2], abs=2e-3)] * 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--domain", "poetry"), "no domain 'poetry'"),
-        (("--domain", "0.5 education -creative"), "spaces"),
-        (("--domain", "education", "--window", "90.."), "Layer 90 does not exist"),
-        (("--domain", "education", "--expert", "x"), "belong to prompts of your own"),
-        (("--domain", "education", "--judge-url", "http://localhost:1"), "needs both"),
-        (("--domain", "education", "--budget", "0"), "leaves no room"),
-        (("--enhance", "missing.txt"), "does not exist"),
-        ((), "Pass either --enhance FILE or --domain NAME"),
-    ],
-)
-def test_wrong_calls_say_what_and_why(
-    arguments: tuple[str, ...], words: str, tiny_folder: Folders, call: Call, tmp_path: Path
-) -> None:
-    code, _, err = call("tune", tiny_folder("llama"), *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--method", "learned", "--scope", "per-layer"), "directions are chosen too"),
-        (("--expert", "x", "--enhancement-factor", "0.5"), "say what is learnt or tuned"),
-        (("--enhancement-factor", "much"), "enhancement-factor"),
-    ],
-)
-def test_auto_and_a_factor_are_not_mixed_up(
-    arguments: tuple[str, ...], words: str, tiny_folder: Folders, call: Call, tmp_path: Path
-) -> None:
-    code, _, err = call("enhance", tiny_folder("llama"), "--domain", "education", *arguments, "-o", tmp_path / "out")
-    assert code == 2
-    assert words in " ".join(err.split())

@@ -34,23 +34,25 @@ EDGES = (
 
 def damaged(data: bytes, chance: random.Random, *, header: int) -> bytes:
     """Bytes changed, cut out, put in or cut off: mostly in the first `header` bytes."""
-    found = bytearray(data)
+    changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 8))):
-        place = chance.randrange(header if chance.random() < 0.8 else len(data)) % max(1, len(found))
+        place = chance.randrange(header if chance.random() < 0.8 else len(data)) % max(1, len(changed))
         match chance.randrange(6):
             case 0:
-                found[place : place + 1] = bytes([found[place] ^ 1 << chance.randrange(8)]) if found else b"x"
+                changed[place : place + 1] = bytes([changed[place] ^ 1 << chance.randrange(8)]) if changed else b"x"
             case 1:
-                found[place : place + 1] = bytes([chance.randrange(256)])
+                changed[place : place + 1] = bytes([chance.randrange(256)])
             case 2:
-                found[place : place + 8] = chance.choice(EDGES)
+                changed[place : place + 8] = chance.choice(EDGES)
             case 3:
-                del found[place : place + chance.choice((1, 2, 8, 100))]
+                del changed[place : place + chance.choice((1, 2, 8, 100))]
             case 4:
-                found[place:place] = chance.choice((b"[" * 5000, b'{"":' * 5000, b"\0", bytes(100), b"9" * 5000, b'"'))
+                changed[place:place] = chance.choice(
+                    (b"[" * 5000, b'{"":' * 5000, b"\0", bytes(100), b"9" * 5000, b'"')
+                )
             case _:
-                del found[place:]
-    return bytes(found)
+                del changed[place:]
+    return bytes(changed)
 
 
 def with_header(data: bytes, chance: random.Random) -> bytes:

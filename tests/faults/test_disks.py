@@ -94,9 +94,9 @@ def test_a_disk_that_fills_up_at_any_point_is_told_and_holds_nothing_half_writte
         with mounted(tmp_path / "disk", max(1, int(share * pages)) * PAGE) as disk:
             capsys.readouterr()
             code = run(words(name, sources, disk / "out"))
-            said = capsys.readouterr().err
-            assert code == DiskFullError.exit_code, said
-            assert "filled up" in said
+            message = capsys.readouterr().err
+            assert code == DiskFullError.exit_code, message
+            assert "filled up" in message
             refused += 1
             left = {path for path in contents(disk) if not path.startswith("out.training/")}
             assert left == set(), "a resumable training alone may leave something"
@@ -145,5 +145,5 @@ def test_the_users_own_data_on_a_full_disk(
         except OutputError as error:
             code = error.exit_code
         assert code == OutputError.exit_code
-        kept = ("filler", "profiles.sqlite", "out.training/")  # what is gone on with
-        assert not [name for name in contents(disk) if not name.startswith(kept)]
+        remaining = ("filler", "profiles.sqlite", "out.training/")  # what is gone on with
+        assert not [name for name in contents(disk) if not name.startswith(remaining)]

@@ -28,7 +28,7 @@ from burnish.model.model import Model, load
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 from faults.children import contents, ended, started
 
 FLOAT = ModelOptions(dtype="float32")
@@ -176,12 +176,12 @@ def test_damaged_generation_settings_are_left_out_or_refused_in_words(folder: Pa
 
 
 def test_settings_of_the_wrong_kinds_are_refused_in_words(folder: Path, tmp_path: Path) -> None:
-    whole = (folder / "config.json").read_text()
+    config = (folder / "config.json").read_text()
     for settings in (
         {"hidden_size": "many"}, {"hidden_size": -3}, {"num_hidden_layers": 10**9}, {"num_hidden_layers": "3"}, {"model_type": ["x"]},
         {"model_type": "../../x"}, {"vocab_size": None}, {"num_attention_heads": 0}, {"layer_types": 5}, {"rope_scaling": "x"},
     ):  # fmt: skip
-        (folder / "config.json").write_text(json.dumps({**json.loads(whole), **settings}))
+        (folder / "config.json").write_text(json.dumps({**json.loads(config), **settings}))
         with pytest.raises(BurnishError):
             opened(folder)
 
@@ -280,7 +280,7 @@ TEMPLATES = [
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_template_runs_in_a_sandbox_and_fails_in_words(
-    template: str, tiny_model: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: str, tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = template.replace("MARK", str(tmp_path / "mark"))
@@ -294,20 +294,20 @@ def test_a_template_runs_in_a_sandbox_and_fails_in_words(
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_template_that_does_not_end_is_said_to_take_long(
-    tiny_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_does_not_end_is_said_to_take_long(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("burnish.model.model.SLOW", 0.001)
     model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = (
         "{% for a in range(40) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"
     )
-    said: list[str] = []
-    monkeypatch.setattr("burnish.model.model.warnings.warn", lambda text, kind: said.append(f"{kind.__name__}: {text}"))
+    warned: list[str] = []
+    monkeypatch.setattr(
+        "burnish.model.model.warnings.warn", lambda text, kind: warned.append(f"{kind.__name__}: {text}")
+    )
     assert model.render("Hello") == "Hello"
-    assert len(said) == 1
-    assert BurnishWarning.__name__ in said[0]
-    assert "may never end" in said[0]
+    assert len(warned) == 1
+    assert BurnishWarning.__name__ in warned[0]
+    assert "may never end" in warned[0]
 
 
 def wheel(path: Path, members: dict[str, bytes]) -> None:

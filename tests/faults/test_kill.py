@@ -112,7 +112,7 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         for form in ("model", "adapter", "enhancement"):
             yield line(f"{command} {form}", command, *words, "-o", out, "--form", form, kills=kills)
 
-    found = [
+    listed = [
         *forms("apply", model, plan, kills=20),
         *forms("enhance", model, *prompts, "--method", "published", "--check-prompts", 0, kills=8),
         *(
@@ -130,7 +130,7 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         Command("profile", lambda: _profile(work), ("profile.json",), 14),
         Command("serve's key", lambda: _key(work), ("checked",), 16),
     ]  # fmt: skip
-    return {command.name: command for command in found}
+    return {command.name: command for command in listed}
 
 
 def _pull(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def _killed(
     return ended(started(limited))
 
 
-def _said(path: Path) -> dict[str, bytes]:
+def _bytes(path: Path) -> dict[str, bytes]:
     return {name: SECONDS.sub(b"", data) for name, data in contents(path).items() if not name.endswith(LOCK)}
 
 
@@ -263,14 +263,14 @@ def _clear(work: Path) -> None:
 
 def kill_and_mend(command: Command, sources: Path, work: Path, kills: int, seed: int) -> int:
     """Kills a command that often, at seeded moments, and lets it through in between; returns how many runs were really killed."""
-    before = _said(sources)
+    before = _bytes(sources)
     if "replace" in command.name:
         assert ended(started(command.act)) == 0
     code, operations, seconds = _operations(command.act)
     assert code in (0, 4)
-    whole = {made: _said(work / made) for made in command.made}
+    complete = {made: _bytes(work / made) for made in command.made}
     settled = {str(path.relative_to(work)) for path in work.rglob("*")}
-    largest = max(len(data) for found in whole.values() for data in found.values())
+    largest = max(len(data) for files in complete.values() for data in files.values())
     _clear(work)
     chance = random.Random(f"{command.name} {seed}")
     killed = 0
@@ -278,24 +278,24 @@ def kill_and_mend(command: Command, sources: Path, work: Path, kills: int, seed:
         how = ("operation", "operation", "byte", "time")[number % 4]
         if "replace" in command.name:
             assert ended(started(command.act)) == 0
-        found = _killed(command.act, how, chance.random(), operations, largest, seconds)
-        killed += found in KILLED
-        assert found in (*KILLED, code, 5), f"{command.name}: killed at {how} it ended with {found}"
-        assert _said(sources) == before
+        outcome = _killed(command.act, how, chance.random(), operations, largest, seconds)
+        killed += outcome in KILLED
+        assert outcome in (*KILLED, code, 5), f"{command.name}: killed at {how} it ended with {outcome}"
+        assert _bytes(sources) == before
         for made in command.made:
             if (work / made).exists() and command.name not in ("models pull",):
-                assert _said(work / made) == whole[made], f"{command.name}: a half output after a kill at {how}"
+                assert _bytes(work / made) == complete[made], f"{command.name}: a half output after a kill at {how}"
         _refused(partial_of(work / command.made[0]))
-        if found not in KILLED:  # it came to its end before
+        if outcome not in KILLED:  # it came to its end before
             _clear(work)
         if (number + 1) % command.chain == 0 or number == kills - 1:
             again = ended(started(command.act))
-            assert again == code or (again == 5 and _said(work / command.made[0]) == whole[command.made[0]])
-            assert {made: _said(work / made) for made in command.made} == whole
+            assert again == code or (again == 5 and _bytes(work / command.made[0]) == complete[command.made[0]])
+            assert {made: _bytes(work / made) for made in command.made} == complete
             left = {str(path.relative_to(work)) for path in work.rglob("*")} - settled
             # A kill after the last rename leaves a whole output, which the command then refuses to replace, and what goes last.
-            kept = ("cache/answers", "data/profiles", "key", *(("out.training",) if again == 5 else ()))
-            assert not {name for name in left if not name.startswith(kept) and not name.endswith(LOCK)}, left
+            remaining = ("cache/answers", "data/profiles", "key", *(("out.training",) if again == 5 else ()))
+            assert not {name for name in left if not name.startswith(remaining) and not name.endswith(LOCK)}, left
             _clear(work)
     print(f"{command.name}: {killed} of {kills} were killed")  # noqa: T201
     return killed

@@ -12,51 +12,51 @@ from safetensors.torch import save, save_file
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.direction import Direction, Enhancement, kind_of
-from burnish.artifacts.foreign import read_foreign, write_control_vector, write_steering_vector
+from burnish.artifacts.foreign import read_foreign
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.artifacts.lora import read_lora
-from burnish.artifacts.verify import _record
+from burnish.artifacts.verify import read_record
 from burnish.artifacts.weight_files import INDEX
 from burnish.errors import BurnishError, QuantisedModelError
 from burnish.hybrid.result import read_trained
 from faults.children import ended, started
 from faults.mutating import changed, damaged, with_header
-from gguf_files import Kind, enhancement, write_model
+from gguf_files import Kind, enhancement, write_control_vector, write_model, write_steering_vector
 
 ROOM = 512 << 20  # bytes of memory that all reading together may take beside what the program has
 
 
 def read_checkpoint(folder: Path) -> None:
-    found = Checkpoint(folder)
-    assert found.fingerprint
-    for name, stored in found.tensors.items():
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.fingerprint
+    for name, stored in checkpoint.tensors.items():
         if stored.dtype in DTYPES:
-            tensor = found.read(name)
+            tensor = checkpoint.read(name)
             data = (folder / stored.file).read_bytes()[stored.start : stored.end]
             assert (tuple(tensor.shape), tensor.dtype) == (stored.shape, DTYPES[stored.dtype])
             assert tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() == data
 
 
 def read_direction(path: Path) -> None:
-    found = Direction.load(path) if kind_of(path) == "direction" else Enhancement.load(path)
-    assert found.vectors.isfinite().all()
-    if isinstance(found, Direction):
-        found = found.enhancement(0.5)
-    assert found.vectors.shape[:2] == found.gains.shape
-    assert found.edited_layers() == [n for n in range(len(found.gains)) if found.gains[n].any()]
-    assert all(str(direction) for direction in found.directions)
+    read = Direction.load(path) if kind_of(path) == "direction" else Enhancement.load(path)
+    assert read.vectors.isfinite().all()
+    if isinstance(read, Direction):
+        read = read.enhancement(0.5)
+    assert read.vectors.shape[:2] == read.gains.shape
+    assert read.edited_layers() == [n for n in range(len(read.gains)) if read.gains[n].any()]
+    assert all(str(direction) for direction in read.directions)
 
 
 def read_gguf_whole(path: Path) -> None:
-    found = read_gguf(path)
-    for name, tensor in found.tensors.items():
-        assert tensor.end <= found.size
-        assert tuple(found.read(name).shape) == tensor.shape
+    file = read_gguf(path)
+    for name, tensor in file.tensors.items():
+        assert tensor.end <= file.size
+        assert tuple(file.read(name).shape) == tensor.shape
 
 
 def read_vectors(path: Path) -> None:
-    found = read_foreign(path)
-    assert all(vector.isfinite().all() for vector in found.vectors.values())
+    foreign = read_foreign(path)
+    assert all(vector.isfinite().all() for vector in foreign.vectors.values())
 
 
 def read_adapter(path: Path) -> None:
@@ -64,7 +64,7 @@ def read_adapter(path: Path) -> None:
 
 
 def read_records(path: Path) -> None:
-    _record(path.parent)
+    read_record(path.parent)
     read_trained(path.parent)
 
 
@@ -88,7 +88,7 @@ def examples(tmp_path: Path) -> list[Example]:
     plan.save(tmp_path / "plan.safetensors")
     vectors = torch.randn(3, 16)
     write_steering_vector(tmp_path / "steering.safetensors", vectors)
-    write_control_vector(tmp_path / "control.gguf", vectors, hint="llama")
+    write_control_vector(tmp_path / "control.gguf", vectors)
     torch.save(dict(enumerate(vectors)), tmp_path / "vectors.pt")
     write_model(tmp_path / "model.gguf", Kind.Q4_0)
     lora = {
@@ -120,16 +120,16 @@ def examples(tmp_path: Path) -> list[Example]:
     ]
 
 
-def mutation(whole: bytes, kind: str, chance: random.Random) -> bytes:
+def mutation(data: bytes, kind: str, chance: random.Random) -> bytes:
     if kind == "safetensors" and chance.random() < 0.7:
-        return with_header(whole, chance)
+        return with_header(data, chance)
     if kind == "json" and chance.random() < 0.7:
-        return json.dumps(changed(json.loads(whole), chance)).encode()
+        return json.dumps(changed(json.loads(data), chance)).encode()
     header = {
-        "safetensors": 8 + int.from_bytes(whole[:8], "little"),
-        "gguf": min(len(whole), 1500),
-    }.get(kind, len(whole))
-    return damaged(whole, chance, header=header)
+        "safetensors": 8 + int.from_bytes(data[:8], "little"),
+        "gguf": min(len(data), 1500),
+    }.get(kind, len(data))
+    return damaged(data, chance, header=header)
 
 
 @pytest.mark.parametrize("rounds", [25, pytest.param(800, marks=pytest.mark.full)])
@@ -143,17 +143,17 @@ def test_a_damaged_file_is_read_rightly_or_refused_in_words(
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
         for number, (path, read, kind) in enumerate(examples):
-            whole, refused = path.read_bytes(), 0
+            data, refused = path.read_bytes(), 0
             chance = random.Random(f"{number} {rounds}")
             for _ in range(rounds):
-                path.write_bytes(mutation(whole, kind, chance))
+                path.write_bytes(mutation(data, kind, chance))
                 try:
                     read(path)
                 except BurnishError as error:
                     refused += 1
                     assert 20 < len(str(error)) < 1000, str(error)
             assert refused > rounds // 4, path
-            path.write_bytes(whole)
+            path.write_bytes(data)
             read(path)
 
     assert ended(started(all_of_them)) == 0
@@ -162,11 +162,11 @@ def test_a_damaged_file_is_read_rightly_or_refused_in_words(
 @pytest.mark.parametrize("share", [n / 12 for n in range(12)])
 def test_a_file_cut_short_anywhere_is_refused(share: float, examples: list[Example]) -> None:
     for path, read, _ in examples:
-        whole = path.read_bytes()
-        path.write_bytes(whole[: int(share * len(whole))])
+        data = path.read_bytes()
+        path.write_bytes(data[: int(share * len(data))])
         with pytest.raises(BurnishError):
             read(path)
-        path.write_bytes(whole)
+        path.write_bytes(data)
 
 
 HEADERS = {
@@ -200,10 +200,10 @@ def test_a_header_that_contradicts_itself_is_refused(case: str, tmp_path: Path) 
 def test_a_type_that_is_not_known_is_kept_and_not_read(tmp_path: Path) -> None:
     text = json.dumps({"a": {"dtype": "F2_NEW", "shape": [64], "data_offsets": [0, 16]}}).encode()
     (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
-    found = Checkpoint(tmp_path)
-    assert found.fingerprint
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.fingerprint
     with pytest.raises(QuantisedModelError, match="F2_NEW"):
-        found.read("a")
+        checkpoint.read("a")
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:

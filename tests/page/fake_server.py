@@ -83,13 +83,13 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self, value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        own = {
+        usual = {
             "Content-Type": f"{kind}; charset=utf-8",
             "Content-Length": str(len(content)),
             "X-Content-Type-Options": "nosniff",
         }
-        own |= {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
-        for name, text in {**own, **headers}.items():
+        usual |= {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+        for name, text in {**usual, **headers}.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(content)
@@ -120,9 +120,9 @@ class Handler(BaseHTTPRequestHandler):
             Mix.parse(body["model"][base.end() :] or "any")  # raises for an expression that no server reads
         if self.path == "/v1/chat/completions":
             return self.chat(body)
-        found = self.profile(body) if self.path.startswith("/api/profiles") else self.answer(body)
-        status = found.pop("status", 200)
-        return self.refuse(found["refused"], status) if "refused" in found else self.respond(found, status)
+        reply = self.profile(body) if self.path.startswith("/api/profiles") else self.answer(body)
+        status = reply.pop("status", 200)
+        return self.refuse(reply["refused"], status) if "refused" in reply else self.respond(reply, status)
 
     do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 (names of the standard library)
 
@@ -177,15 +177,6 @@ class Handler(BaseHTTPRequestHandler):
                 "kl": [kl * s * s for s in scales],
                 "budget": 0.01,
                 "likelihood": change,
-            }
-        if self.path == "/api/tokens":
-            texts = re.findall(r"\s*\w+|\s*\W", body["answer"], re.DOTALL)
-            gains = [0.01, 0.42, -0.2, 1.1, -0.9, 0.0, 2.3, -1.8, 0.1]
-            return {
-                "tokens": [
-                    {"text": text, "gain": gains[i % 9], "projection": 0.3 * (i % 5) - 0.4}
-                    for i, text in enumerate(texts)
-                ]
             }
         return {"refused": f"There is no {self.path}.", "status": 404}
 
@@ -249,8 +240,8 @@ def learned(profile: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         rows = [{**row, "source": "choices"} for row in LEARNED]
         says = ["more like creative writing, more casual", *says, f"{choices} choice{'s' * (choices > 1)}"]
     accuracy = {"share": 0.74, "low": 0.61, "high": 0.85} if choices >= 2 else None
-    found = {"sliders": sliders, "choices": choices, "coefficients": rows, "accuracy": accuracy}
-    return {**profile, **found, "says": "; ".join(says) or "nothing learned yet for sure"}
+    lessons = {"sliders": sliders, "choices": choices, "coefficients": rows, "accuracy": accuracy}
+    return {**profile, **lessons, "says": "; ".join(says) or "nothing learned yet for sure"}
 
 
 def serve(port: int = 0) -> tuple[ThreadingHTTPServer, State]:

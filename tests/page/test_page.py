@@ -30,6 +30,7 @@ def test_both_sides_are_asked_with_the_same_seed_and_each_its_own_history(opened
     ]
 
 
+@pytest.mark.full
 def test_with_nothing_changed_only_the_base_is_asked(opened: Open, state: State) -> None:
     page = opened()
     turn = ask(page)
@@ -63,6 +64,7 @@ def test_stop_keeps_what_was_written_and_regenerate_asks_again(opened: Open, sta
     assert first == second != before
 
 
+@pytest.mark.full
 def test_the_meter_measures_the_latest_mix_once_the_sliders_rest(opened: Open, state: State) -> None:
     page = opened()
     for value in ("0.2", "0.4", "0.6"):
@@ -78,6 +80,7 @@ def test_the_meter_measures_the_latest_mix_once_the_sliders_rest(opened: Open, s
     assert page.evaluate("document.activeElement.id") == "slider-creative-writing"
 
 
+@pytest.mark.full
 def test_names_are_quoted_and_the_language_decides_which_sliders_count(opened: Open) -> None:
     page = opened()
     slide(page, "3d files", "1")
@@ -90,6 +93,7 @@ def test_names_are_quoted_and_the_language_decides_which_sliders_count(opened: O
     assert page.get_by_test_id("slider-creative-writing-ko").is_visible()
 
 
+@pytest.mark.full
 def test_the_dose_curve_is_drawn_and_told(opened: Open) -> None:
     page = opened()
     slide(page)
@@ -100,26 +104,6 @@ def test_the_dose_curve_is_drawn_and_told(opened: Open) -> None:
     assert page.locator("[data-testid=dose-table] tbody tr").count() == 5
     slide(page, value="0.7")
     expect(page.get_by_test_id("dose-chart")).to_have_count(0)
-
-
-def test_tokens_are_shaded_and_tell_their_number(opened: Open, state: State) -> None:
-    page = opened()
-    slide(page)
-    turn = ask(page)
-    page.get_by_test_id("shade").click()
-    tokens = page.get_by_test_id("token")
-    tokens.first.wait_for()
-    assert text_of(turn, "enhanced").text_content() == ENHANCED
-    line = "element => getComputedStyle(element).borderBottomStyle"
-    assert (tokens.nth(3).evaluate(line), tokens.nth(4).evaluate(line)) == ("solid", "dotted")
-    tokens.first.focus()
-    page.keyboard.press("ArrowRight")
-    expect(page.get_by_test_id("readout")).to_contain_text("+0.42 nats, likelier")
-    assert tokens.nth(1).get_attribute("title").startswith("+0.42 nats")
-    sent = state.bodies("/api/tokens")[0]
-    assert (sent["model"], sent["answer"]) == ("base+0.6 creative-writing", ENHANCED)
-    page.get_by_test_id("shade").click()
-    assert tokens.count() == 0 and text_of(turn, "enhanced").text_content() == ENHANCED
 
 
 def test_a_choice_changes_what_was_learned_and_undo_takes_it_back(opened: Open, state: State) -> None:
@@ -164,6 +148,7 @@ def test_teaching_shows_two_answers_that_are_not_named(opened: Open, state: Stat
     assert [m["content"] for m in state.bodies("/v1/chat/completions")[-1]["messages"]] == ["And now?"]
 
 
+@pytest.mark.full
 def test_an_edit_is_a_choice_of_the_final_over_the_draft(opened: Open, state: State) -> None:
     page = opened()
     make_profile(page)
@@ -200,6 +185,7 @@ def test_sliders_move_into_the_profile_which_is_then_used(opened: Open, state: S
     wait(page.locator("#expression"), "base+0.2 long-short")
 
 
+@pytest.mark.full
 def test_a_reload_keeps_sliders_settings_and_profile_but_no_conversation(opened: Open) -> None:
     page = opened()
     make_profile(page)
@@ -220,6 +206,7 @@ def test_a_reload_keeps_sliders_settings_and_profile_but_no_conversation(opened:
     assert page.get_by_test_id("turn").count() == 0
 
 
+@pytest.mark.full
 def test_forgetting_asks_for_the_name(opened: Open, state: State) -> None:
     page = opened()
     make_profile(page)

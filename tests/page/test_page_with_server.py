@@ -1,11 +1,12 @@
 """The page and the real server together, from the first answer to being forgotten."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import Folders
 from page.browsing import WIDE, ask, expect, make_profile, slide, text_of
 from serving_example import Running, running, small_measurements
 
@@ -14,21 +15,21 @@ pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.fixture
-def own(tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def server(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     small_measurements(monkeypatch)
-    with running(tiny_folder("llama"), tmp_path) as found:
-        yield found
+    with running(tiny_folder("llama"), tmp_path) as server:
+        yield server
 
 
-def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any, own: Running) -> None:
+def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any, server: Running) -> None:
     context = browser.new_context(viewport=WIDE, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(20_000)
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(own.url) or heard.append(request.url))
-    page.goto(own.url)
+    page.on("request", lambda request: request.url.startswith(server.url) or heard.append(request.url))
+    page.goto(server.url)
     page.wait_for_selector("[data-started]")
     make_profile(page)
     page.click("#tab-settings")
@@ -41,7 +42,10 @@ def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any
     page.get_by_test_id("choose-right").last.click()
     page.click("#tab-you")
     expect(page.locator("body")).to_contain_text("Learned from 1 choice")
-    assert [len(own.service.store.choices("local", "mine")), own.service.store.profile("local", "mine").choices] == [
+    assert [
+        len(server.service.store.choices("local", "mine")),
+        server.service.store.profile("local", "mine").choices,
+    ] == [
         1,
         1,
     ]
@@ -56,6 +60,6 @@ def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any
     page.fill("#forget-typed", "mine")
     page.click("#forget-sure")
     expect(page.locator("#profile option[value=mine]")).to_have_count(0)
-    assert own.service.store.profiles("local") == []
+    assert server.service.store.profiles("local") == []
     assert heard == []
     context.close()

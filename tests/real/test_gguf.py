@@ -66,7 +66,7 @@ def float_file(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[Model, Any]:
+def model_and_enhancement() -> tuple[Model, Any]:
     from burnish import find_direction
 
     model = load(NAME, ModelOptions(dtype="float32"))
@@ -80,9 +80,9 @@ def found() -> tuple[Model, Any]:
 
 
 @pytest.fixture(scope="module")
-def expected(found: tuple[Model, Any], gguf: Path) -> Expected:
+def expected(model_and_enhancement: tuple[Model, Any], gguf: Path) -> Expected:
     """Of the very weights of the file, which the packaged folder holds rounded to bfloat16."""
-    model, enhancement = found
+    model, enhancement = model_and_enhancement
     with quiet():
         exact = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -113,9 +113,13 @@ def divergence(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
 
 
 def test_in_float32_the_file_and_the_lora_are_the_live_form(
-    float_file: Path, found: tuple[Model, Any], expected: Expected, predict: Callable[..., Predict], tmp_path: Path
+    float_file: Path,
+    model_and_enhancement: tuple[Model, Any],
+    expected: Expected,
+    predict: Callable[..., Predict],
+    tmp_path: Path,
 ) -> None:
-    enhancement = found[1]
+    enhancement = model_and_enhancement[1]
     export(enhancement, tmp_path / "edited.gguf", model=float_file)
     export(enhancement, tmp_path / "lora.gguf", model=float_file, form="gguf-lora")
     assert furthest(expected.base, expected.live) > 0.3  # what there is to see, in nats
@@ -131,9 +135,13 @@ def test_in_float32_the_file_and_the_lora_are_the_live_form(
 
 
 def test_in_four_bits_they_are_as_close_as_the_base_models_are(
-    gguf: Path, found: tuple[Model, Any], expected: Expected, predict: Callable[..., Predict], tmp_path: Path
+    gguf: Path,
+    model_and_enhancement: tuple[Model, Any],
+    expected: Expected,
+    predict: Callable[..., Predict],
+    tmp_path: Path,
 ) -> None:
-    enhancement = found[1]
+    enhancement = model_and_enhancement[1]
     assert GgufPlan.open(gguf, enhancement).notes == ()  # found on the conversion of this very file
     edited = export(enhancement, tmp_path / "edited.gguf", model=gguf)
     export(enhancement, tmp_path / "lora.gguf", model=gguf, form="gguf-lora")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audit_example import EVERY, FLOAT, MLP, TYPES, WEIGHT, Models, Tensors, altered, audited, noise, write
+from audit_example import EVERY, FLOAT, MLP, TYPES, WEIGHT, Tensors, altered, audited, noise, write
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.inspecting import audit_folders, known_vectors
 from burnish.model.model import load
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 
 @EVERY
@@ -23,12 +23,12 @@ def test_direction_and_gain_of_every_layer_are_recovered(
     folder = tiny_folder(family, dtype=dtype)
     model = load(folder, FLOAT)
     gains = [0.5 + 0.4 * layer for layer in range(model.anatomy.layers)]
-    found, matches = audit_folders(folder, write(folder, random_enhancement(model, gains), tmp_path / "out"), FLOAT)
-    assert found.kind == "directional"
-    assert not found.tensors
-    assert not found.files
-    assert [entry.layer for entry in found.projections] == list(range(model.anatomy.layers))
-    for entry in found.projections:
+    audit, matches = audit_folders(folder, write(folder, random_enhancement(model, gains), tmp_path / "out"), FLOAT)
+    assert audit.kind == "directional"
+    assert not audit.tensors
+    assert not audit.files
+    assert [entry.layer for entry in audit.projections] == list(range(model.anatomy.layers))
+    for entry in audit.projections:
         assert entry.change.gains == pytest.approx([gains[entry.layer]], rel=0.01)
         assert entry.bias_follows in (None, True)
     assert matches.own == ("own record",)
@@ -41,19 +41,19 @@ def test_directions_that_are_not_orthogonal_are_told_apart(
 ) -> None:
     enhancement = random_enhancement(tiny_model(family), 0.8, rank=2)
     enhancement.gains[:, 1] = 0.3
-    found, matches = audit_folders(
+    audit, matches = audit_folders(
         tiny_folder(family), write(tiny_folder(family), enhancement, tmp_path / "out"), FLOAT
     )
-    assert found.kind == "directional"
-    assert all(entry.change.gains == pytest.approx([0.8, 0.3], rel=0.01) for entry in found.projections)
+    assert audit.kind == "directional"
+    assert all(entry.change.gains == pytest.approx([0.8, 0.3], rel=0.01) for entry in audit.projections)
     assert len(matches.names) == 2
     assert all(name.smallest > 0.999 for name in matches.names)
 
 
 def test_equal_gains_are_matched_by_their_span(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
     out = write(tiny_folder("llama"), random_enhancement(tiny_model("llama"), 0.5, rank=3), tmp_path / "out")
-    found, matches = audit_folders(tiny_folder("llama"), out, FLOAT)
-    assert all(entry.change.gains == pytest.approx([0.5] * 3, rel=0.01) for entry in found.projections)
+    audit, matches = audit_folders(tiny_folder("llama"), out, FLOAT)
+    assert all(entry.change.gains == pytest.approx([0.5] * 3, rel=0.01) for entry in audit.projections)
     assert all(name.smallest > 0.999 for name in matches.names)
 
 
@@ -64,29 +64,32 @@ def test_a_direction_held_still_is_taken_from_the_folders_record(
     enhancement.vectors[:, 1] = torch.nn.functional.normalize(enhancement.vectors.sum(1), dim=-1)
     enhancement.gains[:, 1] = 0.0
     out = write(tiny_folder("kanana"), enhancement, tmp_path / "out")
-    found = audited(tiny_folder("kanana"), out)
-    assert all(entry.change.held for entry in found.projections)
-    assert all(entry.change.gains == pytest.approx([0.8], rel=0.01) for entry in found.projections)
+    audit = audited(tiny_folder("kanana"), out)
+    assert all(entry.change.held for entry in audit.projections)
+    assert all(entry.change.gains == pytest.approx([0.8], rel=0.01) for entry in audit.projections)
     shutil.rmtree(out / "burnish")
     assert audited(tiny_folder("kanana"), out).kind == "low-rank"
 
 
 def test_layers_without_a_gain_are_unchanged(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
     out = write(tiny_folder("llama"), random_enhancement(tiny_model("llama"), [0.0, 0.7, 0.0]), tmp_path / "out")
-    found = audited(tiny_folder("llama"), out)
-    assert [entry.change.kind for entry in found.projections] == ["none", "directional", "none"]
-    assert found.summary == "a directional edit: 1 direction in 1 layer, gain 0.70"
+    audit = audited(tiny_folder("llama"), out)
+    assert [entry.change.kind for entry in audit.projections] == ["none", "directional", "none"]
+    assert audit.summary == "a directional edit: 1 direction in 1 layer, gain 0.70"
 
 
 def test_one_direction_in_all_layers_is_called_the_same(
     tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:
-    own = random_enhancement(tiny_model("llama"), [0.2, 0.5, 1.5])
-    assert "not the same" in audited(tiny_folder("llama"), write(tiny_folder("llama"), own, tmp_path / "own")).summary
-    own.vectors[:] = own.vectors[:1].clone()
-    found = audited(tiny_folder("llama"), write(tiny_folder("llama"), own, tmp_path / "same"))
-    assert found.agreement == pytest.approx(1.0, abs=1e-4)
-    assert found.summary.startswith("a directional edit: 1 direction in 3 layers, gains 0.20 to 1.50, the same in all")
+    enhancement = random_enhancement(tiny_model("llama"), [0.2, 0.5, 1.5])
+    assert (
+        "not the same"
+        in audited(tiny_folder("llama"), write(tiny_folder("llama"), enhancement, tmp_path / "own")).summary
+    )
+    enhancement.vectors[:] = enhancement.vectors[:1].clone()
+    audit = audited(tiny_folder("llama"), write(tiny_folder("llama"), enhancement, tmp_path / "same"))
+    assert audit.agreement == pytest.approx(1.0, abs=1e-4)
+    assert audit.summary.startswith("a directional edit: 1 direction in 3 layers, gains 0.20 to 1.50, the same in all")
 
 
 @pytest.mark.parametrize(("base", "copy"), [("20KB", "20KB"), ("20KB", "5GB"), ("5GB", "20KB"), ("40KB", "20KB")])
@@ -94,15 +97,15 @@ def test_shards_make_no_difference(
     base: str, copy: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:
     out = write(tiny_folder("llama", shard=copy), random_enhancement(tiny_model("llama"), 0.5), tmp_path / "out")
-    found = audited(tiny_folder("llama", shard=base), out)
-    assert (found.kind, found.tensors, found.files) == ("directional", (), ())
-    assert found.identical == len(Checkpoint(out).tensors) - 3
+    audit = audited(tiny_folder("llama", shard=base), out)
+    assert (audit.kind, audit.tensors, audit.files) == ("directional", (), ())
+    assert audit.identical == len(Checkpoint(out).tensors) - 3
 
 
 def test_a_copy_is_identical(tiny_folder: Folders, tmp_path: Path) -> None:
-    found, matches = audit_folders(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out"), FLOAT)
-    assert found.kind == "identical"
-    assert found.summary.startswith("identical")
+    audit, matches = audit_folders(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out"), FLOAT)
+    assert audit.kind == "identical"
+    assert audit.summary.startswith("identical")
     assert not matches.layers
     assert not matches.names
 
@@ -114,12 +117,12 @@ def test_a_fine_tune_is_not_a_low_rank_edit(dtype: torch.dtype, tiny_folder: Fol
             tensor += (0.1 * tensor.float().std() * noise(tensor, len(name))).to(tensor.dtype)
 
     folder = tiny_folder("llama", dtype=dtype)
-    found = audited(folder, altered(folder, tmp_path / "out", tune))
-    assert found.kind == "dense"
+    audit = audited(folder, altered(folder, tmp_path / "out", tune))
+    assert audit.kind == "dense"
     assert re.match(
-        r"not a low-rank edit: 3 projections changed in more than 8 dimensions, the most by \d", found.summary
+        r"not a low-rank edit: 3 projections changed in more than 8 dimensions, the most by \d", audit.summary
     )
-    assert len(found.tensors) == len(Checkpoint(folder).tensors) - 3
+    assert len(audit.tensors) == len(Checkpoint(folder).tensors) - 3
 
 
 def test_a_fine_tune_that_shows_in_few_dimensions_of_some_layers_is_no_low_rank_edit(
@@ -130,10 +133,10 @@ def test_a_fine_tune_that_shows_in_few_dimensions_of_some_layers_is_no_low_rank_
             weight = tensors[WEIGHT.format(layer)]
             weight += 0.01 * noise(weight[:, :rank], layer) @ noise(weight[:rank], layer + 9)
 
-    found = audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out", tune))
-    assert found.kind == "dense"
-    assert found.summary.startswith("not a low-rank edit: 1 projection changed in more than")
-    assert found.summary.endswith("and 2 projections in fewer")
+    audit = audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out", tune))
+    assert audit.kind == "dense"
+    assert audit.summary.startswith("not a low-rank edit: 1 projection changed in more than")
+    assert audit.summary.endswith("and 2 projections in fewer")
 
 
 @TYPES
@@ -145,9 +148,9 @@ def test_a_merged_adapter_is_low_rank(dtype: torch.dtype, tiny_folder: Folders, 
             weight += (0.2 * weight.float().std() * change).to(dtype)
 
     folder = tiny_folder("llama", dtype=dtype)
-    found = audited(folder, altered(folder, tmp_path / "out", merge))
-    assert found.kind == "low-rank"
-    assert [entry.change.rank for entry in found.projections] == [2, 2, 2]
+    audit = audited(folder, altered(folder, tmp_path / "out", merge))
+    assert audit.kind == "low-rank"
+    assert [entry.change.rank for entry in audit.projections] == [2, 2, 2]
 
 
 def test_an_edit_beside_a_fine_tune_is_mixed(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
@@ -155,9 +158,9 @@ def test_an_edit_beside_a_fine_tune_is_mixed(tiny_folder: Folders, tiny_model: M
         tensors[WEIGHT.format(2)] += 0.01 * noise(tensors[WEIGHT.format(2)])
 
     out = write(tiny_folder("llama"), random_enhancement(tiny_model("llama"), 0.5), tmp_path / "out")
-    found = audited(tiny_folder("llama"), altered(out, tmp_path / "tuned", tune))
-    assert found.kind == "mixed"
-    assert found.summary == "a mixed change: 1 projection dense, 2 projections directional"
+    audit = audited(tiny_folder("llama"), altered(out, tmp_path / "tuned", tune))
+    assert audit.kind == "mixed"
+    assert audit.summary == "a mixed change: 1 projection dense, 2 projections directional"
 
 
 def test_what_an_edit_leaves_beyond_rounding_is_said(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
@@ -168,10 +171,10 @@ def test_what_an_edit_leaves_beyond_rounding_is_said(tiny_folder: Folders, tiny_
         tensors[WEIGHT.format(1)] += 0.05 * disturbance * edit.norm() / disturbance.norm()
 
     out = write(tiny_folder("llama"), random_enhancement(tiny_model("llama"), 0.5), tmp_path / "out")
-    found = audited(tiny_folder("llama"), altered(out, tmp_path / "disturbed", disturb))
-    assert found.kind == "directional"
-    assert found.projections[1].change.residual == pytest.approx(0.05**2, rel=0.2)
-    assert found.summary.endswith("; in 1 projection more is left than rounding explains")
+    audit = audited(tiny_folder("llama"), altered(out, tmp_path / "disturbed", disturb))
+    assert audit.kind == "directional"
+    assert audit.projections[1].change.residual == pytest.approx(0.05**2, rel=0.2)
+    assert audit.summary.endswith("; in 1 projection more is left than rounding explains")
 
 
 def test_what_changed_elsewhere_is_named_with_its_size(tiny_folder: Folders, tmp_path: Path) -> None:
@@ -184,16 +187,16 @@ def test_what_changed_elsewhere_is_named_with_its_size(tiny_folder: Folders, tmp
     (out / "tokenizer_config.json").write_text("{}")
     (out / "new.bin").write_bytes(b"12345")
     (out / "generation_config.json").unlink()
-    found = audited(folder, out)
-    (tensor,) = found.tensors
+    audit = audited(folder, out)
+    (tensor,) = audit.tensors
     assert (tensor.name, tensor.share) == (MLP, 1.0)
     assert tensor.relative_size == pytest.approx(0.25)
-    assert {file.name: (file.before, file.after) for file in found.files} == {
+    assert {file.name: (file.before, file.after) for file in audit.files} == {
         "tokenizer_config.json": ((folder / "tokenizer_config.json").stat().st_size, 2),
         "new.bin": (None, 5),
         "generation_config.json": ((folder / "generation_config.json").stat().st_size, None),
     }
-    assert found.summary == (
+    assert audit.summary == (
         "no attention output projection changed; also changed: 1 other tensor (the most by 25.00% of its size) and 3 files"
     )
 
@@ -203,10 +206,10 @@ def test_a_bias_that_does_not_follow_is_named(tiny_folder: Folders, tiny_model: 
         tensors["model.layers.1.self_attn.o_proj.bias"] += 1.0
 
     out = write(tiny_folder("llama-biased"), random_enhancement(tiny_model("llama-biased"), 0.5), tmp_path / "out")
-    found = audited(tiny_folder("llama-biased"), altered(out, tmp_path / "shifted", shift))
-    assert [entry.bias_follows for entry in found.projections] == [True, False, True]
-    assert [tensor.name for tensor in found.tensors] == ["model.layers.1.self_attn.o_proj.bias"]
-    assert "in 1 projection the bias does not follow the weight" in found.summary
+    audit = audited(tiny_folder("llama-biased"), altered(out, tmp_path / "shifted", shift))
+    assert [entry.bias_follows for entry in audit.projections] == [True, False, True]
+    assert [tensor.name for tensor in audit.tensors] == ["model.layers.1.self_attn.o_proj.bias"]
+    assert "in 1 projection the bias does not follow the weight" in audit.summary
 
 
 def test_rounding_to_a_coarser_type_is_called_rounding(tiny_folder: Folders, tmp_path: Path) -> None:
@@ -214,8 +217,8 @@ def test_rounding_to_a_coarser_type_is_called_rounding(tiny_folder: Folders, tmp
         for name in tensors:
             tensors[name] = tensors[name].bfloat16().float()
 
-    found = audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out", round_all))
-    assert found.kind == "rounding"
+    audit = audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out", round_all))
+    assert audit.kind == "rounding"
 
 
 def test_the_known_direction_that_was_used_is_the_best_match(

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import burnish.artifacts.differences as differences
-from audit_example import FLOAT, MLP, WEIGHT, Models, Tensors, altered, audited, write
+from audit_example import FLOAT, MLP, WEIGHT, Tensors, altered, audited, write
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.matching import match, nearest_layers
 from burnish.cli.audit import show_audit
 from burnish.errors import ModelError, QuantisedModelError, VerificationError, WrongModelError
 from burnish.inspecting import audit_folders, verify_folders
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 
 def test_audit_and_verify_agree(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_audit_and_verify_agree(tiny_folder: Folders, tiny_model: Models, tmp_pa
     audit, verified = audited(tiny_folder("gemma2"), out), verify_folders(tiny_folder("gemma2"), out, FLOAT)
     assert audit.identical == verified.identical
     gains = [entry.change.gains[0] for entry in audit.projections]
-    assert gains == pytest.approx([layer.gain for layer in verified.edited], rel=1e-4)
+    assert gains == pytest.approx([layer.gains[0] for layer in verified.edited], rel=1e-4)
 
 
 def test_only_changed_projections_are_held_whole(
@@ -36,17 +36,17 @@ def test_only_changed_projections_are_held_whole(
     tensors["model.embed_tokens.weight"] *= 1.5
     save_file(tensors, out / "model.safetensors")
     read: list[str] = []
-    whole = Checkpoint.read
+    read_tensor = Checkpoint.read
 
     def recorded(checkpoint: Checkpoint, name: str) -> Tensor:
         read.append(name)
-        return whole(checkpoint, name)
+        return read_tensor(checkpoint, name)
 
     monkeypatch.setattr(Checkpoint, "read", recorded)
     monkeypatch.setattr(differences, "BLOCK", 512)
-    found = audited(folder, out)
+    audit = audited(folder, out)
     assert sorted(read) == sorted([WEIGHT.format(0), WEIGHT.format(2)] * 2)
-    assert found.tensors[0].relative_size == pytest.approx(0.5)
+    assert audit.tensors[0].relative_size == pytest.approx(0.5)
 
 
 def test_comparing_takes_no_more_memory_than_a_few_blocks(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_the_layer_that_a_single_direction_came_from_is_found_among_a_names_laye
     source = random_enhancement(tiny_model("llama"), 0.5).vectors[:, 0]  # [layers, hidden], another in each
     used = random_enhancement(tiny_model("llama"), 0.5)
     used.vectors[:] = source[1]
-    found, matches = audit_folders(tiny_folder("llama"), write(tiny_folder("llama"), used, tmp_path / "out"), FLOAT)
-    named = match(found, nearest_layers(found, {"source": source, "other": source.flip(1)}))
+    audit, matches = audit_folders(tiny_folder("llama"), write(tiny_folder("llama"), used, tmp_path / "out"), FLOAT)
+    named = match(audit, nearest_layers(audit, {"source": source, "other": source.flip(1)}))
     assert named.names[0].name == "source, layer 1"
     assert named.names[0].smallest > 0.999
     together = matches.joined(named)

@@ -1,17 +1,14 @@
 """Axes in a model: the system words reach it whatever its template, and their contrast is a direction."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from burnish.finding import find_direction
-from burnish.model.model import Model
 from burnish.options import FindOptions
 from burnish.prompts import Prompt
 from burnish.prompts.axes import load_axis
+from conftest import Models
 
-Models = Callable[..., Model]
 REFUSING = "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}[{{ m['content'] }}]"
 DROPPING = "{% if m['role'] == 'user' %}[{{ m['content'] }}]{% endif %}"
 HELLO = Prompt((("system", "Be brief."), ("user", "Hello")))

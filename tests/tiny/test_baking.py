@@ -1,7 +1,6 @@
 """Writing: the source is never touched, a killed run is resumed, and what cannot be edited is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,16 @@ from safetensors.torch import load_file, save_file
 import burnish.artifacts.bake as baking
 from burnish.artifacts.copying import JOURNAL
 from burnish.errors import DiskFullError, InputError, OutputError, QuantisedModelError, WrongModelError
+from burnish.forms.base import Applied
 from burnish.model.live import norm_weight
-from burnish.model.model import Model, load
+from burnish.model.model import load
 from burnish.model.weights import network_layers
 from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import Applied, apply, export, open_plan
-from conftest import Folders, random_enhancement
+from burnish.pipeline import apply, export, open_plan
+from conftest import Folders, Models, random_enhancement
 from quantised import Packed
 
 FLOAT = ModelOptions(dtype="float32")
-Models = Callable[..., Model]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,7 +74,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
     interruption: type[BaseException], tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folder("llama", dtype=torch.bfloat16, shard="20KB")
-    whole = contents(bake(folder, tmp_path / "whole").out)
+    complete = contents(bake(folder, tmp_path / "whole").out)
     edit, edited = baking._edit, []
 
     def interrupted(source: object, item: baking.TensorEdit, copying: object) -> object:
@@ -95,7 +94,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_bytes(
         return edit(source, item, copying)  # type: ignore[arg-type]
 
     monkeypatch.setattr(baking, "_edit", counted)
-    assert contents(bake(folder, tmp_path / "out").out) == whole
+    assert contents(bake(folder, tmp_path / "out").out) == complete
     assert len(edited) == len(set(edited)) == 3
     assert not (tmp_path / "out.partial").exists()
 
@@ -104,13 +103,13 @@ def test_a_partial_output_of_another_recipe_is_thrown_away(
     tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_folder("llama")
-    whole = contents(bake(folder, tmp_path / "whole", 0.25).out)
+    complete = contents(bake(folder, tmp_path / "whole", 0.25).out)
     with monkeypatch.context() as patch:
         patch.setattr(baking, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             bake(folder, tmp_path / "out", 0.9)
-    assert contents(bake(folder, tmp_path / "out", 0.25).out) == whole
+    assert contents(bake(folder, tmp_path / "out", 0.25).out) == complete
 
 
 def test_an_error_while_writing_leaves_nothing(
@@ -168,7 +167,7 @@ def test_python_export_equals_the_pipeline(tiny_folder: Folders, tiny_model: Mod
 @pytest.mark.parametrize("family", ["kanana", "llama-biased", "gemma2"])
 def test_a_quantised_model_is_found_edited_live_and_given_an_adapter(family: str, tiny_model: Models) -> None:
     from burnish.model.live import layer_edits
-    from burnish.model.outlines import anatomy_of
+    from burnish.model.skeleton import anatomy_of
 
     model = tiny_model(family, own=True)
     enhancement = random_enhancement(model, 0.8)

@@ -11,9 +11,9 @@ import burnish.model.capture as capturing
 from burnish.model.capture import Tokens, answer_sequences, batches, capture, prompt_sequences
 from burnish.model.model import Model
 from burnish.options import Site
+from conftest import Models
 from families import MOST
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?", "Count to nine and then stop, please.", "Tea or coffee"]
 
 
@@ -88,8 +88,8 @@ def test_neither_the_first_token_nor_the_template_is_in_an_answer(tiny_model: Mo
 def test_stopping_early_changes_nothing_below(site: Site, tiny_model: Models) -> None:
     model = tiny_model("llama")
     sequences = prompt_sequences(model, PROMPTS)
-    whole = captured(model, sequences, site=site)
-    torch.testing.assert_close(captured(model, sequences, site=site, last_layer=1), whole[:, :2], rtol=0, atol=0)
+    states = captured(model, sequences, site=site)
+    torch.testing.assert_close(captured(model, sequences, site=site, last_layer=1), states[:, :2], rtol=0, atol=0)
 
 
 def test_the_shared_prefix_is_run_once(tiny_model: Models) -> None:
@@ -110,18 +110,18 @@ def test_the_shared_prefix_is_run_once(tiny_model: Models) -> None:
 def test_an_out_of_memory_batch_is_halved_and_run_again(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     sequences = prompt_sequences(model, PROMPTS)
-    whole = captured(model, sequences)
+    states = captured(model, sequences)
     run = capturing._run
     sizes: list[int] = []
 
-    def small_machine(model: Model, batch: list[Tokens], *rest: object) -> torch.Tensor:
+    def small_machine(model: Model, batch: list[Tokens], *arguments: object) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError
-        return run(model, batch, *rest)  # type: ignore[arg-type]
+        return run(model, batch, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(capturing, "_run", small_machine)
-    torch.testing.assert_close(captured(model, sequences, tokens=10_000), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(captured(model, sequences, tokens=10_000), states, rtol=1e-4, atol=1e-5)
     assert sizes[0] > 2
     monkeypatch.setattr(capturing, "_run", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
     with pytest.raises(torch.OutOfMemoryError):

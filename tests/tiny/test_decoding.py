@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from burnish.artifacts.lora import read_lora
-from burnish.model import decoding, row_cache
+from burnish.model import batch_cache, decoding
 from burnish.model.decoding import (
     Candidate,
     Decoder,
@@ -16,13 +16,12 @@ from burnish.model.decoding import (
     decode,
 )
 from burnish.model.model import Model
-from conftest import random_adapter, random_enhancement
+from conftest import Models, random_adapter, random_enhancement
 from decoding_example import (
     BASE,
     BATCHED,
     LONE,
     TOKENS,
-    Models,
     alone,
     assert_same,
     drain,
@@ -50,12 +49,12 @@ def test_log_probabilities_are_those_of_a_plain_pass(family: str, tiny_model: Mo
     asked = requests(model, log_probabilities=True, sampling=Sampling(temperature=2.0))
     with Decoder(model, rows=3) as decoder:
         numbers = [decoder.submit(request) for request in asked]
-        found = drain(decoder)
+        tokens = drain(decoder)
     for number, request in zip(numbers, asked, strict=True):
-        own = of(found, number)
-        answer = [token.token for token in own]
+        mine = of(tokens, number)
+        answer = [token.token for token in mine]
         reference = plain(model, request, answer)
-        torch.testing.assert_close(torch.tensor([t.log_probability for t in own]), reference, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.tensor([t.log_probability for t in mine]), reference, rtol=1e-4, atol=1e-4)
         if request.candidate is not BASE:
             base = plain(model, replace(request, candidate=BASE), answer)
             assert (base - reference).abs().max() > 1e-2
@@ -74,20 +73,20 @@ def test_log_probabilities_come_only_to_those_who_asked(llama: Model) -> None:
 def test_rows_that_join_late_and_leave_early_change_nothing_for_the_others(
     block: int, llama: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_cache, "BLOCK", block)
+    monkeypatch.setattr(batch_cache, "BLOCK", block)
     sizes = [4, 20, 9, 15, 2]
     asked = [
         replace(r, tokens=n, log_probabilities=True)
         for r, n in zip([*requests(llama)[2:], *requests(llama)[:2]], sizes, strict=True)
     ]
-    found, numbers = [], []
+    tokens, numbers = [], []
     with Decoder(llama, rows=4) as decoder:
         for request in asked:
             numbers.append(decoder.submit(request))
-            found += decoder.step() + decoder.step()
-        found += drain(decoder)
+            tokens += decoder.step() + decoder.step()
+        tokens += drain(decoder)
     for number, request in zip(numbers, asked, strict=True):
-        assert_same(of(found, number), alone(llama, request))
+        assert_same(of(tokens, number), alone(llama, request))
 
 
 def test_a_long_prompt_beside_running_rows_is_run_in_pieces_and_stops_nobody(
@@ -99,15 +98,15 @@ def test_a_long_prompt_beside_running_rows_is_run_in_pieces_and_stops_nobody(
     with Decoder(llama) as decoder:
         numbers = decoder.submit(first), decoder.submit(long)
         decoder.cancel(numbers[1])
-        found = decoder.step()
+        tokens = decoder.step()
         number = decoder.submit(long)
-        while not of(found, number):
-            found += (step := decoder.step())
+        while not of(tokens, number):
+            tokens += (step := decoder.step())
             assert len(of(step, numbers[0])) == 1
-        assert len(of(found, numbers[0])) == 1 + -(-len(long.prompt) // 8)
-        found += drain(decoder)
-    assert_same(of(found, numbers[0]), alone(llama, first))
-    assert_same(of(found, number), alone(llama, long))
+        assert len(of(tokens, numbers[0])) == 1 + -(-len(long.prompt) // 8)
+        tokens += drain(decoder)
+    assert_same(of(tokens, numbers[0]), alone(llama, first))
+    assert_same(of(tokens, number), alone(llama, long))
 
 
 def test_a_prompt_cancelled_between_two_pieces_leaves_its_row(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,24 +119,24 @@ def test_a_prompt_cancelled_between_two_pieces_leaves_its_row(llama: Model, monk
         decoder.step()
         assert decoder.running == 2
         decoder.cancel(number)
-        found = decoder.step()
+        tokens = decoder.step()
         assert decoder.running == 1
-        assert not of(found + drain(decoder), number)
+        assert not of(tokens + drain(decoder), number)
 
 
 def test_base_rows_do_not_feel_enhanced_neighbours(llama: Model) -> None:
     asked = requests(llama, candidate=BASE, log_probabilities=True)
     strong = Candidate("strong", random_enhancement(llama, 5.0))
     mixed = [replace(r, candidate=strong) if i % 2 else r for i, r in enumerate(asked)]
-    found = []
+    runs = []
     for batch in (asked, mixed):
         with Decoder(llama) as decoder:
             numbers = [decoder.submit(request) for request in batch]
             tokens = drain(decoder)
-            found.append([of(tokens, number) for number in numbers])
+            runs.append([of(tokens, number) for number in numbers])
     for index in range(0, len(asked), 2):
-        assert found[0][index] == found[1][index]  # to the last bit: the batches have the same shape
-    assert found[0][1] != found[1][1]
+        assert runs[0][index] == runs[1][index]  # to the last bit: the batches have the same shape
+    assert runs[0][1] != runs[1][1]
 
 
 def test_adapters_steering_and_enhancements_share_a_batch(tiny_model: Models, llama: Model, tmp_path: Path) -> None:
@@ -157,9 +156,9 @@ def test_adapters_steering_and_enhancements_share_a_batch(tiny_model: Models, ll
     asked = [replace(r, candidate=c, log_probabilities=True) for r, c in zip(requests(llama), kinds, strict=True)]
     with Decoder(llama) as decoder:
         numbers = [decoder.submit(request) for request in asked]
-        found = drain(decoder)
+        tokens = drain(decoder)
     for number, request in zip(numbers, asked, strict=True):
-        assert_same(of(found, number), alone(llama, request))
+        assert_same(of(tokens, number), alone(llama, request))
     peft = replace(adapted, network=network)
     peft.stop_tokens = frozenset()
-    assert [t.token for t in of(found, numbers[0])] == peft.continuations([asked[0].prompt], TOKENS)[0]
+    assert [t.token for t in of(tokens, numbers[0])] == peft.continuations([asked[0].prompt], TOKENS)[0]

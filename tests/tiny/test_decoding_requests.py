@@ -11,7 +11,7 @@ import torch
 
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import InputError, ModelError, WrongModelError
-from burnish.model import row_cache
+from burnish.model import batch_cache
 from burnish.model.decoding import (
     Candidate,
     Decoder,
@@ -21,8 +21,8 @@ from burnish.model.decoding import (
     decode,
 )
 from burnish.model.model import Model
-from conftest import random_enhancement
-from decoding_example import BASE, PROMPTS, TOKENS, Models, alone, drain, expected, hooks, of, requests
+from conftest import Models, random_enhancement
+from decoding_example import BASE, PROMPTS, TOKENS, alone, drain, expected, hooks, of, requests
 
 
 def test_cancel_frees_the_row_at_the_next_step_and_may_be_repeated(llama: Model) -> None:
@@ -44,8 +44,8 @@ def test_requests_are_taken_in_the_order_of_submission(llama: Model) -> None:
     with Decoder(llama, rows=3) as decoder:
         asked = [replace(shuffled.choice(requests(llama)), tokens=shuffled.randint(1, 6)) for _ in range(20)]
         numbers = [decoder.submit(request) for request in asked]
-        found = [token.request for token in drain(decoder)]
-    assert sorted(numbers, key=found.index) == numbers
+        order = [token.request for token in drain(decoder)]
+    assert sorted(numbers, key=order.index) == numbers
 
 
 def test_every_step_gives_each_running_row_one_token(llama: Model) -> None:
@@ -53,8 +53,8 @@ def test_every_step_gives_each_running_row_one_token(llama: Model) -> None:
         for request in requests(llama):
             decoder.submit(request)
         while not decoder.idle:
-            found = [token.request for token in decoder.step()]
-            assert len(found) == len(set(found))
+            running = [token.request for token in decoder.step()]
+            assert len(running) == len(set(running))
             assert decoder.running <= 3
 
 
@@ -90,14 +90,14 @@ def test_a_request_without_finite_logits_fails_and_the_others_go_on(llama: Model
     asked[1] = replace(asked[1], candidate=Candidate("far too strong", random_enhancement(llama, float("inf"))))
     with Decoder(llama, rows=5) as decoder:
         numbers = [decoder.submit(request) for request in asked]
-        found = drain(decoder)
+        tokens = drain(decoder)
         again = decoder.submit(asked[0])  # in rows where the failed request has been
         assert [t.token for t in of(drain(decoder), again)] == expected(llama, asked[0])
-    (failed,) = of(found, numbers[1])
+    (failed,) = of(tokens, numbers[1])
     assert (failed.finished, failed.token) == ("failed", -1)
     assert "not finite under 'far too strong'" in str(failed.error)
     for number, request in list(zip(numbers, asked, strict=True))[::2]:
-        assert [t.token for t in of(found, number)] == expected(llama, request)
+        assert [t.token for t in of(tokens, number)] == expected(llama, request)
     with pytest.raises(ModelError, match="not finite"):
         decode(llama, asked)
 
@@ -117,23 +117,23 @@ def test_an_adapter_that_fails_inside_a_pass_fails_its_own_requests_only(
     with Decoder(llama) as decoder:
         if length == 3:  # as many tokens as in the prompt: found out only beside others
             number = decoder.submit(failing)
-            found = decoder.step()
-            assert [t.finished for t in found] == [""]
+            tokens = decoder.step()
+            assert [t.finished for t in tokens] == [""]
             numbers = [decoder.submit(request) for request in asked]
         else:
             numbers = [decoder.submit(asked[0])]
             number = decoder.submit(failing)
             numbers += [decoder.submit(request) for request in asked[1:]]
-            found = []
-        found += drain(decoder)
-    assert of(found, number)[-1].finished == "failed"
-    assert "cannot be told apart" in str(of(found, number)[-1].error)
-    for own, request in zip(numbers, asked, strict=True):
-        assert [t.token for t in of(found, own)] == expected(llama, request)
+            tokens = []
+        tokens += drain(decoder)
+    assert of(tokens, number)[-1].finished == "failed"
+    assert "cannot be told apart" in str(of(tokens, number)[-1].error)
+    for other, request in zip(numbers, asked, strict=True):
+        assert [t.token for t in of(tokens, other)] == expected(llama, request)
     assert hooks(llama) == 0
 
 
-def test_many_submits_and_cancels_leave_no_row_cache_edit_or_hook_behind(llama: Model) -> None:
+def test_many_submits_and_cancels_leave_no_cache_row_edit_or_hook_behind(llama: Model) -> None:
     chance = random.Random(1)
     kinds = requests(llama)
     decoder = Decoder(llama, rows=4)
@@ -155,7 +155,7 @@ def test_many_submits_and_cancels_leave_no_row_cache_edit_or_hook_behind(llama: 
     edits = [weakref.ref(r.candidate.enhancement) for r in kinds if r.candidate.enhancement is not None]
     del kinds, request
     gc.collect()
-    assert not any(type(thing) is row_cache._RowLayer for thing in gc.get_objects())
+    assert not any(type(thing) is batch_cache._BatchLayer for thing in gc.get_objects())
     assert all(edit() is None for edit in edits)
 
 
@@ -183,12 +183,12 @@ def test_other_threads_may_submit_and_cancel(llama: Model) -> None:
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
-        found = []
+        tokens = []
         while any(thread.is_alive() for thread in threads) or not decoder.idle:
-            found += decoder.step()
-    whole = [n for n in numbers if len(of(found, n)) == TOKENS]
+            tokens += decoder.step()
+    complete = [n for n in numbers if len(of(tokens, n)) == TOKENS]
     assert sorted(set(numbers)) == list(range(40))
-    assert len(whole) >= 40 - 14
+    assert len(complete) >= 40 - 14
 
 
 def test_rotary_scales_that_follow_the_longest_row_are_not_batched(llama: Model) -> None:

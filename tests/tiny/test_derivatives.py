@@ -1,6 +1,5 @@
 """Derivatives with respect to the gains, against finite differences and an independent Monte Carlo."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,11 +7,11 @@ import torch
 
 from burnish.maths.trust_region import information
 from burnish.model.derivatives import derivatives
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 # (step, tolerance): an expert's choice and a rectifier have kinks that a wide step crosses.
 FAMILIES = {
     "llama": (0.02, 2e-4),
@@ -37,7 +36,7 @@ def test_the_gradient_equals_finite_differences(family: str, tiny_model: Models)
     model = tiny_model(family)
     items = items_of(model)
     plan = random_enhancement(model, 0.3, rank=2)
-    found = derivatives(model, items, plan.vectors, plan.gains)
+    result = derivatives(model, items, plan.vectors, plan.gains)
     step, tolerance = FAMILIES[family]
     for layer in range(model.anatomy.layers):
         for k in range(2):
@@ -51,16 +50,16 @@ def test_the_gradient_equals_finite_differences(family: str, tiny_model: Models)
                 float(a.log_probability.mean() - b.log_probability.mean()) / (2 * step)
                 for a, b in zip(up, down, strict=True)
             ]
-            assert found.gradient[:, layer, k].tolist() == pytest.approx(slope, rel=0.05, abs=tolerance)
+            assert result.gradient[:, layer, k].tolist() == pytest.approx(slope, rel=0.05, abs=tolerance)
 
 
 def test_log_probabilities_are_those_of_scoring(tiny_model: Models) -> None:
     model = tiny_model("llama")
     items, plan = items_of(model), random_enhancement(model, 0.3)
     scored = score(model, items, [Candidate("plan", plan)]).candidates[0]
-    found = derivatives(model, items, plan.vectors, plan.gains)
-    assert found.log_probability.tolist() == pytest.approx([float(s.log_probability.mean()) for s in scored], abs=1e-5)
-    assert found.tokens.tolist() == [len(i.answer) for i in items]
+    result = derivatives(model, items, plan.vectors, plan.gains)
+    assert result.log_probability.tolist() == pytest.approx([float(s.log_probability.mean()) for s in scored], abs=1e-5)
+    assert result.tokens.tolist() == [len(i.answer) for i in items]
 
 
 def test_the_information_equals_that_of_sampled_labels_and_predicts_the_damage(tiny_model: Models) -> None:
@@ -82,17 +81,18 @@ def test_the_information_equals_that_of_sampled_labels_and_predicts_the_damage(t
     slopes = torch.stack(jacobian)  # [layers, tokens, vocabulary]
     p = _logits(model, items, plan).softmax(-1)
     centred = slopes - (p * slopes).sum(-1, keepdim=True)
-    exact = torch.einsum("ltv,mtv->lm", centred * p, centred) / p.shape[0]
+    share = torch.cat([torch.full((len(i.answer),), 1 / len(i.answer) / len(items)).double() for i in items])
+    exact = torch.einsum("ltv,mtv,t->lm", centred * p, centred, share)
     torch.testing.assert_close(ours, exact, rtol=0.2, atol=0.1 * float(exact.diagonal().mean()))
     # Monte Carlo with labels drawn from p: the score's outer products.
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.float(), 4000, replacement=True, generator=generator)  # [tokens, draws]
     scores = torch.stack([c.gather(1, labels) for c in centred])  # [layers, tokens, draws]
-    drawn = torch.einsum("lts,mts->lm", scores, scores) / scores.shape[1] / scores.shape[2]
+    drawn = torch.einsum("lts,mts,t->lm", scores, scores, share) / scores.shape[2]
     torch.testing.assert_close(ours, drawn, rtol=0.25, atol=0.12 * float(exact.diagonal().mean()))
     # Half the quadratic form is the mean KL of small gains.
     gains = 0.05 * torch.randn(layers, 1, generator=generator)
-    kl = torch.cat([s.kl for s in score(model, items, [Candidate("s", replace(plan, gains=gains))]).candidates[0]])
+    kl = prompt_kl(score(model, items, [Candidate("s", replace(plan, gains=gains))]).candidates[0])
     predicted = float(gains[:, 0].double() @ exact @ gains[:, 0].double()) / 2
     assert float(kl.mean()) == pytest.approx(predicted, rel=0.2)
 

@@ -1,6 +1,5 @@
 """Directions: found where there is one, refused where there is none, and kept with what they were made from."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from burnish.model.model import Model
 from burnish.options import FindOptions, Scope
 from burnish.pipeline import require_direction
 from burnish.prompts import Prompt, PromptSet
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -26,7 +24,7 @@ def texts(count: int, start: int, end: str) -> list[str]:
     return ["".join(letters[i : i + 3 + i % 5]) + end for i in range(count)]
 
 
-def found(model: Model, **options: object) -> Direction:
+def direction_of(model: Model, **options: object) -> Direction:
     return find_direction(
         model,
         enhance=texts(30, 0, " ?!"),
@@ -36,7 +34,7 @@ def found(model: Model, **options: object) -> Direction:
 
 
 def test_a_planted_difference_is_found(tiny_model: Models) -> None:
-    direction = found(tiny_model("llama"))
+    direction = direction_of(tiny_model("llama"))
     assert direction.found
     assert min(direction.report.auroc) > 0.95
     assert direction.report.held_out == 20
@@ -49,10 +47,10 @@ def test_states_that_are_no_numbers_or_all_the_same_are_refused_in_words(tiny_mo
     write = model.network.model.layers[1].self_attn.o_proj.weight
     write.zero_()
     with pytest.raises(NoDirectionError, match="the same states at a layer"):
-        found(model, site="attention")
+        direction_of(model, site="attention")
     write.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
-        found(model)
+        direction_of(model)
 
 
 def test_two_samples_of_one_kind_are_no_direction(tiny_model: Models) -> None:
@@ -110,7 +108,7 @@ def test_answers_are_contrasted_with_the_models_own(tiny_model: Models) -> None:
 
 def test_protecting_takes_the_general_mean_out(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    plain, spared = found(model, site="attention"), found(model, site="attention", protect=True)
+    plain, spared = direction_of(model, site="attention"), direction_of(model, site="attention", protect=True)
     assert spared.provenance.protected
     assert abs(float(plain.vectors[1] @ spared.vectors[1])) < 0.999
 
@@ -150,7 +148,7 @@ def test_sets_that_cannot_be_contrasted_are_refused(tiny_model: Models, tmp_path
 
 @pytest.mark.parametrize("scope", ["single", "per-layer"])
 def test_files_round_trip(scope: Scope, tiny_model: Models, tmp_path: Path) -> None:
-    direction = found(tiny_model("kanana"), scope=scope)
+    direction = direction_of(tiny_model("kanana"), scope=scope)
     again = Direction.load(direction.save(tmp_path / "d.safetensors"))
     assert torch.equal(again.vectors, direction.vectors)
     assert replace(again, vectors=direction.vectors) == direction
@@ -163,7 +161,7 @@ def test_files_round_trip(scope: Scope, tiny_model: Models, tmp_path: Path) -> N
 
 
 def test_a_direction_of_another_model_is_refused_with_the_reason(tiny_model: Models) -> None:
-    enhancement = found(tiny_model("llama")).enhancement(0.5)
+    enhancement = direction_of(tiny_model("llama")).enhancement(0.5)
     with pytest.raises(WrongModelError, match="another checkpoint"), tiny_model("llama-biased").enhanced(enhancement):
         pass
     with pytest.raises(WrongModelError, match=r"3 layers, 32 wide.*3 layers, 56 wide"):
@@ -171,7 +169,7 @@ def test_a_direction_of_another_model_is_refused_with_the_reason(tiny_model: Mod
 
 
 def test_other_files_are_refused(tiny_model: Models, tmp_path: Path) -> None:
-    path = found(tiny_model("llama")).save(tmp_path / "d.safetensors")
+    path = direction_of(tiny_model("llama")).save(tmp_path / "d.safetensors")
     with pytest.raises(InputError, match="holds a direction"):
         Enhancement.load(path)
     (tmp_path / "text").write_text("hello")

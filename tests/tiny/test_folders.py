@@ -49,8 +49,8 @@ def require_same(folder: Path, out: Path) -> None:
 
 def logits(model: Model) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model.network(IDS).logits
-    return found
+        logits: torch.Tensor = model.network(IDS).logits
+    return logits
 
 
 @pytest.mark.parametrize(

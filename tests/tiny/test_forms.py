@@ -1,6 +1,5 @@
 """Live, baked and adapter are the same edit, in every architecture family."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,21 @@ from safetensors.torch import load_file
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.files import stored_size
+from burnish.errors import InputError
+from burnish.forms import form_of
 from burnish.inspecting import verify_folders
 from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
-from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply, open_plan
-from conftest import Folders, random_enhancement
+from burnish.options import FORMS, ModelOptions, OutputOptions
+from burnish.pipeline import apply, export, open_plan, write_plan
+from conftest import Folders, Models, random_enhancement
 from families import EVERY, FAMILIES, MOST
+from gguf_files import enhancement as gguf_enhancement
+from gguf_files import write_model
 
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()
@@ -37,13 +40,13 @@ def write(folder: Path, enhancement: Enhancement, out: Path, form: str = "model"
 def projection_outputs(model: Model, layer: int) -> torch.Tensor:
     """What the first projection of a layer writes (before any norm)."""
     projection = next(p for p in model.anatomy.attention() if p.layer == layer)
-    kept: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     handle = model.network.get_submodule(projection.path).register_forward_hook(
-        lambda module, arguments, output: kept.append(output.detach().clone())
+        lambda module, arguments, output: outputs.append(output.detach().clone())
     )
     logits(model.network)
     handle.remove()
-    return kept[0].reshape(-1, kept[0].shape[-1]).double()
+    return outputs[0].reshape(-1, outputs[0].shape[-1]).double()
 
 
 def first_layer(model: Model) -> int:
@@ -112,6 +115,34 @@ def assert_forms_agree(family: str, factor: float, tiny_folder: Folders, tiny_mo
     torch.testing.assert_close(logits(adapted), live, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_writes_what_it_says_of_itself(
+    name: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
+) -> None:
+    form = form_of(name)
+    assert form.name == name
+    assert form.help
+    assert form.folder == (form.marker is not None)
+    source, plan = tiny_folder("llama"), random_enhancement(tiny_model("llama"), 0.5)
+    if not form.converts:
+        source, plan = write_model(tmp_path / "a.gguf"), gguf_enhancement()
+    output = OutputOptions(out=tmp_path / "out", form=name)
+    opened = open_plan(source, FLOAT, enhancement=plan, form=name)
+    planned = write_plan(opened, output, [], enhancement=plan, name=str(source))
+    applied = export(plan, tmp_path / "out", form=name, model=source)
+    assert (applied.form, planned.layers) == (name, plan.edited_layers())
+    assert planned.bytes == pytest.approx(applied.bytes, rel=0.25)
+    assert applied.bytes == stored_size(applied.out)
+    assert applied.out.is_dir() == form.folder
+    if form.marker is not None:
+        assert (applied.out / form.marker).is_file()
+    if stored := form.plan_file(applied.out):
+        assert torch.equal(Enhancement.load(stored).gains, plan.gains)
+    if form.beside:
+        with pytest.raises(InputError, match="Every gain is zero"):
+            export(plan.scaled(0), tmp_path / "none", form=name, model=source)
+
+
 @MOST
 def test_factor_zero_changes_no_byte(family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
     out = write(tiny_folder(family), random_enhancement(tiny_model(family), 0.0), tmp_path / "out")
@@ -125,12 +156,12 @@ def test_verify_recovers_the_gain_and_finds_nothing_else(
 ) -> None:
     model = tiny_model(family)
     out = write(tiny_folder(family), random_enhancement(model, 0.4), tmp_path / "out")
-    found = verify_folders(tiny_folder(family), out, FLOAT)
-    assert found.clean
-    assert len(found.edited) == FAMILIES[family].projections
-    for layer in found.edited:
-        assert layer.gain == pytest.approx(0.4, abs=1e-3)
-        assert layer.share > 0.999
+    verification = verify_folders(tiny_folder(family), out, FLOAT)
+    assert verification.clean
+    assert len(verification.edited) == FAMILIES[family].projections
+    for layer in verification.edited:
+        assert layer.gains == pytest.approx([0.4], abs=1e-3)
+        assert layer.unexplained < 1e-3
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "kanana", "llama-biased"])

@@ -1,7 +1,5 @@
 """Greedy answers: batched, streamed and one by one they are the same, whatever the checkpoint's own settings."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -9,9 +7,8 @@ from burnish.checking import check, repetition
 from burnish.model.model import Model
 from burnish.model.streaming import stream
 from burnish.prompts import Prompt, PromptSet
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?"]
 EVERYDAY = PromptSet("everyday", tuple(Prompt.of(text) for text in PROMPTS))
 
@@ -37,18 +34,18 @@ def test_batched_answers_are_the_argmax_of_each_alone(family: str, tiny_model: M
 def test_the_checkpoints_penalties_and_sampling_do_not_matter(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
     before = model.generate(PROMPTS, tokens=12)
-    own = model.network.generation_config
-    own.repetition_penalty, own.do_sample, own.top_k = 5.0, True, 3
+    settings = model.network.generation_config
+    settings.repetition_penalty, settings.do_sample, settings.top_k = 5.0, True, 3
     assert model.generate(PROMPTS, tokens=12) == before
-    assert model.network.generation_config is own
+    assert model.network.generation_config is settings
 
 
 def test_streamed_pieces_make_the_same_answer(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    whole = model.tokenizer.decode(argmax_loop(model, "Hello", 12), skip_special_tokens=True)
+    answer = model.tokenizer.decode(argmax_loop(model, "Hello", 12), skip_special_tokens=True)
     pieces = "".join(stream(model, "Hello", tokens=12))
-    assert whole.startswith(pieces)  # a character still missing bytes at the end is held back
-    assert pieces.strip("\ufffd") == whole.rstrip("\ufffd")
+    assert answer.startswith(pieces)  # a character still missing bytes at the end is held back
+    assert pieces.strip("\ufffd") == answer.rstrip("\ufffd")
 
 
 def test_a_template_without_a_system_turn_gets_the_words_in_the_first(tiny_model: Models) -> None:

@@ -1,30 +1,25 @@
 """The forms for llama.cpp on tiny models: edited files say what the live form does, in every architecture's names."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFWriter, get_tensor_name_map
+from gguf import MODEL_ARCH_NAMES, GGUFWriter, get_tensor_name_map
 
 from burnish import export
 from burnish.cli.app import run
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError, WrongModelError
-from burnish.maths.gain import edit_output, low_rank_edit
-from burnish.model.capture import capture, prompt_sequences
-from burnish.model.everyday import constant_pushes, coordinate_sizes
 from burnish.model.gguf_plan import GgufPlan
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
-from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply, apply_gguf, open_plan
-from conftest import Folders, random_enhancement
+from burnish.options import ModelOptions
+from conftest import Folders, Models, random_enhancement
 from families import GGUF
-from gguf_files import values
+from gguf_files import values, write_control_vector
 
-Models = Callable[..., Model]
 FLOAT = ModelOptions(dtype="float32")
 
 
@@ -67,7 +62,7 @@ def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: M
     with model.enhanced(enhancement):
         live = logits()
     plan = GgufPlan.open(source, enhancement)
-    apply_gguf(plan, OutputOptions(out=tmp_path / "b.gguf", form="gguf"), name=family)
+    export(enhancement, tmp_path / "b.gguf", form="gguf", model=source)
     for item in plan.edits:
         module: Any = model.network.get_submodule(item.projection.path)
         stored = values(tmp_path / "b.gguf", item.tensor.name)
@@ -119,8 +114,8 @@ def test_python_export_equals_the_command(tiny_model: Models, tmp_path: Path) ->
     source = attention_file(model, "llama", tmp_path / "a.gguf")
     plan = random_enhancement(model, 0.25)
     plan.save(tmp_path / "plan.safetensors")
-    export(plan, tmp_path / "one.gguf", model=source)
     assert run(["apply", str(source), str(tmp_path / "plan.safetensors"), "-o", str(tmp_path / "two.gguf")]) == 0
+    export(plan, tmp_path / "one.gguf", model=source, recipe=current_recipe())
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
 
 
@@ -130,59 +125,16 @@ def test_a_plan_of_another_model_is_refused(tiny_model: Models, tmp_path: Path) 
         GgufPlan.open(source, random_enhancement(tiny_model("kanana"), 0.5))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_a_control_vector_is_the_gains_times_the_usual_size_of_the_coordinates(family: str, tiny_model: Models) -> None:
-    model = tiny_model(family)
-    enhancement = random_enhancement(model, [0.8, 0.0, -0.4], rank=2)
-    prompts = ["One two three.", "What is it that shines?", "Say four words."]
-    writes = torch.zeros(len(prompts), 3, model.anatomy.hidden_size)
-
-    def keep(rows: list[int], states: torch.Tensor) -> None:
-        writes[rows] = states
-
-    capture(model, prompt_sequences(model, prompts), keep, site="attention")
-    sizes = coordinate_sizes(model, enhancement, prompts)
-    pushes = constant_pushes(enhancement, sizes)
-    for layer in range(3):
-        basis = enhancement.vectors[layer].T
-        usual = (torch.linalg.pinv(basis) @ writes[:, layer].T).abs().mean(1)
-        torch.testing.assert_close(pushes[layer], basis @ (enhancement.gains[layer] * usual), rtol=1e-4, atol=1e-6)
-    assert pushes[1].abs().max() == 0
-    # A write of the usual size that has the speciality moves by exactly this.
-    torch.testing.assert_close(
-        _moved(enhancement, 0, enhancement.vectors[0].T @ sizes[0]), pushes[0], rtol=1e-3, atol=1e-6
-    )
-
-
-def _moved(enhancement: Any, layer: int, write: torch.Tensor) -> torch.Tensor:
-    return edit_output(write, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer])) - write
-
-
-def test_a_control_vector_is_written_and_called_an_approximation(
-    tiny_folder: Folders, tiny_model: Models, tmp_path: Path
-) -> None:
-    folder = tiny_folder("llama")
-    enhancement = random_enhancement(tiny_model("llama"), 0.5)
-    output = OutputOptions(out=tmp_path / "c.gguf", form="gguf-control-vector")
-    applied = apply(open_plan(folder, FLOAT), enhancement, output, name=str(folder))
-    assert any("approximation" in note for note in applied.notes)
-    reader = GGUFReader(tmp_path / "c.gguf")
-    assert [t.name for t in reader.tensors] == ["direction.1", "direction.2"]
-    assert reader.fields["controlvector.model_hint"].contents() == "llama"
-
-
 def test_a_control_vector_of_repeng_is_applied_with_a_factor(
     tiny_folder: Folders, tiny_model: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from burnish.artifacts.foreign import write_control_vector
-
     model, folder = tiny_model("llama"), str(tiny_folder("llama"))
     vectors = torch.randn(3, model.anatomy.hidden_size)
-    write_control_vector(tmp_path / "vector.gguf", vectors, hint="llama")
+    write_control_vector(tmp_path / "vector.gguf", vectors)
     arguments = ["apply", folder, str(tmp_path / "vector.gguf"), "-o", str(tmp_path / "out")]
     assert run([*arguments, "--enhancement-factor", "0.5"]) == 0
     capsys.readouterr()
     assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [layer["layer"] for layer in found["edited"]] == [1, 2]
-    assert [layer["gain"] for layer in found["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)
+    result = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in result["edited"]] == [1, 2]
+    assert [layer["gains"][0] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

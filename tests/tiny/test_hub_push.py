@@ -81,8 +81,8 @@ def test_a_licence_that_cannot_be_read_is_said_to_be_unknown(
 
 @pytest.mark.parametrize("form", ["model", "adapter", "enhancement"])
 def test_no_path_of_this_machine_is_published(form: str, hub: HubStandIn, made: dict[str, Path]) -> None:
-    said = refusal(lambda: burnish.push(made[f"local-{form}"], REPO), InputError)
-    assert "--base OWNER/NAME" in said
+    message = refusal(lambda: burnish.push(made[f"local-{form}"], REPO), InputError)
+    assert "--base OWNER/NAME" in message
     assert not hub.asked
     burnish.push(made[f"local-{form}"], REPO, base=BASE)
     files = hub.repositories[REPO].files()
@@ -190,9 +190,9 @@ def test_an_existing_repository_of_another_visibility_is_refused_before_a_byte_i
     private: bool, public: bool, hub: HubStandIn, made: dict[str, Path]
 ) -> None:
     there = hub.add(REPO, {"README.md": b"mine"}, private=private)
-    said = refusal(lambda: burnish.push(made["model"], REPO, public=public))
-    assert ("is private" if private else "is public") in said
-    assert "--public" in said
+    message = refusal(lambda: burnish.push(made["model"], REPO, public=public))
+    assert ("is private" if private else "is public") in message
+    assert "--public" in message
     assert hub.requests("POST") == hub.requests("PUT") == []
     assert there.private is private
 
@@ -234,18 +234,18 @@ def test_a_refusal_of_the_hub_says_what_why_and_what_to_do(
     end: str, status: int, words: str, hub: HubStandIn, made: dict[str, Path]
 ) -> None:
     hub.faults[end] = status
-    said = refusal(lambda: burnish.push(made["model"], REPO), BurnishError)
-    assert said.startswith(f"Nothing could be pushed to '{REPO}': ")
-    assert words in said
-    assert "ommit" in said  # how things stand now
+    message = refusal(lambda: burnish.push(made["model"], REPO), BurnishError)
+    assert message.startswith(f"Nothing could be pushed to '{REPO}': ")
+    assert words in message
+    assert "ommit" in message  # how things stand now
     assert REPO not in hub.repositories or hub.repositories[REPO].messages == ["initial commit"]
 
 
 def test_an_upload_that_is_cut_off_leaves_no_commit_and_says_so(hub: HubStandIn, made: dict[str, Path]) -> None:
     hub.cut_uploads = True
-    said = refusal(lambda: burnish.push(made["model"], REPO))
-    assert "the connection failed" in said
-    assert "Nothing was committed. The new repository is empty." in said
+    message = refusal(lambda: burnish.push(made["model"], REPO))
+    assert "the connection failed" in message
+    assert "Nothing was committed. The new repository is empty." in message
     assert hub.repositories[REPO].messages == ["initial commit"]
     hub.cut_uploads = False
     burnish.push(made["model"], REPO)

@@ -1,7 +1,6 @@
 """A LoRA beside a direction: what each way of combining them promises, on random models."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,23 @@ import torch
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.lora import LoraAdapter
-from burnish.errors import BurnishError, InputError, ModelError, OutputExistsError
+from burnish.errors import InputError, ModelError, OutputExistsError
 from burnish.hybrid import trainers
 from burnish.hybrid.barrier import everyday_answers
-from burnish.hybrid.combining import Protection, start_from, trained_factors
+from burnish.hybrid.combining import Protection
 from burnish.hybrid.result import Trained, read_trained
 from burnish.hybrid.training import prepare, train
 from burnish.inspecting import verify_folders
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit
 from burnish.model.model import Model, load, outline
-from burnish.model.planning import FolderPlan
 from burnish.options import ModelOptions, TrainOptions
-from burnish.pipeline import adapter_layers
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 ROWS = [{"prompt": f"What is {w}?", "completion": f"{w * 3} it is."} for w in "abcdefghij"]
 QUICK = TrainOptions(steps=3, batch=4, rank=3, learning_rate=5e-3, barrier_prompts=4, barrier_tokens=4, held_out=0.0)
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-Models = Callable[..., Model]
 
 
 @torch.inference_mode()
@@ -41,25 +38,6 @@ def quick(model: Model, combine: Any = None, gains: float = 0.3, **settings: Any
     enhancement = None if combine == "plain" else random_enhancement(model, gains)
     options = replace(QUICK, **settings)
     return train(model, ROWS, enhancement=enhancement, combine=combine, options=options, check_prompts=0)
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_start_at_step_zero_is_the_enhancement(family: str, tiny_model: Models) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    model = tiny_model(family)
-    enhancement = random_enhancement(model, 0.8, rank=2)
-    with model.enhanced(enhancement):
-        expected = logits(model.network)
-    own = adapter_layers(FolderPlan(model.folder, ModelOptions()), enhancement)
-    paths = [layer.projection.path for layer in own]
-    adapted = get_peft_model(model.network, LoraConfig(r=5, lora_alpha=11, target_modules=paths))
-    start_from(adapted, own)
-    torch.testing.assert_close(logits(adapted), expected, rtol=1e-5, atol=1e-5)
-    factors = trained_factors(adapted, "start").factors
-    for layer in own:
-        a, b = factors[layer.projection.path]
-        torch.testing.assert_close(b @ a, layer.b @ layer.a, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -88,7 +66,7 @@ def test_keep_is_the_same_live_as_adapter_and_baked(family: str, tiny_model: Mod
 def test_the_rank_of_the_sum_is_the_sum_of_the_ranks(tiny_model: Models) -> None:
     model = tiny_model("llama")
     trained = quick(model, "keep")
-    ranks = {layer.projection.path: len(layer.a) for layer in trained.layers(FolderPlan(model.folder, FLOAT))}
+    ranks = {layer.projection.path: len(layer.a) for layer in trained.adapter_layers(FolderPlan(model.folder, FLOAT))}
     edited = {p.path for p in model.anatomy.attention()}
     assert {path: 4 if path in edited else 3 for path in ranks} == ranks
 
@@ -120,10 +98,18 @@ def test_protect_writes_nothing_along_the_directions(family: str, tiny_model: Mo
     trained = quick(model, "protect", budget=10.0)
     maps = prepare(model, ROWS, options=QUICK).maps
     protection = Protection.of(trained.enhancement, model.anatomy, maps, model.network)  # type: ignore[arg-type]
-    assert protection.component(trained.lora) < 1e-6
-    assert protection.component(quick(model, "keep").lora) > 1e-3
+    assert share_along(protection, trained.lora) < 1e-6
+    assert share_along(protection, quick(model, "keep").lora) > 1e-3
     writing = {p.path for p in model.anatomy.attention()} | {m.path for m in maps if m.path.endswith("down_proj")}
     assert set(protection.bases) == writing
+
+
+def share_along(protection: Protection, lora: LoraAdapter) -> float:
+    """The largest share, over the maps, of the change that lies along a protected direction."""
+    changes = {path: b.double() @ a.double() for path, (a, b) in lora.factors.items()}
+    return max(
+        float((basis.T @ changes[path]).norm() / changes[path].norm()) for path, basis in protection.bases.items()
+    )
 
 
 def test_protect_stays_within_its_budget(tiny_model: Models) -> None:
@@ -150,40 +136,10 @@ def test_an_enhancement_above_the_budget_is_refused_before_training(tiny_model: 
         quick(tiny_model("llama"), "protect", gains=3.0, budget=1e-6)
 
 
-def test_prevent_leaves_only_the_lora(tiny_model: Models, tmp_path: Path) -> None:
-    model = tiny_model("llama")
-    trained = quick(model, "prevent")
-    assert trained.enhancement is None
-    plain = quick(model, "plain")
-    assert set(trained.lora.factors) == set(plain.lora.factors)
-    assert differs(trained.lora, plain.lora)  # it was trained with the enhancement in place
-    layers = trained.layers(FolderPlan(model.folder, FLOAT))
-    assert {len(layer.a) for layer in layers} == {QUICK.rank}
-    with pytest.raises(InputError, match="no direction beside"):
-        trained.scaled(0.5)
-
-
 def differs(one: LoraAdapter, other: LoraAdapter) -> bool:
     return any(
         not torch.equal(a, b) for p in one.factors for a, b in zip(one.factors[p], other.factors[p], strict=True)
     )
-
-
-def test_heal_learns_the_enhanced_models_own_answers(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model("llama")
-    seen: list[Any] = []
-    real = trainers.run
-
-    def watched(model: Model, adapted: Any, items: Any, *rest: Any, **named: Any) -> Any:
-        seen.extend(items)
-        return real(model, adapted, items, *rest, **named)
-
-    monkeypatch.setattr("burnish.hybrid.training.run", watched)
-    trained = quick(model, "heal", gains=1.0)
-    assert trained.enhancement is not None
-    assert trained.record["everyday_kl"]["mean"] > 0
-    written = {tuple(i.answer) for i in prepare(model, ROWS, options=QUICK).items}
-    assert not written & {tuple(i.answer) for i in seen}
 
 
 def test_the_directions_strength_stays_adjustable(tiny_model: Models, tmp_path: Path) -> None:
@@ -222,7 +178,7 @@ def test_a_killed_training_resumes_to_the_same_result(
             check_prompts=0,
         )
 
-    whole = training(tmp_path / "whole")
+    uninterrupted = training(tmp_path / "whole")
     real = trainers.Watch.on_step_end
 
     def killed(self: Any, arguments: Any, state: Any, control: Any, **named: Any) -> None:
@@ -243,8 +199,8 @@ def test_a_killed_training_resumes_to_the_same_result(
     assert (tmp_path / "parts" / "checkpoint-4").is_dir()
     resumed = training(tmp_path / "parts")
     assert steps == [5, 6]
-    assert resumed.record["losses"] == whole.record["losses"]
-    assert not differs(whole.lora, resumed.lora)
+    assert resumed.record["losses"] == uninterrupted.record["losses"]
+    assert not differs(uninterrupted.lora, resumed.lora)
 
 
 def test_checkpoints_of_another_training_are_not_gone_on_from(tiny_model: Models, tmp_path: Path) -> None:
@@ -285,16 +241,16 @@ def test_verify_finds_what_was_trained_and_nothing_else(
     folder = tiny_folder("llama", dtype)
     model = load(folder, FLOAT)
     out = quick(model, "keep").export(tmp_path / "model", form="model").out
-    found = verify_folders(folder, out, FLOAT)
-    assert found.clean
-    assert len(found.edited) == 3
-    assert len(found.trained) == 18
+    verification = verify_folders(folder, out, FLOAT)
+    assert verification.clean
+    assert len(verification.edited) == 3
+    assert len(verification.trained) == 18
     record = json.loads((out / "burnish.json").read_text())
     for gain in record["gains"]:
         assert gain["realised"] == pytest.approx([0.3], rel=0.1)
-    record["sha256"][found.trained[0]] = "0" * 64
+    record["sha256"][verification.trained[0]] = "0" * 64
     (out / "burnish.json").write_text(json.dumps(record))
-    assert verify_folders(folder, out, FLOAT).changed_elsewhere == (found.trained[0],)
+    assert verify_folders(folder, out, FLOAT).changed_elsewhere == (verification.trained[0],)
 
 
 def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) -> None:
@@ -302,14 +258,14 @@ def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) ->
     trained = quick(load(folder, FLOAT), "plain", learning_rate=2e-4)
     out = trained.export(tmp_path / "model", form="model").out
     before, after = Checkpoint(folder), Checkpoint(out)
-    kept, to_nearest = [], []
+    along, to_nearest = [], []
     for path, (a, b) in trained.lora.factors.items():
         weight, asked = before.read(f"{path}.weight").float(), b @ a
         assert asked.norm() < 0.01 * weight.norm()
-        for shares, stored in ((kept, after.read(f"{path}.weight")), (to_nearest, (weight + asked).bfloat16())):
+        for shares, stored in ((along, after.read(f"{path}.weight")), (to_nearest, (weight + asked).bfloat16())):
             shares.append(float(((stored.float() - weight) * asked).sum() / asked.square().sum()))
     # With 16 to 48 rows a map the last of them cannot make good all; see `test_a_tiny_addition_survives_bfloat16` for a wide one.
-    assert sum(kept) / len(kept) > 2 * sum(to_nearest) / len(to_nearest)
+    assert sum(along) / len(along) > 2 * sum(to_nearest) / len(to_nearest)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +273,6 @@ def test_a_small_lora_survives_bfloat16(tiny_folder: Folders, tmp_path: Path) ->
     [
         ("keep", False, "needs an enhancement"),
         ("plain", True, "takes no enhancement"),
-        ("start", True, "is below the enhancement's 2 directions"),
     ],
 )
 def test_ways_that_cannot_be_are_refused_without_weights(
@@ -328,8 +283,3 @@ def test_ways_that_cannot_be_are_refused_without_weights(
     assert all(p.is_meta for p in drawn.network.parameters())
     with pytest.raises(InputError, match=message):
         prepare(drawn, ROWS, enhancement=enhancement, combine=combine, options=TrainOptions(rank=1))
-
-
-def test_start_refuses_projections_with_a_bias(tiny_model: Models) -> None:
-    with pytest.raises(BurnishError, match="have a bias"):
-        quick(tiny_model("gpt2"), "start")

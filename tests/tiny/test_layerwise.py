@@ -15,7 +15,7 @@ import families
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.finding import find_direction
-from burnish.model.blocks import DiskWeights
+from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture, load_layered
 from burnish.model.model import Model, load
@@ -119,12 +119,12 @@ def test_states_in_files_equal_states_in_memory(family: str, tiny_folder: Folder
 
 def filled(network: Any) -> dict[str, int]:
     """Numbers held by the parameters of the network, by block ('' outside of all)."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for name, parameter in network.named_parameters():
         if not parameter.is_meta:
             block = name.split(".")[2] if ".layers." in name else ""
-            found[block] = found.get(block, 0) + parameter.numel()
-    return found
+            sizes[block] = sizes.get(block, 0) + parameter.numel()
+    return sizes
 
 
 def watched(model: LayeredModel, patch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
@@ -218,10 +218,12 @@ def test_a_direction_equals_the_loaded_models(options: FindOptions, tiny_folder:
     sets = {"enhance": letters("one", " ?!"), "normal": letters("other", " ..."), "protect": letters("third", " #")}
     expected = find_direction(load(folder, EXACT), options=options, **sets)
     steps: list[tuple[str, int, int]] = []
-    found = find_direction(load_layered(folder, EXACT), options=options, **sets, progress=lambda *s: steps.append(s))
-    torch.testing.assert_close(found.vectors, expected.vectors, rtol=1e-4, atol=1e-5)
-    assert found.report.auroc == expected.report.auroc
-    assert found.provenance == expected.provenance
+    direction = find_direction(
+        load_layered(folder, EXACT), options=options, **sets, progress=lambda *s: steps.append(s)
+    )
+    torch.testing.assert_close(direction.vectors, expected.vectors, rtol=1e-4, atol=1e-5)
+    assert direction.report.auroc == expected.report.auroc
+    assert direction.provenance == expected.provenance
     assert ("running layers", 3, 3) in steps
 
 
@@ -233,8 +235,8 @@ def test_a_direction_from_answers_equals_the_loaded_models(tiny_folder: Folders)
     }
     options = FindOptions(instructions=16, position="answer")
     expected = find_direction(load(folder, EXACT), options=options, **sets)
-    found = find_direction(load_layered(folder, EXACT), options=options, **sets)
-    torch.testing.assert_close(found.vectors, expected.vectors, rtol=1e-4, atol=1e-5)
+    direction = find_direction(load_layered(folder, EXACT), options=options, **sets)
+    torch.testing.assert_close(direction.vectors, expected.vectors, rtol=1e-4, atol=1e-5)
 
 
 def test_own_answers_are_refused_before_anything_is_read(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,4 +281,4 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 def test_several_devices_are_refused(tiny_folder: Folders) -> None:
     with pytest.raises(ModelError, match="one device"):
-        load_layered(tiny_folder("llama"), ModelOptions(device="auto"))
+        load_layered(tiny_folder("llama"), ModelOptions(device="spread"))

@@ -1,6 +1,6 @@
 """Learning directions from a teacher, on tiny models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import Answered
+from burnish.evaluation.pairs import Answered
 from burnish.learning import descent as descending
 from burnish.learning.descent import Descent, descend
-from burnish.learning.directions import learned_enhancement
+from burnish.learning.learned_enhancement import learned_enhancement
+from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 from burnish.learning.learning import Learned, learn
 from burnish.learning.subject import Subject, alternating, everyday_sets, expert_subject
-from burnish.learning.tables import learned_summary, learned_table, samples_table
 from burnish.learning.teacher import Examples, Expert, lessons_of, worth_learning
 from burnish.model.imitation import Lesson, SymmetricEdit
 from burnish.model.model import Model
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain, load_general
+from conftest import Models
 
-Models = Callable[..., Model]
 WORDS = [
     f"{verb} the {noun}"
     for verb in ("Tell", "Show", "Name")
@@ -90,7 +90,7 @@ def test_a_killed_run_resumes_to_the_same_result(
     killed_at: int, tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(descending, "SAVE_EVERY", 1)
-    model, kept = tiny_model("llama"), tmp_path / "state.safetensors"
+    model, state = tiny_model("llama"), tmp_path / "state.safetensors"
     asked: list[torch.Tensor] = []
 
     def student(edit: SymmetricEdit) -> list[Lesson]:
@@ -104,21 +104,21 @@ def test_a_killed_run_resumes_to_the_same_result(
     def start(**how: object) -> Descent:
         return descend(model, lessons(model, Expert("Sing")), calm(model), student, SMALL, **how)  # type: ignore[arg-type]
 
-    whole = start()
+    uninterrupted = start()
     with pytest.raises(KeyboardInterrupt):
-        start(unfinished=kept, progress=stop)
-    resumed = start(unfinished=kept)
+        start(unfinished=state, progress=stop)
+    resumed = start(unfinished=state)
     assert resumed.resumed_at == killed_at
-    assert torch.equal(resumed.edit.rows, whole.edit.rows)
-    assert resumed.losses == whole.losses
+    assert torch.equal(resumed.edit.rows, uninterrupted.edit.rows)
+    assert resumed.losses == uninterrupted.losses
     assert all(torch.equal(asked[0], rows) for rows in asked)
 
 
 @pytest.mark.filterwarnings("ignore:The cache")
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(tiny_model: Models, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    kept = tmp_path / "file" / "state.safetensors"
-    assert torch.equal(run(tiny_model("llama"), unfinished=kept).edit.rows, run(tiny_model("llama")).edit.rows)
+    state = tmp_path / "file" / "state.safetensors"
+    assert torch.equal(run(tiny_model("llama"), unfinished=state).edit.rows, run(tiny_model("llama")).edit.rows)
 
 
 def test_layers_outside_the_window_stay_as_they_are(tiny_model: Models) -> None:
@@ -130,10 +130,10 @@ def test_layers_outside_the_window_stay_as_they_are(tiny_model: Models) -> None:
 
 def test_directions_are_orthonormal_and_no_gain_removes_more_than_all(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = learned_enhancement(model, run(model, options={"learning_rate": 20.0}).edit, [subject()], SMALL)
+    enhancement = learned_enhancement(model, run(model, options={"learning_rate": 20.0}).edit, [subject()], SMALL)
     for layer in range(model.anatomy.layers):
-        torch.testing.assert_close(found.gram(layer), torch.eye(2), atol=1e-5, rtol=0)
-    assert float(found.gains.min()) > -1
+        torch.testing.assert_close(enhancement.gram(layer), torch.eye(2), atol=1e-5, rtol=0)
+    assert float(enhancement.gains.min()) > -1
 
 
 def learnt(model: Model, *subjects: Subject, options: LearnOptions = SMALL) -> Learned:
@@ -141,20 +141,20 @@ def learnt(model: Model, *subjects: Subject, options: LearnOptions = SMALL) -> L
 
 
 def test_the_teachers_prompt_reaches_no_file_and_no_table(tiny_model: Models, tmp_path: Path) -> None:
-    found = learnt(tiny_model("llama"), subject(teacher=Expert("Sing of QUIXOTIC matters")))
-    text = learned_table(found) + samples_table(found) + str(learned_summary(found))
-    data = found.enhancement.save(tmp_path / "plan.safetensors").read_bytes()
+    result = learnt(tiny_model("llama"), subject(teacher=Expert("Sing of QUIXOTIC matters")))
+    text = learned_table(result) + samples_table(result) + str(learned_summary(result))
+    data = result.enhancement.save(tmp_path / "plan.safetensors").read_bytes()
     assert "QUIXOTIC" not in text and b"QUIXOTIC" not in data
-    assert found.teachers[0] in text
+    assert result.teachers[0] in text
 
 
 def test_everything_is_measured_and_told(tiny_model: Models) -> None:
-    found = learnt(tiny_model("llama"))
-    assert found.damage.prompts > 0 and found.taught[0].prompts > 0
-    assert found.check.kl_mean == found.damage.kl.mean
-    assert found.refusals.harmful > 0
-    assert "Taught by expert prompt" in learned_table(found)
-    for direction in found.enhancement.directions:
+    result = learnt(tiny_model("llama"))
+    assert result.damage.prompts > 0 and result.taught[0].prompts > 0
+    assert result.check.kl_mean == result.damage.kl.mean
+    assert result.refusals.harmful > 0
+    assert "Taught by expert prompt" in learned_table(result)
+    for direction in result.enhancement.directions:
         assert direction.learned
         assert all(0.5 <= value <= 1 for value in direction.report.auroc)
 
@@ -162,28 +162,28 @@ def test_everything_is_measured_and_told(tiny_model: Models) -> None:
 def test_a_file_of_learnt_directions_is_read_back(tiny_model: Models, tmp_path: Path) -> None:
     from burnish.artifacts.direction import Enhancement
 
-    found = learnt(tiny_model("llama")).enhancement
-    again = Enhancement.load(found.save(tmp_path / "plan.safetensors"))
-    assert torch.equal(again.vectors, found.vectors) and torch.equal(again.gains, found.gains)
+    enhancement = learnt(tiny_model("llama")).enhancement
+    again = Enhancement.load(enhancement.save(tmp_path / "plan.safetensors"))
+    assert torch.equal(again.vectors, enhancement.vectors) and torch.equal(again.gains, enhancement.gains)
     assert again.directions[0].learned
 
 
 def test_without_an_effect_the_model_is_left_alone(tiny_model: Models) -> None:
-    found = learnt(tiny_model("llama"), options=replace(SMALL, learning_rate=1e-9))
-    assert found.abstained and found.enhancement.edited_layers() == []
-    assert found.reason in learned_table(found)
+    result = learnt(tiny_model("llama"), options=replace(SMALL, learning_rate=1e-9))
+    assert result.abstained and result.enhancement.edited_layers() == []
+    assert result.reason in learned_table(result)
 
 
 def test_several_specialities_share_one_budget(tiny_model: Models) -> None:
     second = subject(name="prose", teacher=Expert("Write of the door"), weight=0.5)
-    found = learnt(tiny_model("llama"), subject(), second)
-    assert [t.name for t in found.taught] == ["verse", "prose"]
-    assert len(found.teachers) == 2
+    result = learnt(tiny_model("llama"), subject(), second)
+    assert [t.name for t in result.taught] == ["verse", "prose"]
+    assert len(result.teachers) == 2
 
 
 def test_a_speciality_of_negative_weight_is_toned_down_beside_another(tiny_model: Models) -> None:
-    found = learnt(tiny_model("llama"), subject(), subject(name="less", weight=-1.0))
-    assert len(found.taught) == 2
+    result = learnt(tiny_model("llama"), subject(), subject(name="less", weight=-1.0))
+    assert len(result.taught) == 2
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_an_experts_prompt_alone_is_taught_on_everyday_questions_and_on_those_of
 
 
 def test_bounds_that_are_not_kept_are_said(tiny_model: Models) -> None:
-    found = learnt(tiny_model("llama"))
-    assert not replace(found, repetition=(0.1, 0.1)).caveats or found.damage.kl.mean > SMALL.budget
-    looping = replace(found, repetition=(0.1, 0.9), options=replace(SMALL, repetition=0.1))
+    result = learnt(tiny_model("llama"))
+    assert not replace(result, repetition=(0.1, 0.1)).caveats or result.damage.kl.mean > SMALL.budget
+    looping = replace(result, repetition=(0.1, 0.9), options=replace(SMALL, repetition=0.1))
     assert any("repeat themselves more: 90% of 4-grams against 10%" in caveat for caveat in looping.caveats)
     assert "Note: Greedy answers" in learned_table(looping)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from burnish.model.scoring import Item, score
 from burnish.model.streaming import stream
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
-from conftest import Folders
+from conftest import Folders, Models
 
 FLOAT = ModelOptions(dtype="float32")
 LOOP = "{% for m in messages %}<|{{ m['role'] }}|>"
@@ -43,7 +42,7 @@ def templated(model: Model, template: str) -> Model:
         "{{ m['content'].split() | join('  ') }}",
     ],
 )
-def test_every_template_that_writes_the_words_is_used(words: str, tiny_model: Callable[..., Model]) -> None:
+def test_every_template_that_writes_the_words_is_used(words: str, tiny_model: Models) -> None:
     text = templated(tiny_model("llama", own=True), LOOP + words + END).render("Tell me\nabout tides ")
     assert text.split() == ["<|user|>Tell", "me", "about", "tides<|assistant|>"] or "Tell me" in " ".join(text.split())
 
@@ -57,7 +56,7 @@ def test_every_template_that_writes_the_words_is_used(words: str, tiny_model: Ca
         (LOOP + "{{ m['content'][:5] }}" + END, "user"),
     ],
 )
-def test_a_template_that_leaves_words_out_is_refused(template: str, who: str, tiny_model: Callable[..., Model]) -> None:
+def test_a_template_that_leaves_words_out_is_refused(template: str, who: str, tiny_model: Models) -> None:
     turns = (("user", "Tell me about tides"), ("assistant", "They turn."), ("user", "Why do they?"))
     with pytest.raises(ModelError, match=f"template .* leaves out what the {who} says"):
         templated(tiny_model("llama", own=True), template).render(Prompt(turns))
@@ -71,7 +70,7 @@ def test_a_template_that_leaves_words_out_is_refused(template: str, who: str, ti
     ],
 )
 def test_words_that_stand_in_another_turn_do_not_count_for_one_that_is_left_out(
-    turns: tuple[tuple[str, str], ...], tiny_model: Callable[..., Model]
+    turns: tuple[tuple[str, str], ...], tiny_model: Models
 ) -> None:
     model = templated(tiny_model("llama", own=True), "{{ messages[-1].content }}")
     with pytest.raises(ModelError, match="leaves out"):
@@ -80,7 +79,7 @@ def test_words_that_stand_in_another_turn_do_not_count_for_one_that_is_left_out(
 
 
 @pytest.mark.parametrize("unknown", [None, "<unk>"])
-def test_characters_without_a_token_are_said_once(unknown: str | None, tiny_model: Callable[..., Model]) -> None:
+def test_characters_without_a_token_are_said_once(unknown: str | None, tiny_model: Models) -> None:
     model = tiny_model("llama", own=True, template=False)
     signs = ["<pad>", "<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz "]
     words = tokenizers.models.BPE(vocab={sign: i for i, sign in enumerate(signs)}, merges=[], unk_token=unknown)
@@ -97,7 +96,7 @@ def test_characters_without_a_token_are_said_once(unknown: str | None, tiny_mode
             model.tokens("바다")
 
 
-def test_nothing_is_no_prompt(tiny_model: Callable[..., Model], capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_no_prompt(tiny_model: Models, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model("llama", own=True, template=False)
     model.tokenizer._tokenizer.post_processor = (
         tokenizers.processors.ByteLevel()
@@ -109,7 +108,7 @@ def test_nothing_is_no_prompt(tiny_model: Callable[..., Model], capsys: pytest.C
         assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_assistants_thoughts_may_be_left_out(tiny_model: Callable[..., Model]) -> None:
+def test_an_assistants_thoughts_may_be_left_out(tiny_model: Models) -> None:
     template = LOOP + "{{ m['content'].split('</think>')[-1] }}" + END
     turns = (("user", "Why?"), ("assistant", "<think>hm</think>So."), ("user", "And then?"))
     assert "So." in templated(tiny_model("llama", own=True), template).render(Prompt(turns))
@@ -130,7 +129,7 @@ def test_tokens_without_a_row_are_refused_by_name_before_any_pass(tiny_folder: F
         find_direction(model, enhance=prompts, normal=[p.upper() for p in prompts])
 
 
-def test_batches_are_filled_up_with_a_token_that_the_model_knows(tiny_model: Callable[..., Model]) -> None:
+def test_batches_are_filled_up_with_a_token_that_the_model_knows(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
     expected = model.generate(["Hello", "Hello to you"], tokens=3)
     model.tokenizer.add_special_tokens({"pad_token": "<beyond all rows>"})
@@ -141,9 +140,7 @@ def test_batches_are_filled_up_with_a_token_that_the_model_knows(tiny_model: Cal
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
-def test_a_prompt_beyond_a_table_of_positions_is_refused_with_the_numbers(
-    family: str, tiny_model: Callable[..., Model]
-) -> None:
+def test_a_prompt_beyond_a_table_of_positions_is_refused_with_the_numbers(family: str, tiny_model: Models) -> None:
     model = tiny_model(family, template=False)
     ids = model.encode(LONG)
     words = rf"tide tide.* is {len(ids)}[0-9]* tokens long.* 256"
@@ -157,7 +154,7 @@ def test_a_prompt_beyond_a_table_of_positions_is_refused_with_the_numbers(
         score(model, [Item(ids[:200], ids[200:])], [Candidate("base")])
 
 
-def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Callable[..., Model]) -> None:
+def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Models) -> None:
     model = tiny_model("gpt2", template=False, own=True)
     model.stop_tokens = frozenset()
     ids = model.encode("tide " * 50)
@@ -167,14 +164,14 @@ def test_an_answer_ends_where_a_table_of_positions_ends(tiny_model: Callable[...
         model.continuations([torch.arange(3, 259).tolist()], 1)
 
 
-def test_computed_positions_go_on_beyond_the_context_and_that_is_said_once(tiny_model: Callable[..., Model]) -> None:
+def test_computed_positions_go_on_beyond_the_context_and_that_is_said_once(tiny_model: Models) -> None:
     model = tiny_model("llama", own=True)
-    with pytest.warns(ContextWarning, match="256") as found:
+    with pytest.warns(ContextWarning, match="256") as warnings:
         model.tokens(LONG)
         model.tokens(LONG)
-    assert len(found) == 1
+    assert len(warnings) == 1
 
 
-def test_half_a_character_is_refused(tiny_model: Callable[..., Model]) -> None:
+def test_half_a_character_is_refused(tiny_model: Models) -> None:
     with pytest.raises(InputError, match="half of a surrogate pair"):
         tiny_model("llama").tokens("a fine picture \ud83d")

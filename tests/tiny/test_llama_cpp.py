@@ -1,16 +1,14 @@
 """llama.cpp runs the edited files and LoRAs of tiny models as transformers runs the live form."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from burnish.cli.app import run
-from burnish.model.model import Model
 from burnish.pipeline import export
-from conftest import random_enhancement
+from conftest import Models, random_enhancement
 from families import LLAMA_CPP, VOCABULARY, save_gguf
 from llama_cpp import furthest, predictions
 
@@ -19,8 +17,10 @@ ROUNDING = 2e-4  # nats: two programs' float32
 COARSE = {"gpt2": 3e-3, "gemma2": 3e-3}  # llama.cpp takes GELU from a table in float16
 
 
-@pytest.mark.parametrize("family", LLAMA_CPP)
-def test_llama_cpp_does_what_the_live_form_does(family: str, tiny_model: Callable[..., Model], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "family", [f if f in ("llama", "gpt2") else pytest.param(f, marks=pytest.mark.full) for f in LLAMA_CPP]
+)
+def test_llama_cpp_does_what_the_live_form_does(family: str, tiny_model: Models, tmp_path: Path) -> None:
     model, source = tiny_model(family), save_gguf(tmp_path / "a.gguf", family)
     enhancement = random_enhancement(model, [0.9, -0.5, 1.5], rank=2)
 

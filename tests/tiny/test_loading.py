@@ -13,7 +13,7 @@ import torch
 from burnish.errors import DownloadError, ModelError, ModelNotFoundError, NoProjectionError
 from burnish.model import packaged
 from burnish.model.model import load
-from burnish.model.outlines import anatomy_of, auto_class
+from burnish.model.skeleton import anatomy_of, auto_class
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.pipeline import open_plan
@@ -75,7 +75,7 @@ def test_a_gguf_file_is_converted_once_and_answers_as_its_source(
 ) -> None:
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
     path = save_gguf(tmp_path / "tiny.gguf")
-    model = load(path)
+    model = load(path, ModelOptions(dtype="bfloat16"))
     assert "gguf" not in (model.folder / "config.json").read_text(encoding="utf-8").lower()
     weight = build("llama").model.layers[1].self_attn.q_proj.weight
     torch.testing.assert_close(model.network.model.layers[1].self_attn.q_proj.weight, weight.bfloat16())

@@ -8,10 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from burnish.inspecting import verify_folders
-from burnish.model.model import Model
 from burnish.options import ModelOptions
 from burnish.pipeline import export
-from conftest import Folders, random_enhancement
+from conftest import Folders, Models, random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 
@@ -28,17 +27,17 @@ def merge() -> Callable[[dict[str, object], Path], None]:
 def test_a_baked_model_goes_through_unchanged_and_is_averaged(
     merge: Callable[[dict[str, object], Path], None],
     tiny_folder: Folders,
-    tiny_model: Callable[..., Model],
+    tiny_model: Models,
     tmp_path: Path,
 ) -> None:
     base, baked = tiny_folder("llama"), tmp_path / "baked"
     export(random_enhancement(tiny_model("llama"), 0.5), baked, model=base, options=FLOAT)
-    whole = {"slices": [{"sources": [{"model": str(baked), "layer_range": [0, 3]}]}], "merge_method": "passthrough"}
-    merge({**whole, "dtype": "float32"}, tmp_path / "same")
+    recipe = {"slices": [{"sources": [{"model": str(baked), "layer_range": [0, 3]}]}], "merge_method": "passthrough"}
+    merge({**recipe, "dtype": "float32"}, tmp_path / "same")
     one, other = (load_file(folder / "model.safetensors") for folder in (baked, tmp_path / "same"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     halves = [{"model": str(folder), "parameters": {"weight": 0.5}} for folder in (base, baked)]
     merge({"models": halves, "merge_method": "linear", "dtype": "float32"}, tmp_path / "half")
-    found = verify_folders(base, tmp_path / "half", FLOAT)
-    assert [layer.gain for layer in found.edited] == pytest.approx([0.25] * 3, abs=1e-4)
+    verification = verify_folders(base, tmp_path / "half", FLOAT)
+    assert [layer.gains for layer in verification.edited] == [pytest.approx([0.25], abs=1e-4)] * 3

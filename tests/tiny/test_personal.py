@@ -1,32 +1,28 @@
-"""Personal profiles on tiny models: features, doses, budgets, writing and comparisons."""
+"""Personal profiles on tiny models: features, doses, budgets and comparisons."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError, WrongModelError
-from burnish.evaluation.material import damage_prompts, greedy_answers
+from burnish.evaluation.pairs import damage_prompts, greedy_answers
 from burnish.maths.statistics import unit
 from burnish.model.live import live_edit
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions
 from burnish.personal import enhancing
-from burnish.personal.choosing import relearned
-from burnish.personal.comparing import choices_of, compare, known_units
+from burnish.personal.choice_update import relearned
 from burnish.personal.enhancing import dose_gains, enhancement_of, fitted, plan_of, scales_within
 from burnish.personal.features import answer_means, answered, coordinates, everyday_answers, features_of, units_of
+from burnish.personal.pair_proposal import choices_of, compare, known_units
 from burnish.personal.profile import Coefficient, Profile
-from burnish.personal.writing import learn_writing, residual_of, topic_prompt
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
 from burnish.tuning.objective import damage_on
-from conftest import fake_direction
+from conftest import Models, fake_direction
 
-Models = Callable[..., Model]
 NAMES = ["education", "formal-casual", "long-short"]
 ROWS = [(Prompt.of(f"Say {i}"), f"answer {'!' * i} number {i * i}") for i in range(12)]
 
@@ -46,15 +42,15 @@ def named(model: Model, site: str = "residual", seed: int = 0) -> dict[str, Dire
 
 
 def taste(**values: float) -> Profile:
-    found = {name.replace("_", "-"): Coefficient(value, 0.1, "choices") for name, value in values.items()}
-    return Profile("1", "mine", coefficients=found, budget=0.01)
+    coefficients = {name.replace("_", "-"): Coefficient(value, 0.1, "choices") for name, value in values.items()}
+    return Profile("1", "mine", coefficients=coefficients, budget=0.01)
 
 
 def test_coordinates_count_what_two_directions_share_once() -> None:
     one, two = torch.eye(4)[0], unit(torch.tensor([0.9, 0.4, 0.0, 0.0]))
     states = 3 * one + torch.tensor([[0.0, 0.0, 5.0, 0.0]])
-    found = coordinates(states, torch.stack([one, two]))
-    torch.testing.assert_close(found, torch.tensor([[3.0, 0.0]]).double(), atol=0.2, rtol=0)
+    read = coordinates(states, torch.stack([one, two]))
+    torch.testing.assert_close(read, torch.tensor([[3.0, 0.0]]).double(), atol=0.2, rtol=0)
     nearly = unit(torch.tensor([1.0, 1e-6, 0.0, 0.0]))
     assert float(coordinates(states, torch.stack([one, nearly])).abs().max()) < 4
 
@@ -74,8 +70,8 @@ def test_features_are_the_mean_hidden_state_over_the_answer_in_spreads_of_everyd
     mean = states[layer + 1][0, len(prompt) :].mean(0)
     vectors = torch.stack([d.vectors[layer] for d in reading.values()])
     expected = coordinates(mean[None], vectors)[0] / torch.tensor(list(units.spread.values())).double()
-    found = features_of(model, reading, units, rows)[0]
-    torch.testing.assert_close(torch.tensor(list(found.values())).double(), expected, atol=1e-4, rtol=1e-4)
+    features = features_of(model, reading, units, rows)[0]
+    torch.testing.assert_close(torch.tensor(list(features.values())).double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_units_of_another_model_are_refused_and_measured_anew(tiny_model: Models) -> None:
@@ -146,12 +142,12 @@ def test_the_enhancement_keeps_the_budget(dose: float, tiny_model: Models) -> No
     profile = replace(taste(education=dose, long_short=-dose), budget=1e-3)
     plan = plan_of(model, profile, directions)
     (scale,) = scales_within(model, [plan], profile.budget, "en")
-    found = enhancement_of(model, profile, directions)
-    torch.testing.assert_close(found.gains, plan.gains * scale)
-    assert scales_within(model, [found], profile.budget, "en") == [1.0]  # as it is, it keeps the budget
+    enhancement = enhancement_of(model, profile, directions)
+    torch.testing.assert_close(enhancement.gains, plan.gains * scale)
+    assert scales_within(model, [enhancement], profile.budget, "en") == [1.0]  # as it is, it keeps the budget
     if dose > 1:
         assert scale < 1
-        assert scales_within(model, [found.scaled(1.2)], profile.budget, "en")[0] < 1  # and uses it
+        assert scales_within(model, [enhancement.scaled(1.2)], profile.budget, "en")[0] < 1  # and uses it
 
 
 def test_several_plans_are_scaled_as_each_alone(tiny_model: Models) -> None:
@@ -193,9 +189,9 @@ def test_a_scale_is_measured_anew_for_another_plan_or_budget(tiny_model: Models)
 
 def test_both_halves_of_the_everyday_prompts_keep_the_budget(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
+    enhancement = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
     for prompts in damage_prompts(load_general("en"), enhancing.MEASURED):
-        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [found])
+        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [enhancement])
         assert float(kl.mean()) <= 1e-3
 
 
@@ -230,8 +226,8 @@ def test_zero_coefficients_edit_nothing(tiny_model: Models) -> None:
     model = tiny_model("llama")
     directions = named(model, "attention")
     base = plan_of(model, taste(education=1.0), directions)
-    found = plan_of(model, taste(education=1.0, long_short=0.0), directions)
-    torch.testing.assert_close(found.gains, base.gains)
+    enhancement = plan_of(model, taste(education=1.0, long_short=0.0), directions)
+    torch.testing.assert_close(enhancement.gains, base.gains)
     for nothing in (taste(), taste(education=0.0)):
         with pytest.raises(InputError, match="says nothing yet"):
             enhancement_of(model, nothing, directions)
@@ -248,80 +244,20 @@ def test_wrong_directions_are_refused(tiny_model: Models) -> None:
         plan_of(other, taste(education=1.0), directions)
 
 
-def test_a_residual_is_what_the_names_leave(tiny_model: Models) -> None:
-    model = tiny_model("llama")
-    directions = list(named(model, "attention").values())
-    style = next(iter(named(model, "attention", seed=5).values()))
-    left = residual_of(style, directions)
-    for direction in directions:
-        assert float((left.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
-    torch.testing.assert_close(left.vectors.norm(dim=-1), torch.ones(model.anatomy.layers))
-
-
-def shouting(count: int, start: int = 0) -> list[str]:
-    """Passages in capitals on varied topics, unlike anything that a random model writes."""
-    return [
-        f"WE SANG OF {'XYZ'[i % 3] * (3 + i % 5)} AND {chr(65 + i % 26) * 6}, OH HOW WE SANG!!"
-        for i in range(start, start + count)
-    ]
-
-
-def test_the_direction_of_the_writing_is_found_and_named(tiny_model: Models) -> None:
-    model = tiny_model("llama")
-    editing, reading = named(model, "attention"), named(model)
-    other = shouting(24, 50)  # the manner is planted from other passages than those that are learned from
-    asked = [Prompt.of(topic_prompt(passage, "en")) for passage in other]
-    rows = [(prompt, own) for prompt, own in zip(asked, model.generate(asked, tokens=96), strict=True) if own]
-    loud, plain = (
-        answer_means(model, answered(model, side), site="residual").mean(0)
-        for side in (list(zip(asked, other, strict=True)), rows)
-    )
-    reading["formal-casual"] = replace(reading["formal-casual"], vectors=unit(loud - plain))
-    units = units_of(model, reading, "en")
-    written, style = learn_writing(model, shouting(40), reading, units, editing, "en")
-    assert written.passages > 30
-    assert written.weight > 0.9
-    said = written.coefficients
-    assert said["formal-casual"] > 0.8
-    assert max(abs(said[n]) for n in NAMES if n != "formal-casual") < 0.4
-    assert (style.found, style.site, style.provenance.position) == (True, "attention", "answer")
-    assert written.residual_weight > 0.5
-    assert written.residual is not None
-    profile = relearned(replace(taste(), written=written), [])
-    assert profile.coefficients["formal-casual"].sure
-    plan = plan_of(model, profile, editing, style=style)
-    assert plan.rank == len(NAMES) + 1
-    torch.testing.assert_close(plan.vectors[:, -1], style.vectors)
-    for direction in editing.values():
-        assert float((style.vectors * direction.vectors).sum(-1).abs().max()) < 1e-5
-    assert bool(plan.gains[:, -1].any())
-    assert plan_of(model, profile, editing).rank == len(NAMES)
-
-
-def test_nothing_of_the_writing_is_cached(tiny_model: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model("llama")
-    monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: tmp_path)
-    reading, editing = named(model), named(model, "attention")
-    units = units_of(model, reading, "en")
-    before = sorted(p.name for p in tmp_path.rglob("*"))
-    learn_writing(model, shouting(16), reading, units, editing, "en")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == before
-
-
 def test_a_comparison_offers_two_answers_and_becomes_a_choice(tiny_model: Models) -> None:
     model = tiny_model("llama")
     reading, editing = named(model), named(model, "attention")
     units = units_of(model, reading, "en")
     given = {"reading": reading, "units": units, "editing": editing}
-    found = compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
-    assert found == compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
-    assert found.answers[0] != found.answers[1]
-    assert found.information > 0
-    rows = answered(model, [(Prompt.of("Sing"), answer) for answer in found.answers])
-    for features, again in zip(found.features, features_of(model, reading, units, rows), strict=True):
+    comparison = compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert comparison == compare(model, taste(), [], "Sing", tokens=12, **given)  # type: ignore[arg-type]
+    assert comparison.answers[0] != comparison.answers[1]
+    assert comparison.information > 0
+    rows = answered(model, [(Prompt.of("Sing"), answer) for answer in comparison.answers])
+    for features, again in zip(comparison.features, features_of(model, reading, units, rows), strict=True):
         assert features == pytest.approx(again)
-    choice = found.chosen(0.0)
-    assert (choice.outcome, choice.text) == (0.0, ("Sing", *found.answers))
+    choice = comparison.chosen(0.0)
+    assert (choice.outcome, choice.text) == (0.0, ("Sing", *comparison.answers))
     learned = relearned(taste(), [choice])
     told = sum(learned.coefficients[n].mean * (choice.second[n] - choice.first[n]) for n in NAMES)
     assert told > 0  # what was preferred is now expected to be

@@ -17,7 +17,7 @@ from burnish.model.model import load
 from burnish.model.processes import Processes, joined
 from burnish.options import ModelOptions
 from conftest import Folders
-from processes_example import FLOAT, SPLIT, computed, findings, texts
+from processes_example import FLOAT, SPLIT, computed, findings, imitated, texts
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "processes_example.py"
@@ -74,13 +74,21 @@ def test_two_processes_find_what_one_finds(name: str, noted: Path, tiny_folder: 
 
 @pytest.mark.enable_socket
 @pytest.mark.parametrize("rank", [0, 1])
+def test_two_processes_learn_what_one_learns(rank: int, noted: Path, tiny_folder: Folders) -> None:
+    both = torch.load(noted / f"imitated-{rank}")
+    for shared, alone in zip(both, imitated(load(tiny_folder("llama"), FLOAT)), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_model_split_over_two_processes_computes_what_a_whole_one_does(
     rank: int, noted: Path, tiny_folder: Folders
 ) -> None:
-    alone, found = computed(load(tiny_folder("llama"), FLOAT)), torch.load(noted / f"split-{rank}")
-    torch.testing.assert_close(found[0], alone[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(found[1], alone[1], rtol=0, atol=1e-4)
-    assert found[2:] == alone[2:]
+    alone, split = computed(load(tiny_folder("llama"), FLOAT)), torch.load(noted / f"split-{rank}")
+    torch.testing.assert_close(split[0], alone[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(split[1], alone[1], rtol=0, atol=1e-4)
+    assert split[2:] == alone[2:]
 
 
 @pytest.mark.enable_socket
@@ -114,12 +122,13 @@ def test_torchrun_enhances_as_one_process_does_and_speaks_once(tiny_folder: Fold
     assert two["check"]["prompts"] == 4
 
 
+@pytest.mark.full
 @pytest.mark.enable_socket
 @pytest.mark.parametrize(
     ("end", "message"),
     [
         ("raise InputError('The second one has a reason.')", "Process 1 of 2 (counted from 0) failed: The second one"),
-        pytest.param("os._exit(9)", "ended without a word", marks=pytest.mark.full),
+        ("os._exit(9)", "ended without a word"),
     ],
 )
 def test_what_fails_in_one_process_ends_all(end: str, message: str, tmp_path: Path) -> None:
@@ -168,8 +177,8 @@ def test_placements_that_exclude_each_other_are_refused(
         load(tiny_folder("llama"), SPLIT)
     request.getfixturevalue("one_of_two")
     for options, message in (
-        (ModelOptions(device="auto"), "every process would spread"),
-        (ModelOptions(device="auto", tensor_parallel=True), "Pass one of them"),
+        (ModelOptions(device="spread"), "every process would spread"),
+        (ModelOptions(device="spread", tensor_parallel=True), "Pass one of them"),
     ):
         with pytest.raises(ModelError, match=message):
             load(tiny_folder("llama"), options)

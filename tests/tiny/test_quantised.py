@@ -1,6 +1,7 @@
 """Quantised bases: what the live form, the adapter and the baked model do on each scheme that runs on a CPU."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,16 @@ from burnish.anatomy import find_anatomy
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.inspecting import verify_folders
-from burnish.model.heads import HeadEdit, likelihood
+from burnish.model.derivatives import derivatives
 from burnish.model.model import Model, load
-from burnish.model.scoring import Item
-from burnish.model.weights import applied_weight, stored_weight
+from burnish.model.scoring import Candidate, Item, score
+from burnish.model.weights import applied_weight
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan, write_plan
 from conftest import random_enhancement
-from quantised import GROUP, LLAMA, SCHEMES, Packed, by_hand, fp8_blocks, grouped, plain
+from quantised import GROUP, LLAMA, SCHEMES, by_hand, fp8_blocks, grouped, plain
 
 Folders = Callable[[str], Path]
-Models = Callable[..., Model]
 STATIC = ("compressed-static", "gemma-static")  # inputs are rounded to fixed steps
 EDITABLE = ("mxfp4",)  # schemes that leave attention as it is
 LINEAR = [name for name in SCHEMES if name not in STATIC + EDITABLE]
@@ -82,8 +82,8 @@ def test_live_gain_is_one_plus_factor_and_the_complement_is_untouched(name: str,
     base, live = outputs(model), outputs(model, enhancement)
     v = enhancement.vectors[0, 0]
     torch.testing.assert_close(live @ v, 2.5 * (base @ v), rtol=1e-4, atol=1e-5)
-    rest = torch.eye(len(v)) - torch.outer(v, v)
-    torch.testing.assert_close(live @ rest, base @ rest, rtol=1e-4, atol=1e-5)
+    complement = torch.eye(len(v)) - torch.outer(v, v)
+    torch.testing.assert_close(live @ complement, base @ complement, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -98,8 +98,8 @@ def test_the_adapter_does_what_the_live_form_does(name: str, quantised: Folders,
     base, live = outputs(model), outputs(model, enhancement)
     adapted = PeftModel.from_pretrained(load(folder, FLOAT).network, output.out).eval()
     with torch.inference_mode():
-        found = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
-    assert (found - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
+        changed = adapted.get_base_model().get_submodule(model.anatomy.attention()[0].path)(inputs(model)).float()
+    assert (changed - live).abs().max() < SCHEMES[name].tolerance * live.abs().max()
     assert (live - base).abs().max() > 0.1 * live.abs().max()
 
 
@@ -124,14 +124,17 @@ def test_inputs_rounded_to_fixed_steps_have_no_adapter(name: str, quantised: Fol
 def test_derivatives_go_through_the_quantised_maps(name: str, quantised: Folders) -> None:
     model = load(quantised(name), FLOAT)
     items = [Item([1, 40, 41, 42], [50, 51, 52]), Item([1, 60, 61], [70, 71])]
-    edit = HeadEdit(model, random_enhancement(model, 0.5))
-    shares, step = edit.shares(0.3), 0.03
-    _, slope = likelihood(model, items, edit, shares, gradient=True)
-    assert slope is not None
+    enhancement, step = random_enhancement(model, 0.15), 0.03
+
+    def likelihood(gains: Tensor) -> float:
+        scores = score(model, items, [Candidate("moved", replace(enhancement, gains=gains))]).candidates[0]
+        return sum(float(s.log_probability.mean()) for s in scores) / len(items)
+
+    slope = derivatives(model, items, enhancement.vectors, enhancement.gains).gradient.mean(0)
     for layer in range(3):
-        one = torch.zeros_like(shares)
+        one = torch.zeros_like(enhancement.gains)
         one[layer] = step
-        there, back = (likelihood(model, items, edit, shares + sign * one)[0] for sign in (1, -1))
+        there, back = (likelihood(enhancement.gains + sign * one) for sign in (1, -1))
         assert float(slope[layer].sum()) == pytest.approx((there - back) / (2 * step), rel=0.02, abs=1e-4)
 
 
@@ -173,7 +176,7 @@ def test_packed_experts_are_copied_byte_for_byte_and_attention_is_baked(quantise
 
 def test_projections_that_a_scheme_leaves_alone_are_baked(tmp_path: Path) -> None:
     about = {"quant_method": "fp8", "weight_block_size": [32, 32], "modules_to_not_convert": ["o_proj", "lm_head"]}
-    by_hand(fp8_blocks, about, kept=("o_proj",))(tmp_path / "model")
+    by_hand(fp8_blocks, about, unchanged=("o_proj",))(tmp_path / "model")
     model = load(tmp_path / "model", FLOAT)
     enhancement = random_enhancement(model, 1.5)
     out = apply(open_plan(tmp_path / "model", FLOAT), enhancement, OutputOptions(out=tmp_path / "out"), name="tiny").out
@@ -197,23 +200,6 @@ def test_nothing_is_written_to_standard_output_while_loading(
     assert capfd.readouterr().out == ""
 
 
-def test_quantised_projections_are_split_by_head(tiny_model: Models) -> None:
-    model = tiny_model("llama", own=True)
-    for layer in model.network.model.layers:
-        layer.self_attn.o_proj = Packed(layer.self_attn.o_proj)
-    enhancement = random_enhancement(model, 0.8)
-    edit = HeadEdit(model, enhancement)
-    assert edit.whole == []
-    with model.enhanced(enhancement):
-        live = logits(model)
-    with torch.inference_mode(), edit.applied(edit.shares(1.0)):
-        torch.testing.assert_close(logits(model), live, rtol=1e-4, atol=1e-5)
-    for split, layer in zip(edit.splits, model.network.model.layers, strict=True):
-        assert split.factors is not None
-        packed = layer.self_attn.o_proj
-        torch.testing.assert_close(split.factors.flatten(1), split.right @ (packed.qweight.float() * packed.scale))
-
-
 def _fp8(network: Any) -> Any:
     how = transformers.FineGrainedFP8Config(weight_block_size=(32, 32))
     return replace_with_fp8_linear(network, ["lm_head"], quantization_config=how, pre_quantized=True)
@@ -230,4 +216,3 @@ def test_maps_of_a_gpu_are_found_where_the_plain_ones_are(replace: Callable[[Any
         network, reference = (transformers.AutoModelForCausalLM.from_config(config) for _ in range(2))
     anatomy = find_anatomy(replace(network), 64, 3)
     assert anatomy == find_anatomy(reference, 64, 3)
-    assert [stored_weight(network.get_submodule(p.path)) for p in anatomy.attention()] == [None] * 3

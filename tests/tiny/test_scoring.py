@@ -1,6 +1,5 @@
 """Many candidates in one pass score exactly as each would alone."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,9 @@ from burnish.artifacts.lora import LoraAdapter, read_lora
 from burnish.errors import InputError, ModelError, WrongModelError
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, TokenScores, score
-from conftest import random_adapter, random_enhancement
+from conftest import Models, random_adapter, random_enhancement
 from families import MOST
 
-Models = Callable[..., Model]
 PROMPTS = ["Hello", "Describe a lighthouse at dusk.", "Why?"]
 ANSWERS = [[40, 41, 42], [50], [60, 61, 62, 63, 64]]
 
@@ -44,39 +42,39 @@ def test_batched_candidates_equal_separate_plain_passes(family: str, window: str
     gains = [late(model, f) if window == "late" else f for f in (0.5, 2.0, -0.7)]
     enhancements = [random_enhancement(model, g, seed=i, rank=1 + i % 2) for i, g in enumerate(gains)]
     rows = items(model)
-    found = score(model, rows, [Candidate(str(i), e) for i, e in enumerate(enhancements)], tokens=120)
+    result = score(model, rows, [Candidate(str(i), e) for i, e in enumerate(enhancements)], tokens=120)
     base = [plain(model, item) for item in rows]
-    for enhancement, scores in zip(enhancements, found.candidates, strict=True):
+    for enhancement, scores in zip(enhancements, result.candidates, strict=True):
         with model.enhanced(enhancement):
-            for item, p, own, reference in zip(rows, base, scores, found.base, strict=True):
+            for item, p, row, reference in zip(rows, base, scores, result.base, strict=True):
                 q = plain(model, item)
                 answer = torch.tensor(item.answer)[:, None]
-                torch.testing.assert_close(own.log_probability, q.gather(1, answer)[:, 0], rtol=1e-3, atol=2e-4)
+                torch.testing.assert_close(row.log_probability, q.gather(1, answer)[:, 0], rtol=1e-3, atol=2e-4)
                 torch.testing.assert_close(reference.log_probability, p.gather(1, answer)[:, 0], rtol=1e-3, atol=2e-4)
-                torch.testing.assert_close(own.kl, (p.exp() * (p - q)).sum(-1), rtol=1e-2, atol=1e-4)
+                torch.testing.assert_close(row.kl, (p.exp() * (p - q)).sum(-1), rtol=1e-2, atol=1e-4)
 
 
 def test_a_candidate_that_does_nothing_has_no_divergence(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = score(model, items(model), [Candidate("nothing"), Candidate("zero", random_enhancement(model, 0.0))])
-    for scores in found.candidates:
-        for own, reference in zip(scores, found.base, strict=True):
-            assert own.kl.max() < 1e-6  # rows of one batch may differ in the last bit
-            assert not own.flipped.any()
-            torch.testing.assert_close(own.log_probability, reference.log_probability, rtol=1e-5, atol=1e-5)
+    result = score(model, items(model), [Candidate("nothing"), Candidate("zero", random_enhancement(model, 0.0))])
+    for scores in result.candidates:
+        for row, reference in zip(scores, result.base, strict=True):
+            assert row.kl.max() < 1e-6  # rows of one batch may differ in the last bit
+            assert not row.flipped.any()
+            torch.testing.assert_close(row.log_probability, reference.log_probability, rtol=1e-5, atol=1e-5)
 
 
 def test_steering_adds_its_vector_to_every_block(tiny_model: Models) -> None:
     model = tiny_model("llama")
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.0, 1.0, 0.5])[:, None]
-    found = score(model, items(model), [Candidate("steered", steering=vectors)])
+    result = score(model, items(model), [Candidate("steered", steering=vectors)])
     handles = [
         block.register_forward_hook(lambda module, arguments, output, v=vectors[layer]: output + v)
         for layer, block in enumerate(model.network.model.layers)
     ]
-    for item, own in zip(items(model), found.candidates[0], strict=True):
+    for item, row in zip(items(model), result.candidates[0], strict=True):
         expected = plain(model, item).gather(1, torch.tensor(item.answer)[:, None])[:, 0]
-        torch.testing.assert_close(own.log_probability, expected, rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(row.log_probability, expected, rtol=1e-3, atol=2e-4)
     for handle in handles:
         handle.remove()
 
@@ -85,9 +83,9 @@ def test_the_batch_size_does_not_matter_and_the_model_is_left_as_it_was(tiny_mod
     model = tiny_model("llama")
     candidates = [Candidate(str(i), random_enhancement(model, late(model, 0.3 * i), seed=i)) for i in range(5)]
     before = plain(model, items(model)[0])
-    found = [score(model, items(model), candidates, tokens=tokens) for tokens in (1, 150, 100_000)]
-    for other in found[1:]:
-        for one, two in zip(found[0].candidates, other.candidates, strict=True):
+    result = [score(model, items(model), candidates, tokens=tokens) for tokens in (1, 150, 100_000)]
+    for other in result[1:]:
+        for one, two in zip(result[0].candidates, other.candidates, strict=True):
             for a, b in zip(one, two, strict=True):
                 torch.testing.assert_close(a.kl, b.kl, rtol=1e-3, atol=1e-6)
     assert torch.equal(plain(model, items(model)[0]), before)
@@ -123,9 +121,9 @@ def answer_log_probabilities(model: Model, item: Item) -> torch.Tensor:
 
 
 def assert_scores_are_those_of(model: Model, scores: tuple[TokenScores, ...]) -> None:
-    for item, own in zip(items(model), scores, strict=True):
+    for item, row in zip(items(model), scores, strict=True):
         expected = answer_log_probabilities(model, item)
-        torch.testing.assert_close(own.log_probability, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(row.log_probability, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("family", "settings"), ADAPTED)
@@ -135,16 +133,16 @@ def test_an_adapter_scores_as_peft_runs_it(
     model, adapted = tiny_model(family), tiny_model(family, own=True)
     network = random_adapter(adapted, tmp_path / "adapter", **{"target_modules": LINEAR, **settings})
     adapter = read_lora(tmp_path / "adapter")
-    found = score(
+    result = score(
         model,
         items(model),
         [Candidate("none", adapter=adapter, adapter_scale=0.0), Candidate("adapter", adapter=adapter)],
     )
-    assert_scores_are_those_of(replace(adapted, network=network), found.candidates[1])
-    assert_scores_are_those_of(model, found.base)
-    assert max(float(s.kl.max()) for s in found.candidates[1]) > 1e-3
-    for own, reference in zip(found.candidates[0], found.base, strict=True):
-        torch.testing.assert_close(own.log_probability, reference.log_probability, rtol=1e-5, atol=1e-5)
+    assert_scores_are_those_of(replace(adapted, network=network), result.candidates[1])
+    assert_scores_are_those_of(model, result.base)
+    assert max(float(s.kl.max()) for s in result.candidates[1]) > 1e-3
+    for row, reference in zip(result.candidates[0], result.base, strict=True):
+        torch.testing.assert_close(row.log_probability, reference.log_probability, rtol=1e-5, atol=1e-5)
 
 
 def test_the_scale_multiplies_the_adapter(tiny_model: Models, tmp_path: Path) -> None:
@@ -153,8 +151,8 @@ def test_the_scale_multiplies_the_adapter(tiny_model: Models, tmp_path: Path) ->
         random_adapter(tiny_model("llama", own=True), tmp_path / name, target_modules=LINEAR, lora_alpha=alpha)
     one, three = (read_lora(tmp_path / name) for name in ("one", "three"))
     assert (one.name, three.name) == ("one", "three")
-    found = score(model, items(model), [Candidate("a", adapter=one, adapter_scale=3.0), Candidate("b", adapter=three)])
-    for a, b in zip(*found.candidates, strict=True):
+    result = score(model, items(model), [Candidate("a", adapter=one, adapter_scale=3.0), Candidate("b", adapter=three)])
+    for a, b in zip(*result.candidates, strict=True):
         torch.testing.assert_close(a.log_probability, b.log_probability, rtol=1e-5, atol=1e-5)
 
 
@@ -174,17 +172,17 @@ def test_a_batch_of_adapters_and_enhancements_keeps_its_rows_apart(
         Candidate("other", adapter=two),
         Candidate("both", enhancement, adapter=one),
     ]
-    found = score(model, items(model), candidates, tokens=tokens)
-    for candidate, scores in zip(candidates, found.candidates, strict=True):
-        for own, alone in zip(scores, score(model, items(model), [candidate]).candidates[0], strict=True):
-            torch.testing.assert_close(own.log_probability, alone.log_probability, rtol=1e-5, atol=1e-5)
-    assert_scores_are_those_of(model, found.base)
+    result = score(model, items(model), candidates, tokens=tokens)
+    for candidate, scores in zip(candidates, result.candidates, strict=True):
+        for batched, alone in zip(scores, score(model, items(model), [candidate]).candidates[0], strict=True):
+            torch.testing.assert_close(batched.log_probability, alone.log_probability, rtol=1e-5, atol=1e-5)
+    assert_scores_are_those_of(model, result.base)
     with model.enhanced(enhancement):
-        assert_scores_are_those_of(model, found.candidates[1])
+        assert_scores_are_those_of(model, result.candidates[1])
     peft = replace(adapted, network=network)
-    assert_scores_are_those_of(peft, found.candidates[2])
+    assert_scores_are_those_of(peft, result.candidates[2])
     with peft.enhanced(enhancement):  # the adapter goes first: what it writes is strengthened too
-        assert_scores_are_those_of(peft, found.candidates[4])
+        assert_scores_are_those_of(peft, result.candidates[4])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The server as OpenAI's own client sees it: answers equal the model's own."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import openai
 import pytest
 import torch
 
+from burnish.artifacts.direction import Enhancement
 from burnish.model.decoding import Decoder
 from burnish.personal.enhancing import dose_gains
 from burnish.personal.profile import Profile
-from burnish.tuning.material import template
-from conftest import random_enhancement
+from conftest import Folders, random_enhancement
 from serving_example import ASKED, PROMPT, Running, running
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -29,17 +28,17 @@ def streamed(answers: Any) -> tuple[str, list[Any]]:
 
 def test_chat_answers_as_the_model_alone_streamed_or_whole(served: Running) -> None:
     with served.openai() as ai:
-        whole = ai.chat.completions.create(**ASKED)
+        complete = ai.chat.completions.create(**ASKED)
         text, chunks = streamed(
             ai.chat.completions.create(**ASKED, stream=True, stream_options={"include_usage": True})
         )
-    assert whole.choices[0].message.content == text == served.greedy(PROMPT, 8)
-    assert whole.choices[0].message.role == chunks[0].choices[0].delta.role == "assistant"
-    assert whole.choices[0].finish_reason == chunks[-2].choices[0].finish_reason == "length"
+    assert complete.choices[0].message.content == text == served.greedy(PROMPT, 8)
+    assert complete.choices[0].message.role == chunks[0].choices[0].delta.role == "assistant"
+    assert complete.choices[0].finish_reason == chunks[-2].choices[0].finish_reason == "length"
     prompt = len(served.reference.tokens(PROMPT))
-    for usage in (whole.usage, chunks[-1].usage):
+    for usage in (complete.usage, chunks[-1].usage):
         assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (prompt, 8, prompt + 8)
-    assert whole.model == "base"
+    assert complete.model == "base"
     assert len({chunk.id for chunk in chunks}) == 1
 
 
@@ -47,10 +46,10 @@ def test_completions_continue_a_raw_prompt(served: Running) -> None:
     ids = served.reference.tokenizer("The sea")["input_ids"]
     with served.openai() as ai:
         for prompt in ("The sea", ["The sea"], ids):
-            whole = ai.completions.create(model="base", prompt=prompt, max_tokens=6, temperature=0)
-            assert whole.choices[0].text == served.greedy(ids, 6)
+            complete = ai.completions.create(model="base", prompt=prompt, max_tokens=6, temperature=0)
+            assert complete.choices[0].text == served.greedy(ids, 6)
         chunks = list(ai.completions.create(model="base", prompt=ids, max_tokens=6, temperature=0, stream=True))
-    assert "".join(c.choices[0].text for c in chunks) == whole.choices[0].text
+    assert "".join(c.choices[0].text for c in chunks) == complete.choices[0].text
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
@@ -59,24 +58,24 @@ def test_an_answer_ends_before_a_stop_string_and_frees_its_row(served: Running) 
     stop = text[3:5]
     with served.openai() as ai:
         asked = {**ASKED, "max_tokens": 40, "stop": ["\0never", stop]}
-        whole = ai.chat.completions.create(**asked)
-        found, chunks = streamed(ai.chat.completions.create(**asked, stream=True))
-    assert whole.choices[0].message.content == found == text[: text.index(stop)]
-    assert whole.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "stop"
+        complete = ai.chat.completions.create(**asked)
+        streamed_text, chunks = streamed(ai.chat.completions.create(**asked, stream=True))
+    assert complete.choices[0].message.content == streamed_text == text[: text.index(stop)]
+    assert complete.choices[0].finish_reason == chunks[-1].choices[0].finish_reason == "stop"
     served.until_idle()
 
 
-def test_an_answer_that_the_model_ends_is_stopped_and_its_last_token_is_not_counted(own: Running) -> None:
-    ids = own.reference.tokens(PROMPT)
-    answer = own.reference.continuations([ids], 8)[0]
+def test_an_answer_that_the_model_ends_is_stopped_and_its_last_token_is_not_counted(lone: Running) -> None:
+    ids = lone.reference.tokens(PROMPT)
+    answer = lone.reference.continuations([ids], 8)[0]
     end = next(i for i in range(1, 8) if answer[i] not in answer[:i])
-    own.service.model.stop_tokens = frozenset({answer[end]})
-    with own.openai() as ai:
-        whole = ai.chat.completions.create(**ASKED)
-    assert whole.choices[0].finish_reason == "stop"
-    assert whole.choices[0].message.content == own.text(answer[:end])
-    assert whole.usage is not None
-    assert whole.usage.completion_tokens == end
+    lone.service.model.stop_tokens = frozenset({answer[end]})
+    with lone.openai() as ai:
+        complete = ai.chat.completions.create(**ASKED)
+    assert complete.choices[0].finish_reason == "stop"
+    assert complete.choices[0].message.content == lone.text(answer[:end])
+    assert complete.usage is not None
+    assert complete.usage.completion_tokens == end
 
 
 def test_a_seed_repeats_an_answer_and_none_does_not(served: Running) -> None:
@@ -94,15 +93,15 @@ def test_a_seed_repeats_an_answer_and_none_does_not(served: Running) -> None:
 
 def test_log_probabilities_belong_to_the_tokens_of_the_text(served: Running) -> None:
     with served.openai() as ai:
-        whole = ai.chat.completions.create(**ASKED, logprobs=True)
+        complete = ai.chat.completions.create(**ASKED, logprobs=True)
         _, chunks = streamed(ai.chat.completions.create(**ASKED, logprobs=True, stream=True))
         plain = ai.completions.create(model="base", prompt="x", max_tokens=4, temperature=0, logprobs=0)
-    assert whole.choices[0].logprobs is not None
-    rows = whole.choices[0].logprobs.content
+    assert complete.choices[0].logprobs is not None
+    rows = complete.choices[0].logprobs.content
     assert rows is not None
     assert len(rows) == 8
     assert all(row.logprob <= 0 for row in rows)
-    assert "".join(row.token for row in rows).startswith(whole.choices[0].message.content)
+    assert "".join(row.token for row in rows).startswith(complete.choices[0].message.content)
     again = [row for c in chunks if c.choices and c.choices[0].logprobs for row in c.choices[0].logprobs.content]
     assert [row.token for row in again] == [row.token for row in rows]
     assert [row.logprob for row in again] == pytest.approx([row.logprob for row in rows], abs=1e-4)
@@ -113,7 +112,7 @@ def test_log_probabilities_belong_to_the_tokens_of_the_text(served: Running) -> 
 def test_expressions_are_models_with_an_edit(served: Running) -> None:
     model, directions = served.service.model, served.service.directions
     tuned = directions.loaded["tuned"]
-    plan = template([directions.editing["education"]])
+    plan = Enhancement.of([directions.editing["education"]])
     with served.openai() as ai:
 
         def text(expression: str) -> str | None:
@@ -129,9 +128,9 @@ def test_expressions_are_models_with_an_edit(served: Running) -> None:
         assert text("base") == served.greedy(PROMPT, 8)
 
 
-def test_models_are_listed_and_found(own: Running) -> None:
-    own.service.store.add(own.service.local, Profile("1", "my own"))
-    with own.openai() as ai:
+def test_models_are_listed_and_found(lone: Running) -> None:
+    lone.service.store.add(lone.service.local, Profile("1", "my own"))
+    with lone.openai() as ai:
         listed = [m.id for m in ai.models.list()]
         assert listed == ["base", "base+tuned", 'base+"my own"', "base+education", "base+formal-casual"]
         for name in [*listed, "base+0.5 education - 0.2 formal-casual"]:
@@ -167,9 +166,7 @@ def test_errors_are_those_of_openai(
     assert (error.value.code, error.value.param) == (code, field)
 
 
-def test_an_edit_that_overflows_is_an_error_of_its_request_alone(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_an_edit_that_overflows_is_an_error_of_its_request_alone(tiny_folder: Folders, tmp_path: Path) -> None:
     with (
         running(
             tiny_folder("llama"),
@@ -192,9 +189,9 @@ def test_answers_fill_the_context_and_no_more(served: Running) -> None:
     with served.client() as http:
         ids = list(range(3, 3 + 250))
         asked = {"model": "base", "prompt": ids, "temperature": 0, "max_tokens": 50}
-        found = http.post("/v1/completions", json=asked).json()
-        assert found["usage"]["completion_tokens"] == 6
-        assert found["choices"][0]["finish_reason"] == "length"
+        reply = http.post("/v1/completions", json=asked).json()
+        assert reply["usage"]["completion_tokens"] == 6
+        assert reply["choices"][0]["finish_reason"] == "length"
         assert http.post("/v1/completions", json={**asked, "prompt": ids * 2}).json()["error"]["code"] == (
             "context_length_exceeded"
         )
@@ -213,9 +210,9 @@ def test_concurrent_requests_are_each_answered_as_alone(served: Running) -> None
             asked = {**ASKED, "model": f"base+{scale} tuned", "messages": [{"role": "user", "content": prompt}]}
             return streamed(ai.chat.completions.create(**{**asked, "max_tokens": 24}, stream=True))[0]
 
-        found = list(pool.map(ask, scales, prompts))
+        answers = list(pool.map(ask, scales, prompts))
     expected = [served.greedy(p, 24, tuned.scaled(s)) for s, p in zip(scales, prompts, strict=True)]
-    assert found == expected
+    assert answers == expected
     assert len(set(expected)) > 6
 
 
@@ -239,13 +236,13 @@ def test_a_reader_who_leaves_frees_the_row(served: Running, monkeypatch: pytest.
     assert len(steps) < 60
 
 
-def test_models_without_a_chat_template_are_served(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_models_without_a_chat_template_are_served(tiny_folder: Folders, tmp_path: Path) -> None:
     with running(tiny_folder("gpt2", template=False), tmp_path) as served, served.openai() as ai:
-        found = ai.chat.completions.create(**ASKED)
-        assert found.choices[0].message.content == served.greedy(PROMPT, 8)
+        reply = ai.chat.completions.create(**ASKED)
+        assert reply.choices[0].message.content == served.greedy(PROMPT, 8)
 
 
-def test_models_that_take_one_request_at_a_time_answer_all(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_models_that_take_one_request_at_a_time_answer_all(tiny_folder: Folders, tmp_path: Path) -> None:
     with running(tiny_folder("mistral"), tmp_path) as served, served.openai() as ai, ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda _: ai.chat.completions.create(**ASKED).choices[0].message.content, range(3)))
-        assert found == [served.greedy(PROMPT, 8)] * 3
+        answers = list(pool.map(lambda _: ai.chat.completions.create(**ASKED).choices[0].message.content, range(3)))
+        assert answers == [served.greedy(PROMPT, 8)] * 3

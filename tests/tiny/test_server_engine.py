@@ -12,10 +12,9 @@ from burnish.errors import InputError, RefusedError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate
-from burnish.server.answering import Answering
 from burnish.server.engine import Engine
+from burnish.server.pending import Answering
 
-Models = Callable[..., Model]
 BASE = Candidate("base")
 
 
@@ -73,9 +72,9 @@ def test_a_long_job_lets_answers_go_on_between_its_pieces(llama: Model) -> None:
     async def work() -> str:
         nonlocal answering
         answering = engine.submit("a", request(200))
-        found, tokens = await asyncio.gather(engine.run("b", job()), all_of(answering))
+        result, tokens = await asyncio.gather(engine.run("b", job()), all_of(answering))
         assert len(tokens) == 200
-        return found
+        return result
 
     answering: Any = None
     assert driven(engine, work) == "done"

@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from burnish.options import ServeOptions
 from burnish.personal.enhancing import enhancement_of
 from burnish.personal.store import Store, new_profile
+from conftest import Folders
 from serving_example import Running, running, small_measurements
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -65,8 +65,8 @@ def one(served: Running, http: httpx.Client, key: str, seen: Counter[str], answe
         reset(served.url, key, json.dumps(body(model, prompt)).encode()[:-9])
     elif kind == "malformed":
         headers = {"Content-Type": "application/json"}
-        found = http.post("/v1/chat/completions", content=chance.choice(MALFORMED), headers=headers)
-        assert found.status_code in (400, 404)
+        reply = http.post("/v1/chat/completions", content=chance.choice(MALFORMED), headers=headers)
+        assert reply.status_code in (400, 404)
     elif kind == "leave":
         with http.stream(
             "POST", "/v1/chat/completions", json=body(model, prompt, max_tokens=60, stream=True)
@@ -75,15 +75,15 @@ def one(served: Running, http: httpx.Client, key: str, seen: Counter[str], answe
             for _ in range(chance.randint(1, 9)):
                 next(lines)
     else:
-        found = http.post("/v1/chat/completions", json=body(model, prompt, stream=kind == "stream"))
-        assert found.status_code == 200, found.text
-        text = text_of(found.text) if kind == "stream" else found.json()["choices"][0]["message"]["content"]
+        reply = http.post("/v1/chat/completions", json=body(model, prompt, stream=kind == "stream"))
+        assert reply.status_code == 200, reply.text
+        text = text_of(reply.text) if kind == "stream" else reply.json()["choices"][0]["message"]["content"]
         answers.append((key, model, prompt, text))
 
 
 @pytest.mark.parametrize("requests", [120, pytest.param(250, marks=pytest.mark.full)])
 def test_many_clients_leave_nothing_behind_and_get_their_own_answers(
-    requests: int, tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    requests: int, tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_measurements(monkeypatch)
     store = Store(tmp_path)
@@ -131,12 +131,12 @@ def alone(served: Running, people: list[tuple[str, str]]) -> dict[tuple[str, str
     """What each is answered when nobody else asks, by the model apart from the server."""
     directions = served.service.directions
     tuned = directions.loaded["tuned"]
-    found = {}
+    answers = {}
     for person, key in people:
         profile = served.service.store.profile(person, "mine")
         mine = enhancement_of(served.reference, profile, {name: directions.editing[name] for name in profile.active})
         edits = {"base": None, "base+tuned": tuned, "base+0.5 tuned": tuned.scaled(0.5), "base+mine": mine}
         for model, edit in edits.items():
             for prompt in PROMPTS:
-                found[key, model, prompt] = served.greedy(prompt, 8, edit)
-    return found
+                answers[key, model, prompt] = served.greedy(prompt, 8, edit)
+    return answers

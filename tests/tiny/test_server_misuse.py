@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from burnish.errors import ModelError
 from burnish.model.decoding import Decoder
 from burnish.options import ServeOptions
 from burnish.personal.store import Store
+from conftest import Folders
 from serving_example import ASKED, PROMPT, Running, running, small_measurements
 
 TIMES = int(os.environ.get("BURNISH_FUZZ", "1"))  # as many as in the long run of the tests
@@ -28,9 +29,7 @@ TIMES = int(os.environ.get("BURNISH_FUZZ", "1"))  # as many as in the long run o
 pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
 
 
-def test_keys_keep_people_apart(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_keep_people_apart(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_measurements(monkeypatch)
     store = Store(tmp_path)
     (_, first), (_, second) = store.new_person(), store.new_person()
@@ -69,8 +68,8 @@ def test_malformed_requests_are_refused_and_named(served: Running) -> None:
     with served.client() as http:
 
         def post(content: bytes, kind: str = "application/json") -> tuple[int, str]:
-            found = http.post("/v1/chat/completions", content=content, headers={"Content-Type": kind})
-            return found.status_code, found.json()["error"]["code"]
+            reply = http.post("/v1/chat/completions", content=content, headers={"Content-Type": kind})
+            return reply.status_code, reply.json()["error"]["code"]
 
         for content in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "base"', b'"base"', b"[" * 100_000):
             assert post(content) == (400, "invalid_json"), content[:10]
@@ -86,9 +85,7 @@ def test_malformed_requests_are_refused_and_named(served: Running) -> None:
         assert http.get("/api/nothing").json()["error"]["code"] == "not_found"
 
 
-def test_requests_that_are_too_large_are_refused_also_in_chunks(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_requests_that_are_too_large_are_refused_also_in_chunks(tiny_folder: Folders, tmp_path: Path) -> None:
     options = ServeOptions(body_limit=10_000, tokens_limit=64, grace=1)
     with running(tiny_folder("llama"), tmp_path, options=options) as served, served.client() as http:
         large = json.dumps({**ASKED, "user": "x" * 20_000}).encode()
@@ -98,13 +95,13 @@ def test_requests_that_are_too_large_are_refused_also_in_chunks(
                 yield large[start : start + 1000]
 
         for content in (large, chunks()):
-            found = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
-            assert (found.status_code, found.json()["error"]["code"]) == (413, "body_too_large")
+            reply = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
         assert http.post("/v1/chat/completions", json=ASKED).status_code == 200
 
 
 def test_too_many_requests_are_refused_with_a_time_to_come_back(
-    tiny_folder: Callable[..., Path],
+    tiny_folder: Folders,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -136,9 +133,7 @@ def test_too_many_requests_are_refused_with_a_time_to_come_back(
     assert caplog.text.count("vllm serve") == 1
 
 
-def test_the_time_limit_ends_a_request(
-    tiny_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_limit_ends_a_request(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Decoder.step
     monkeypatch.setattr(Decoder, "step", lambda decoder: (time.sleep(0.03), step(decoder))[1])
     options = ServeOptions(time_limit=0.4, tokens_limit=64, grace=1)
@@ -157,20 +152,20 @@ def test_foreign_hosts_and_sites_are_refused_and_every_reply_says_what_a_browser
         assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
         foreign = http.post("/v1/chat/completions", json=ASKED, headers={"Origin": "http://evil.example"})
         assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "cross_site")
-        own = http.get("/api/status", headers={"Origin": served.url})
+        local = http.get("/api/status", headers={"Origin": served.url})
         page = http.get("/")
-        assert (own.status_code, page.status_code) == (200, 200)
-        for found in (foreign, own, page, http.get("/nothing"), http.get("/api/status", headers={"Host": "x"})):
-            assert found.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
-            assert found.headers["x-content-type-options"] == "nosniff"
-            assert found.headers["referrer-policy"] == "no-referrer"
-            assert not [name for name in found.headers if name.startswith("access-control")]
+        assert (local.status_code, page.status_code) == (200, 200)
+        for reply in (foreign, local, page, http.get("/nothing"), http.get("/api/status", headers={"Host": "x"})):
+            assert reply.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+            assert reply.headers["x-content-type-options"] == "nosniff"
+            assert reply.headers["referrer-policy"] == "no-referrer"
+            assert not [name for name in reply.headers if name.startswith("access-control")]
         assert page.headers["cache-control"] == "no-cache"
-        assert own.headers["cache-control"] == "no-store"
+        assert local.headers["cache-control"] == "no-store"
 
 
 def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
-    own: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lone: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     step = Decoder.step
     broken = threading.Event()
@@ -186,7 +181,7 @@ def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
         return step(decoder)
 
     monkeypatch.setattr(Decoder, "step", fail)
-    with own.client() as http:
+    with lone.client() as http:
         with http.stream("POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 60, "stream": True}) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -194,10 +189,10 @@ def test_an_unexpected_error_ends_running_requests_and_the_next_ones_are_served(
             events = [line for line in lines if line]
         assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
         broken.set()
-        whole = http.post("/v1/chat/completions", json=ASKED)
-        assert (whole.status_code, whole.json()["error"]["type"]) == (500, "server_error")
+        failed = http.post("/v1/chat/completions", json=ASKED)
+        assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
         good = http.post("/v1/chat/completions", json=ASKED)
-        assert good.json()["choices"][0]["message"]["content"] == own.greedy(PROMPT, 8)
+        assert good.json()["choices"][0]["message"]["content"] == lone.greedy(PROMPT, 8)
         assert "burnish_decoder_restarts 2.0" in http.get("/metrics").text
     assert "RuntimeError" in caplog.text
     assert PROMPT not in caplog.text
@@ -211,8 +206,8 @@ def test_an_unexpected_error_of_a_job_is_its_own(
 
     monkeypatch.setattr("burnish.explaining.dose.score", fail)
     with served.client() as http:
-        found = http.post("/api/damage", json={"model": "base+tuned"})
-        assert (found.status_code, found.json()["error"]["code"]) == (500, "internal_error")
+        reply = http.post("/api/damage", json={"model": "base+tuned"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
         assert http.post("/v1/chat/completions", json=ASKED).status_code == 200
     assert "ZeroDivisionError" in caplog.text
     assert PROMPT not in caplog.text
@@ -224,9 +219,8 @@ def test_the_log_holds_no_prompt_and_no_answer(served: Running, caplog: pytest.L
         text = ai.chat.completions.create(**ASKED).choices[0].message.content
         http.post("/v1/chat/completions", json={**ASKED, "n": 3})
         http.post("/v1/chat/completions", json={**ASKED, "model": "base+unknown"})
-        http.post("/api/tokens", json={"model": "base", "messages": ASKED["messages"], "answer": "a blue answer"})
     ours = "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith(("openai", "httpx", "httpcore")))
-    for secret in (PROMPT, text, "a blue answer"):
+    for secret in (PROMPT, text):
         assert secret
         assert secret not in ours
 
@@ -294,7 +288,7 @@ def test_no_body_whatsoever_is_an_error_of_the_server(bodies: int, served: Runni
         "tools",
         "n",
     ]
-    paths = ["/v1/chat/completions", "/v1/completions", "/api/damage", "/api/dose", "/api/tokens", "/api/profiles"]
+    paths = ["/v1/chat/completions", "/v1/completions", "/api/damage", "/api/dose", "/api/profiles"]
     paths += [f"/api/profiles/mine/{what}" for what in ("sliders", "pair", "choices", "undo")] + [
         "/api/profiles/%2e%2e"
     ]
@@ -304,11 +298,11 @@ def test_no_body_whatsoever_is_an_error_of_the_server(bodies: int, served: Runni
             for field in chance.sample(fields, chance.randint(1, 4)):
                 body[field] = value()
             path = chance.choice(paths)
-            found = http.request("PUT" if path.endswith("sliders") else "POST", path, json=body)
-            assert found.status_code in (200, 201, 400, 404, 405, 409), (path, body, found.text)
-            if found.status_code >= 400:
-                assert found.json()["error"].keys() == {"message", "type", "param", "code"}
-                assert str(served.reference.folder) not in found.text
+            reply = http.request("PUT" if path.endswith("sliders") else "POST", path, json=body)
+            assert reply.status_code in (200, 201, 400, 404, 405, 409), (path, body, reply.text)
+            if reply.status_code >= 400:
+                assert reply.json()["error"].keys() == {"message", "type", "param", "code"}
+                assert str(served.reference.folder) not in reply.text
         http.delete("/api/profiles/mine")
     served.until_idle()
 

@@ -1,6 +1,6 @@
 """Profiles and measurements over HTTP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from burnish.personal.profile import Coefficient
 from burnish.personal.store import Store, new_profile
 from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
-from conftest import random_enhancement
+from conftest import Folders, random_enhancement
 from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
@@ -34,9 +34,9 @@ def http(served: Running) -> Iterator[httpx.Client]:
 
 def answer(http: httpx.Client, model: str) -> str:
     asked = {"model": model, "messages": MESSAGES, "temperature": 0, "max_tokens": 12}
-    found = http.post("/v1/chat/completions", json=asked)
-    assert found.status_code == 200, found.text
-    return str(found.json()["choices"][0]["message"]["content"])
+    reply = http.post("/v1/chat/completions", json=asked)
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["choices"][0]["message"]["content"])
 
 
 def test_a_profile_is_made_changed_used_undone_and_forgotten(served: Running, http: httpx.Client) -> None:
@@ -89,15 +89,15 @@ def test_pairs_are_opposite_mixes_that_can_be_streamed_and_chosen_from(served: R
     assert all(doses[0][name] * doses[1][name] < 0 for name in doses[0])
     texts = [answer(http, pair[side]) + side for side in ("first", "second")]
     asked = {"messages": MESSAGES, "first": texts[0], "second": texts[1]}
-    found = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 1}).json()
-    assert found["choices"] == 1
-    assert found["accuracy"].keys() == {"share", "low", "high"}
-    assert {c["name"] for c in found["coefficients"]} == set(NAMES)
+    profile = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 1}).json()
+    assert profile["choices"] == 1
+    assert profile["accuracy"].keys() == {"share", "low", "high"}
+    assert {c["name"] for c in profile["coefficients"]} == set(NAMES)
     again = http.post("/api/profiles/mine/choices", json={**asked, "outcome": 0.5}).json()
     assert again["choices"] == 2
-    kept = served.service.store.choices(served.service.local, "mine")
-    assert [choice.outcome for choice in kept] == [1.0, 0.5]
-    assert kept[0].text == (PROMPT, *texts)
+    stored = served.service.store.choices(served.service.local, "mine")
+    assert [choice.outcome for choice in stored] == [1.0, 0.5]
+    assert stored[0].text == (PROMPT, *texts)
     assert http.post("/api/profiles/mine/pair", json={"messages": MESSAGES}).json()["seed"] == 2
     assert http.post("/api/profiles/mine/undo").json()["undone"] == "1 choice"
 
@@ -134,8 +134,8 @@ def test_what_cannot_be_done_with_profiles_is_refused(
     method: str, path: str, body: Any, status: int, code: str | None, http: httpx.Client
 ) -> None:
     http.post("/api/profiles", json={"name": "taken"})
-    found = http.request(method, path, json=body)
-    assert (found.status_code, found.json()["error"]["code"]) == (status, code), found.text
+    reply = http.request(method, path, json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
 
 
 def test_damage_is_measured_once_for_an_expression(
@@ -162,20 +162,6 @@ def test_a_dose_curve_grows_from_nothing(http: httpx.Client) -> None:
     assert http.post("/api/dose", json={"model": "base+tuned"}).json()["likelihood"] is None
 
 
-@pytest.mark.parametrize("text", ["The sea is blue.", " 바다 \ufffd ", "</s>x"])
-def test_tokens_joined_are_the_answer(text: str, http: httpx.Client) -> None:
-    asked = {"messages": MESSAGES, "answer": text}
-    rows = http.post("/api/tokens", json={**asked, "model": "base+tuned"}).json()["tokens"]
-    assert "".join(row["text"] for row in rows) == text
-    assert any(abs(row["gain"]) > 1e-3 for row in rows)
-    assert sum(row["projection"] for row in rows) == pytest.approx(0, abs=1e-4)
-    base = http.post("/api/tokens", json={**asked, "model": "base"}).json()["tokens"]
-    assert [row["text"] for row in base] == [row["text"] for row in rows]
-    assert all((row["gain"], row["projection"]) == (0, None) for row in base)
-    assert http.post("/api/tokens", json={**asked, "model": "base", "answer": ""}).status_code == 400
-    assert http.post("/api/tokens", json={**asked, "model": "base", "answer": "x" * 999}).status_code == 400
-
-
 def test_status_and_directions_say_what_the_page_may_offer(http: httpx.Client) -> None:
     status = http.get("/api/status").json()
     assert status["person"] == "local"
@@ -193,7 +179,7 @@ def test_status_and_directions_say_what_the_page_may_offer(http: httpx.Client) -
     assert (rows["education"]["language"], rows["tuned"]["language"]) == ("en", None)
 
 
-def test_a_server_without_profiles_says_so(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_server_without_profiles_says_so(tiny_folder: Folders, tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(store.local(), new_profile("mine"))
     values = {"education": Coefficient(1.0, 0.0, "sliders")}
@@ -206,28 +192,28 @@ def test_a_server_without_profiles_says_so(tiny_folder: Callable[..., Path], tmp
             ("/api/profiles", {"name": "another"}),
             ("/api/profiles/mine/pair", {"messages": MESSAGES}),
         ):
-            found = http.post(path, json=body)
-            assert found.status_code == 400
-            assert "--no-profiles" in found.json()["error"]["message"]
+            reply = http.post(path, json=body)
+            assert reply.status_code == 400
+            assert "--no-profiles" in reply.json()["error"]["message"]
         assert answer(http, "base+tuned") != answer(http, "base")
 
 
 def test_named_directions_of_both_sites_are_found_at_the_start(
-    tiny_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_measurements(monkeypatch)
-    monkeypatch.setattr("burnish.naming.names_in", lambda language: ["formal-casual"] if language == "en" else [])
-    monkeypatch.setattr("burnish.naming.FindOptions", lambda **options: FindOptions(**{**options, "instructions": 4}))
+    monkeypatch.setattr("burnish.catalogue.names_in", lambda language: ["formal-casual"] if language == "en" else [])
+    monkeypatch.setattr(
+        "burnish.catalogue.FindOptions", lambda **options: FindOptions(**{**options, "instructions": 4})
+    )
     model = load(tiny_folder("llama"), ModelOptions(dtype="float32"))
-    found = prepare(model, {})
-    assert found.reading["formal-casual"].site == "residual"
-    assert found.editing["formal-casual"].site == "attention"
+    directions = prepare(model, {})
+    assert directions.reading["formal-casual"].site == "residual"
+    assert directions.editing["formal-casual"].site == "attention"
     assert prepare(model, {}, profiles=False).names == []
 
 
-def test_enhancements_are_read_by_name_and_must_be_of_the_model(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_enhancements_are_read_by_name_and_must_be_of_the_model(tiny_folder: Folders, tmp_path: Path) -> None:
     model, other = (load(tiny_folder(name), ModelOptions(dtype="float32")) for name in ("llama", "gpt2"))
     path = random_enhancement(model, 0.5).save(tmp_path / "warm.safetensors")
     education = random_enhancement(other, 0.5).save(tmp_path / "education.safetensors")

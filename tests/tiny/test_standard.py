@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import stdev
@@ -18,12 +17,11 @@ from burnish.artifacts.direction import Enhancement
 from burnish.errors import DownloadError, InputError
 from burnish.evaluation.standard import StandardScore, run_standard
 from burnish.model.model import Model
-from burnish.options import Form, ModelOptions
-from conftest import random_enhancement
+from burnish.options import FormName, ModelOptions
+from conftest import Models, random_enhancement
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
-Models = Callable[..., Model]
 WORDS = ["red", "old", "sea", "dusk", "lamp", "stone", "bird", "salt"]
 DOCUMENTS = [
     {"question": f"The {a} by the {b} is", "choices": [a[:3], b[:3], "lit"], "answer": (i + j) % 3}
@@ -61,26 +59,26 @@ def sums(
     model: Model, enhancement: Enhancement | None = None, *, chat: bool = False, vocabulary: int | None = None
 ) -> list[list[float]]:
     """The summed log probability of each document's choices, one plain pass a choice. vocabulary: tokens that count, all by default."""
-    found: list[list[float]] = []
+    rows: list[list[float]] = []
     with nullcontext() if enhancement is None else model.enhanced(enhancement):
         for document in DOCUMENTS:
             question = str(document["question"])
             context = model.tokens(question) if chat else model.tokenizer(question)["input_ids"]
-            found.append([])
+            rows.append([])
             for choice in document["choices"]:
                 text = choice if chat else f" {choice}"
                 answer = model.tokenizer(text, add_special_tokens=False)["input_ids"]
                 logits = model.network(input_ids=torch.tensor([context + answer])).logits[
                     0, len(context) - 1 : -1, :vocabulary
                 ]
-                found[-1].append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
-    return found
+                rows[-1].append(float(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum()))
+    return rows
 
 
 def hits(model: Model, enhancement: Enhancement | None = None, *, chat: bool = False) -> list[float]:
     """1 for each document whose answer has the largest sum."""
-    found = sums(model, enhancement, chat=chat)
-    return [float(max(range(3), key=row.__getitem__) == d["answer"]) for row, d in zip(found, DOCUMENTS, strict=True)]
+    rows = sums(model, enhancement, chat=chat)
+    return [float(max(range(3), key=row.__getitem__) == d["answer"]) for row, d in zip(rows, DOCUMENTS, strict=True)]
 
 
 def one(scores: tuple[StandardScore, ...]) -> StandardScore:
@@ -88,7 +86,7 @@ def one(scores: tuple[StandardScore, ...]) -> StandardScore:
     return score
 
 
-@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("chat", [pytest.param(False, marks=pytest.mark.full), True])
 def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, tasks: Path, chat: bool) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 8.0)
@@ -107,9 +105,10 @@ def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, t
     assert set(report.versions) == {"lm_eval", "datasets", "transformers", "torch"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", ["model", "adapter"])
 def test_the_harness_alone_reads_what_the_live_form_says(
-    tiny_model: Models, tasks: Path, tmp_path: Path, form: Form
+    tiny_model: Models, tasks: Path, tmp_path: Path, form: FormName
 ) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -128,14 +127,15 @@ def test_the_harness_alone_reads_what_the_live_form_says(
         log_samples=True,
     )
     samples = sorted(results["samples"]["harbour"], key=lambda sample: sample["doc_id"])
-    found = torch.tensor([[answer[0] for answer in sample["filtered_resps"]] for sample in samples])
+    harness = torch.tensor([[answer[0] for answer in sample["filtered_resps"]] for sample in samples])
     # With an adapter the harness cuts the model's table of tokens down to the tokenizer's.
     vocabulary = None if form == "model" else len(model.tokenizer)
     live = torch.tensor(sums(model, enhancement, vocabulary=vocabulary))
-    torch.testing.assert_close(found, live, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(harness, live, rtol=1e-3, atol=1e-3)
     assert (live - torch.tensor(sums(model, vocabulary=vocabulary))).abs().max() > 0.1
 
 
+@pytest.mark.full
 def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = tiny_model("llama", own=True)
     model.tokenizer.pad_token = None
@@ -148,12 +148,14 @@ def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: py
     json.dumps(report.as_dict())
 
 
+@pytest.mark.full
 def test_without_an_enhancement_only_the_base_is_scored(tiny_model: Models, tasks: Path) -> None:
     score = one(run_standard(tiny_model("llama"), ["harbour"], enhancement=None, include=tasks, limit=3).scores)
     assert score.base_stderr is not None
     assert (score.enhanced, score.difference) == (None, None)
 
 
+@pytest.mark.full
 def test_an_unknown_task_is_named_with_its_neighbours(tiny_model: Models, tasks: Path) -> None:
     with pytest.raises(InputError, match=r"'hellaswagg'.*Close names: .*hellaswag"):
         run_standard(tiny_model("llama"), ["harbour", "hellaswagg"], enhancement=None, include=tasks)
@@ -172,7 +174,7 @@ def test_tasks_that_run_the_models_code_are_refused(tiny_model: Models, tasks: P
 
 def test_a_missing_package_says_what_to_install(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(InputError, match=r"pip install 'burnish\[lm-eval\]'"):
+    with pytest.raises(InputError, match=r"pip install 'burnish\[eval\]'"):
         run_standard(tiny_model("llama"), ["harbour"], enhancement=None)
 
 

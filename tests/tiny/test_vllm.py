@@ -5,20 +5,18 @@ Read in vLLM 0.33.0: vllm/lora/peft_helper.py (`PEFTHelper.from_dict`, `_validat
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from burnish.model.model import Model
+from burnish.forms.base import Applied
 from burnish.options import ModelOptions
-from burnish.pipeline import Applied, export
-from conftest import Folders, random_enhancement
+from burnish.pipeline import export
+from conftest import Folders, Models, random_enhancement
 from families import VLLM
 
-Models = Callable[..., Model]
 RANK = 2
 FLOAT = ModelOptions(dtype="float32")
 OFF = {  # settings that vLLM refuses when they are anything else

@@ -14,7 +14,6 @@ from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.differences import (
     ChangedFile,
     ChangedTensor,
-    Progress,
     changed_files,
     check_same_tensors,
     differing,
@@ -23,6 +22,7 @@ from burnish.artifacts.differences import (
 )
 from burnish.errors import ModelError
 from burnish.maths.low_rank import MARGIN, Change, Kind, analyse_change, follows, unchanged
+from burnish.steps import Progress
 
 AuditKind = Kind | Literal["identical", "elsewhere", "mixed"]
 SEEN = 1e-6  # share of a change's squared size below which what is left is not worth a word: float32 arithmetic
@@ -88,17 +88,17 @@ class Audit:
         return [p for p in self.projections if p.change.kind == kind]
 
     def _directional(self) -> str:
-        found = self.of("directional")
-        ranks = sorted({len(p.change.gains) for p in found})
-        gains = [gain for p in found for gain in p.change.gains]
+        projections = self.of("directional")
+        ranks = sorted({len(p.change.gains) for p in projections})
+        gains = [gain for p in projections for gain in p.change.gains]
         least, most = f"{min(gains):.2f}", f"{max(gains):.2f}"
         text = _count(ranks[0], "direction") if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]} directions"
-        text += f" in {_count(len({p.layer for p in found}), 'layer')}"
+        text += f" in {_count(len({p.layer for p in projections}), 'layer')}"
         text += f", gain {least}" if least == most else f", gains {least} to {most}"
         if self.agreement is not None:
             same = "the same" if self.agreement > SAME else "not the same"
             text += f", {same} in all of them (|cosine| at least {self.agreement:.2f})"
-        rough = sum(p.change.residual > MARGIN * p.change.rounding for p in found if p.change.residual > SEEN)
+        rough = sum(p.change.residual > MARGIN * p.change.rounding for p in projections if p.change.residual > SEEN)
         text += f"; in {_count(rough, 'projection')} more is left than rounding explains" if rough else ""
         small = len(self.of("rounding"))
         return text + (f"; {_count(small, 'projection')} changed by no more than rounding" if small else "")
@@ -109,12 +109,12 @@ class Audit:
         return f"{rank} in {_count(len(self.of('low-rank')), 'projection')}"
 
     def _dense(self) -> str:
-        found = [p.change for p in self.of("dense")]
+        changes = [p.change for p in self.of("dense")]
         few = len(self.of("low-rank"))
         text = f", and {_count(few, 'projection')} in fewer" if few else ""
         return (
-            f"{_count(len(found), 'projection')} changed in more than {min(c.looked_for for c in found)} dimensions, the most by "
-            f"{max(c.relative_size for c in found):.2%} of its size{text}"
+            f"{_count(len(changes), 'projection')} changed in more than {min(c.looked_for for c in changes)} dimensions, the most by "
+            f"{max(c.relative_size for c in changes):.2%} of its size{text}"
         )
 
     def _mixed(self) -> str:

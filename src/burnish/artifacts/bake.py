@@ -25,8 +25,8 @@ from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
+from burnish.steps import Progress
 
-Progress = Callable[[str, int, int], None]
 ROUNDED_IN_USE = ("bitnet", "fouroversix", "fp_quant")  # may store full weights and round them whenever they are used
 
 
@@ -71,13 +71,13 @@ def tensor_edits(checkpoint: Checkpoint, edits: Iterator[tuple[Projection, LowRa
     ]
 
 
-def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection]) -> None:
+def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection | LinearMap]) -> None:
     """Raises QuantisedModelError or ModelError when a projection's tensors cannot be edited in place."""
     for projection in projections:
         _stored_names(checkpoint, projection)
 
 
-def _stored_names(checkpoint: Checkpoint, projection: Projection) -> list[str]:
+def _stored_names(checkpoint: Checkpoint, projection: Projection | LinearMap) -> list[str]:
     """The tensors of a projection: its weight and, where it has one, its bias."""
     rows, columns = projection.outputs, projection.inputs
     shape = (rows, columns) if projection.layout == "out_in" else (columns, rows)
@@ -204,8 +204,8 @@ def _held(item: TensorEdit) -> Tensor:
 
 def _realised(old: Tensor, new: Tensor, added: Tensor | None, edit: LowRankEdit) -> list[float]:
     """The gains of the edit alone: what was added to the weight besides is taken out first."""
-    found: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
-    return found
+    gains: list[float] = realised_gain(old, new if added is None else new.float() - added, edit).tolist()
+    return gains
 
 
 def oriented(tensor: Tensor, projection: Projection | LinearMap) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from burnish.artifacts.files import REFUSED, written
 from burnish.errors import BurnishWarning, DiskFullError, OutputError
-from burnish.places import cache_root
+from burnish.paths import cache_root
 
 ELSEWHERE = "Set BURNISH_CACHE to a folder of yours."
 

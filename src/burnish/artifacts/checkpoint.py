@@ -22,12 +22,12 @@ SAMPLE = 64  # bytes read at the start, middle and end of a tensor for the finge
 
 def read_bytes(file: BinaryIO, size: int) -> bytearray:
     """The next `size` bytes of a weight file. Raises ModelError where it ends before."""
-    found = bytearray(size)
-    if file.readinto(found) != size:  # type: ignore[attr-defined]
+    buffer = bytearray(size)
+    if file.readinto(buffer) != size:  # type: ignore[attr-defined]
         raise ModelError(
             f"{file.name} ends early: it is cut short, and its header names tensors behind its end. Download it again."
         )
-    return found
+    return buffer
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> dict[str, StoredTensor]:
         """Every tensor by name, sorted."""
-        found: dict[str, StoredTensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for file in self.files:
             for stored in read_header(self.folder, file):
-                if stored.name in found:
+                if stored.name in tensors:
                     raise ModelError(
-                        f"{stored.name[:80]!r} lies in two files of {self.folder}: {found[stored.name].file} and {file}. Remove the one "
+                        f"{stored.name[:80]!r} lies in two files of {self.folder}: {tensors[stored.name].file} and {file}. Remove the one "
                         "that does not belong to the model."
                     )
-                found[stored.name] = stored
-        return dict(sorted(found.items()))
+                tensors[stored.name] = stored
+        return dict(sorted(tensors.items()))
 
     def read(self, name: str) -> Tensor:
         """One tensor, in its own dtype. Takes no more memory than the tensor: the file is not mapped.
@@ -96,15 +96,15 @@ class Checkpoint:
         common ending; the shape must agree. Raises QuantisedModelError or ModelError.
         """
         wanted = f"{path}.{suffix}"
-        found = [wanted] if wanted in self.tensors else []
-        if not found:
+        names = [wanted] if wanted in self.tensors else []
+        if not names:
             renamed = self.module_names().get(wanted)
-            found = [renamed] if renamed is not None else self._endings(wanted)
-        fitting = [n for n in found if self.tensors[n].shape == shape]
+            names = [renamed] if renamed is not None else self._endings(wanted)
+        fitting = [n for n in names if self.tensors[n].shape == shape]
         if len(fitting) == 1 and self.tensors[fitting[0]].dtype in DTYPES:
             return fitting[0]
-        if len(found) == 1:
-            stored = self.tensors[found[0]]
+        if len(names) == 1:
+            stored = self.tensors[names[0]]
             raise QuantisedModelError(
                 f"'{stored.name}' is stored as {stored.dtype} {list(stored.shape)}, not as floating "
                 f"point {list(shape)}: these weights are quantised or packed and cannot be edited in place. "
@@ -128,16 +128,16 @@ class Checkpoint:
         parts = path.split(".")
         layer = max((i for i, part in enumerate(parts) if part.isdigit()), default=0)
         ending = ".".join(parts[layer:]) + "."
-        own = [n.removeprefix(f"{path}.") for n in self.tensors if n.startswith(f"{path}.")]
-        found = own or [n.rpartition(f".{ending}")[2] for n in self.tensors if f".{ending}" in n]
-        return sorted({*found} - {"weight", "bias"})
+        suffixes = [n.removeprefix(f"{path}.") for n in self.tensors if n.startswith(f"{path}.")]
+        suffixes = suffixes or [n.rpartition(f".{ending}")[2] for n in self.tensors if f".{ending}" in n]
+        return sorted({*suffixes} - {"weight", "bias"})
 
     @cached_property
     def quantisation(self) -> dict[str, Any]:
         """What the folder's config says of quantised weights, {} where nothing."""
         config = self.folder / "config.json"
-        stored = read_table(config) if config.exists() else {}
-        return stored.get("quantization_config") or {}
+        settings = read_table(config) if config.exists() else {}
+        return settings.get("quantization_config") or {}
 
     def _endings(self, wanted: str) -> list[str]:
         """The tensors that share the longest ending with `wanted`, down to the layer's number."""
@@ -145,9 +145,9 @@ class Checkpoint:
         last = max((i for i, part in enumerate(parts) if part.isdigit()), default=len(parts) - 1)
         for start in range(1, last + 1):
             ending = ".".join(parts[start:])
-            found = [n for n in self.tensors if n == ending or n.endswith("." + ending)]
-            if found:
-                return found
+            names = [n for n in self.tensors if n == ending or n.endswith("." + ending)]
+            if names:
+                return names
         return []
 
     @property

@@ -31,24 +31,24 @@ def model_files(folder: Path) -> list[Path]:
     Raises ModelError for a link that leads out of the folder, because a copy of it would publish a file that is none of the
     model's. Weights may lie elsewhere, and so may the files of the hub's cache, whose folders consist of links.
     """
-    found = sorted(
+    files = sorted(
         p
         for p in folder.rglob("*")
         if p.is_file() and not any(part in (".git", ".cache", "__pycache__") for part in p.relative_to(folder).parts)
     )
     home = folder.resolve()
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    for path in found:
+    for path in files:
         target = path.resolve()
-        if any(target.is_relative_to(own) for own in homes):
+        if any(target.is_relative_to(home_folder) for home_folder in homes):
             continue
         if path.suffix != ".safetensors":
             raise ModelError(
                 f"{path} is a link to {target}, outside the model's folder, and a copy would hold that file. Put the file itself there "
                 "(cp --dereference), or remove the link."
             )
-        read_header(folder, str(path.relative_to(folder)))
-    return found
+        read_header(folder, path.relative_to(folder).as_posix())
+    return files
 
 
 def copied_files(folder: Path) -> list[Path]:
@@ -87,9 +87,9 @@ class Journal:
         journal = Journal(path, str(source.resolve()), None)
         if path.is_file():
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                if stored["source"] == journal.source:
-                    return Journal(path, journal.source, stored["recipe"], dict(stored["done"]))
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record["source"] == journal.source:
+                    return Journal(path, journal.source, record["recipe"], dict(record["done"]))
             except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # damaged, as after a power cut: nothing of it is believed
         journal.restart()
@@ -109,8 +109,8 @@ class Journal:
 
     def _write(self) -> None:
         temporary = self.path.with_suffix(".new")
-        stored = {"source": self.source, "recipe": self.recipe, "done": self.done}
-        temporary.write_text(json.dumps(stored), encoding="utf-8")
+        record = {"source": self.source, "recipe": self.recipe, "done": self.done}
+        temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(self.path)
 
 
@@ -190,7 +190,7 @@ class FolderCopy:
     def _run(self) -> None:
         try:
             for path in copied_files(self.source):
-                self._copy(path, str(path.relative_to(self.source)))
+                self._copy(path, path.relative_to(self.source).as_posix())
         except (OSError, ModelError) as error:
             self._error = error
         finally:
@@ -217,12 +217,13 @@ class FolderCopy:
 
 
 def copy_file(source: Path, target: Path, report: Callable[[int], None] = lambda reached: None) -> None:
-    """Copies inside the kernel (a clone where the file system can), following links; the copy is writable."""
+    """Copies inside the kernel where it can (Linux; a clone where the file system can), following links; the copy is writable."""
+    in_kernel = getattr(os, "copy_file_range", None)
     with source.open("rb") as reader, target.open("wb") as writer:
         size = left = os.fstat(reader.fileno()).st_size
         while left:
             try:
-                moved = os.copy_file_range(reader.fileno(), writer.fileno(), min(BLOCK, left))
+                moved = in_kernel(reader.fileno(), writer.fileno(), min(BLOCK, left)) if in_kernel else 0
             except OSError:
                 if left != size:
                     raise

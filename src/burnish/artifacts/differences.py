@@ -1,6 +1,6 @@
 """Which tensors and files of two checkpoints differ, and how much: read block by block, so that memory stays small at any size."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
@@ -13,8 +13,8 @@ from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
 from burnish.artifacts.weight_files import INDEX, is_other_form
 from burnish.errors import VerificationError
+from burnish.steps import Progress
 
-Progress = Callable[[str, int, int], None]
 BLOCK = 4 << 20  # bytes held at a time; a multiple of every element's size
 OWN_FILES = ("README.md", MARK)  # what an enhanced copy says of itself
 OWN_FOLDER = "burnish/"
@@ -51,40 +51,40 @@ def check_same_tensors(base: Checkpoint, other: Checkpoint) -> None:
 
 def owners(checkpoint: Checkpoint, projections: Sequence[Projection]) -> dict[str, Projection]:
     """The projection that each weight or bias belongs to, by the tensor's name. Raises QuantisedModelError, ModelError."""
-    found = {}
+    projections_by_tensor = {}
     for projection in projections:
         shape = (projection.outputs, projection.inputs)
-        stored = shape if projection.layout == "out_in" else shape[::-1]
-        found[checkpoint.match(projection.path, "weight", stored)] = projection
+        shape_stored = shape if projection.layout == "out_in" else shape[::-1]
+        projections_by_tensor[checkpoint.match(projection.path, "weight", shape_stored)] = projection
         if projection.bias:
-            found[checkpoint.match(projection.path, "bias", (projection.outputs,))] = projection
-    return found
+            projections_by_tensor[checkpoint.match(projection.path, "bias", (projection.outputs,))] = projection
+    return projections_by_tensor
 
 
 def differing(base: Checkpoint, other: Checkpoint, progress: Progress | None = None) -> list[str]:
     """The tensors whose bytes differ, sorted; compared by name, however they are spread over files."""
-    found = []
+    names = []
     for index, name in enumerate(base.tensors):
         if progress is not None:
             progress("comparing", index + 1, len(base.tensors))
         if any(old != new for old, new in zip(_bytes(base, name), _bytes(other, name), strict=True)):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def measure(base: Checkpoint, other: Checkpoint, name: str) -> ChangedTensor:
     """How much a tensor changed."""
     dtype = DTYPES.get(base.tensors[name].dtype)
-    different, elements, change, whole = 0, 0, 0.0, 0.0
+    different, elements, change, size = 0, 0, 0.0, 0.0
     for blocks in zip(_bytes(base, name), _bytes(other, name), strict=True):
         old, new = (torch.frombuffer(block, dtype=dtype or torch.uint8) for block in blocks)
         different += int((old != new).sum())
         elements += old.numel()
         if dtype is not None:
             change += float((new.double() - old.double()).square().sum())
-            whole += float(old.double().square().sum())
-    relative_size = (change / whole) ** 0.5 if whole else inf
-    known = dtype is not None and isfinite(change + whole)
+            size += float(old.double().square().sum())
+    relative_size = (change / size) ** 0.5 if size else inf
+    known = dtype is not None and isfinite(change + size)
     return ChangedTensor(name, relative_size if known else None, different / elements)
 
 
@@ -94,11 +94,11 @@ def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...
     # How the tensors are spread over files is no difference.
     weights = {*base.files, *other.files, INDEX}
     names = {
-        str(path.relative_to(checkpoint.folder))
+        path.relative_to(checkpoint.folder).as_posix()
         for checkpoint in (base, other)
         for path in model_files(checkpoint.folder)
     }
-    found = []
+    files = []
     for name in sorted(names - weights - {*OWN_FILES}):
         if name.startswith(OWN_FOLDER):
             continue
@@ -107,8 +107,8 @@ def changed_files(base: Checkpoint, other: Checkpoint) -> tuple[ChangedFile, ...
         if sizes[1] is None and is_other_form(name, base.files):
             continue  # a copy does without
         if sizes[0] is None or sizes[0] != sizes[1] or not _same_file(*paths, sizes[0]):
-            found.append(ChangedFile(name, *sizes))
-    return tuple(found)
+            files.append(ChangedFile(name, *sizes))
+    return tuple(files)
 
 
 def _same_file(one: Path, two: Path, size: int) -> bool:

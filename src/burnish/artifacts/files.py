@@ -47,7 +47,7 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
         raise OutputError(
             f"{path} is a device or a pipe, which cannot be replaced by a file. Pass another output path."
         )
-    if place.is_mount():
+    if os.path.ismount(place):  # which, unlike Path.is_mount, Windows has in every version
         raise OutputError(
             f"{path} is where a disk is mounted, and a finished output is renamed into its place. Pass a new folder inside it, such as "
             f"{path / 'model'}."
@@ -78,12 +78,12 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LONGEST_TABLE:
             raise ValueError(f"{path.stat().st_size:,} bytes are more than {LONGEST_TABLE:,}")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(table, dict):
             raise ValueError("it is not a table")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {str(error)[:200]}. Download or write it again.") from error
-    return found
+    return table
 
 
 def read_mark(folder: Path) -> dict[str, Any]:

@@ -26,14 +26,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from burnish.anatomy import Anatomy
 from burnish.artifacts.direction import HEADER, Direction, LayerReport, Provenance
-from burnish.artifacts.files import written
 from burnish.artifacts.gguf_file import read_gguf
-from burnish.artifacts.gguf_write import Value, tensors_size, write_tensors
 from burnish.errors import InputError, WrongModelError
 from burnish.maths.statistics import unit
 from burnish.options import Site, layer_index
@@ -115,15 +112,15 @@ def is_foreign(path: Path) -> bool:
 
 def read_foreign(path: Path) -> ForeignVectors:
     """Reads a control vector (.gguf) or steering vectors (.safetensors, .pt). Raises InputError, ModelError for a damaged GGUF."""
-    found = _read_repeng(path) if path.suffix == ".gguf" else _read_steering(path)
+    foreign = _read_repeng(path) if path.suffix == ".gguf" else _read_steering(path)
     usable = {
         layer: vector.float()
-        for layer, vector in found.vectors.items()
+        for layer, vector in foreign.vectors.items()
         if vector.ndim == 1 and bool(vector.isfinite().all()) and bool(vector.any())
     }
     if not usable:
         raise InputError(f"{path} holds no vector that points anywhere. Pass a file with one vector a layer.")
-    return ForeignVectors(found.tool, found.site, found.hint, usable)
+    return ForeignVectors(foreign.tool, foreign.site, foreign.hint, usable)
 
 
 def _read_repeng(path: Path) -> ForeignVectors:
@@ -184,40 +181,3 @@ def _opened(path: Path) -> Iterator[Any]:
 def _metadata(path: Path) -> dict[str, str]:
     with _opened(path) as file:
         return file.metadata() or {}
-
-
-def write_control_vector(out: Path, vectors: Tensor, *, hint: str, overwrite: bool = False) -> None:
-    """Writes vectors [layers, hidden], as long as they are, as a control vector for llama.cpp and repeng.
-
-    Layers whose vector is zero are left out, and so is layer 0, which llama.cpp does not take. hint: what the model is called.
-    """
-    keys, tensors = _control(vectors, hint)
-    with written(out, overwrite=overwrite) as partial:
-        write_tensors(partial, keys, tensors)
-
-
-def control_vector_bytes(layers: int, hidden: int, hint: str) -> int:
-    """The size of a control vector with a vector in every layer but the first."""
-    keys, tensors = _control(torch.ones(layers, 1), hint)
-    return tensors_size(keys, dict.fromkeys(tensors, (hidden,)))
-
-
-def _control(vectors: Tensor, hint: str) -> tuple[dict[str, Value], dict[str, Tensor]]:
-    tensors = {f"direction.{layer}": vector for layer, vector in enumerate(vectors) if layer and bool(vector.any())}
-    keys: dict[str, Value] = {
-        "general.architecture": CONTROL,
-        f"{CONTROL}.model_hint": hint,
-        f"{CONTROL}.layer_count": len(tensors),
-    }
-    return keys, tensors
-
-
-def write_steering_vector(out: Path, vectors: Tensor, *, overwrite: bool = False) -> None:
-    """Writes vectors [layers, hidden], as long as they are, as safetensors that steering-vectors' class is built from (above)."""
-    tensors = {
-        f"layer_activations.{layer}": vector.float().clone()
-        for layer, vector in enumerate(vectors)
-        if bool(vector.any())
-    }
-    with written(out, overwrite=overwrite) as partial:
-        partial.write_bytes(save(tensors, metadata={"layer_type": "decoder_block"}))

@@ -9,7 +9,7 @@ import json
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -29,6 +29,7 @@ from burnish.errors import ModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
 from burnish.maths.rounding import realised_gain, round_along
 from burnish.options import OutputOptions
+from burnish.steps import Progress
 
 MARK = "burnish.enhancement"  # key: what was done, as JSON
 EXACT = {  # types in which the rounding can be steered along the direction
@@ -39,7 +40,6 @@ EXACT = {  # types in which the rounding can be steered along the direction
 GAIN_TOLERANCE = 0.01  # of each gain asked
 SAMPLED_ROWS, FAR = 64, 2.0  # requantising is slow: a sample decides where the answer is clear
 STRAY_TOLERANCE = 0.1  # size of what else moves, as a share of the size of the change
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,18 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
             f"'{item.tensor.name}' in {source.path} holds values that are not finite: the file is damaged. Download it again."
         )
     change = max(float((exact - old).norm()), torch.finfo(torch.float32).tiny)
-    own = item.tensor.kind
-    if own not in EXACT:
+    kind = item.tensor.kind
+    if kind not in EXACT:
         again = _requantised(exact, item.tensor, STRAY_TOLERANCE * change)
         if again is not None:
-            chosen = _measured(own, again[0], again[1], old, exact, change, item)
+            chosen = _measured(kind, again[0], again[1], old, exact, change, item)
             if chosen.stray <= STRAY_TOLERANCE and _within(chosen.realised, asked_gains(item.edit)):
                 return chosen
         fits = bool(exact.abs().max() <= torch.finfo(torch.float16).max)
-        own = GGMLQuantizationType.F16 if fits else GGMLQuantizationType.F32
-    rounded = round_along(exact, item.edit.right, EXACT[own])
+        kind = GGMLQuantizationType.F16 if fits else GGMLQuantizationType.F32
+    rounded = round_along(exact, item.edit.right, EXACT[kind])
     data = rounded.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-    return _measured(own, data, rounded, old, exact, change, item)
+    return _measured(kind, data, rounded, old, exact, change, item)
 
 
 def _requantised(exact: Tensor, tensor: GgufTensor, allowed: float) -> tuple[bytes, Tensor] | None:
@@ -130,8 +130,10 @@ def _requantised(exact: Tensor, tensor: GgufTensor, allowed: float) -> tuple[byt
 
 def _through(values: Tensor, tensor: GgufTensor) -> tuple[bytes, Tensor]:
     """Rows of the tensor in its type, and read back."""
-    stored = quants.quantize(values.contiguous().numpy(), tensor.kind)
-    return stored.tobytes(), dequantised(stored.view(np.uint8).reshape(-1), replace(tensor, shape=tuple(values.shape)))
+    quantised = quants.quantize(values.contiguous().numpy(), tensor.kind)
+    return quantised.tobytes(), dequantised(
+        quantised.view(np.uint8).reshape(-1), replace(tensor, shape=tuple(values.shape))
+    )
 
 
 def _measured(
@@ -159,8 +161,8 @@ def edited_size(source: GgufFile, edits: Sequence[GgufEdit], *, mark: dict[str, 
 def _size(source: GgufFile, item: GgufEdit, *, measured: bool) -> int:
     if measured:
         return len(choose(source, item).data)
-    stored = item.tensor.end - item.tensor.start
-    return stored if item.tensor.kind in EXACT else max(stored, 2 * int(np.prod(item.tensor.shape)))
+    size = item.tensor.end - item.tensor.start
+    return size if item.tensor.kind in EXACT else max(size, 2 * int(np.prod(item.tensor.shape)))
 
 
 def write_gguf(

@@ -80,11 +80,11 @@ class GgufFile:
         tensor = self.tensors[name]
         with self.path.open("rb") as file:
             file.seek(tensor.start)
-            stored = np.frombuffer(read_bytes(file, tensor.end - tensor.start), dtype=np.uint8)
-        return dequantised(stored, tensor)
+            data = np.frombuffer(read_bytes(file, tensor.end - tensor.start), dtype=np.uint8)
+        return dequantised(data, tensor)
 
 
-def dequantised(stored: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTensor) -> Tensor:
+def dequantised(data: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTensor) -> Tensor:
     """The values of a tensor's bytes, in its shape."""
     exact = {
         GGMLQuantizationType.F32: torch.float32,
@@ -92,8 +92,8 @@ def dequantised(stored: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTenso
         GGMLQuantizationType.BF16: torch.bfloat16,
     }.get(tensor.kind)
     if exact is not None:
-        return torch.from_numpy(stored).view(exact).view(tensor.shape)
-    rows = stored.reshape(*tensor.shape[:-1], -1)
+        return torch.from_numpy(data).view(exact).view(tensor.shape)
+    rows = data.reshape(*tensor.shape[:-1], -1)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             return torch.from_numpy(quants.dequantize(rows, tensor.kind)).view(tensor.shape)
@@ -114,7 +114,7 @@ def read_gguf(path: Path) -> GgufFile:
     size = path.stat().st_size
     with path.open("rb", buffering=1 << 20) as file:
         header = _Header(file, path, size)
-        tensors, keys = header.start()
+        count, keys = header.start()
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             key = header.name(LONGEST_KEY, "key")
@@ -125,10 +125,10 @@ def read_gguf(path: Path) -> GgufFile:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
             raise header.damaged(f"general.alignment is {str(alignment)[:20]}, which is no power of two")
-        entries = [header.tensor() for _ in range(tensors)]
+        entries = [header.tensor() for _ in range(count)]
         entries_end = file.tell()
-        found = dict(_placed(header, entries, padded(entries_end, alignment), alignment))
-    return GgufFile(path, metadata, found, keys_end, entries_end, alignment, size)
+        tensors = dict(_placed(header, entries, padded(entries_end, alignment), alignment))
+    return GgufFile(path, metadata, tensors, keys_end, entries_end, alignment, size)
 
 
 Entry = tuple[str, GGMLQuantizationType, tuple[int, ...], int, int]  # name, type, shape, offset, position of the type

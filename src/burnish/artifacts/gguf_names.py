@@ -26,13 +26,13 @@ def gguf_name(source: GgufFile, path: str) -> str:
     names = _names(source.architecture, source.number("block_count") or 0)
     # Wrappers nest the language model; converters strip what stands before its layers.
     inner = "model." + path[path.index("layers.") :] if "layers." in path else path
-    found: str | None = names.get_name(path) or names.get_name(inner)
-    if found is None:
+    name: str | None = names.get_name(path) or names.get_name(inner)
+    if name is None:
         raise ModelError(
             f"'{path}' has no name of its own in GGUF files of the architecture '{source.architecture}', so it cannot be edited "
             "there. Enhance the original model and convert the result."
         )
-    return found
+    return name
 
 
 def stored_names(source: GgufFile, projection: Projection) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes small GGUF files: key-values and float32 tensors that are all in memory (adapters and control vectors)."""
+"""Writes small GGUF files: key-values and float32 tensors that are all in memory (adapters)."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def _text(text: str) -> bytes:
 
 
 def write_tensors(path: Path, keys: Mapping[str, Value], tensors: Mapping[str, Tensor]) -> None:
-    """Writes version 3. tensors: of any shape, stored as float32 (a vector [n] has one dimension)."""
+    """Writes version 3. tensors: of any shape, stored as float32."""
     with path.open("wb") as file:
         file.write(_header(keys, {name: tuple(tensor.shape) for name, tensor in tensors.items()}))
         for tensor in tensors.values():

@@ -56,8 +56,16 @@ def read_lora(folder: Path) -> LoraAdapter:
     """Reads `adapter_config.json` and `adapter_model.safetensors`; modules in sorted order, the name is the folder's.
 
     The scale is `alpha / r`, or `alpha / sqrt(r)` for rank-stabilised LoRA. Sources: Hu et al. 2021, "LoRA", section 4.1;
-    Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA". Raises InputError for missing or
-    damaged files and for adapters that are not plain LoRA on linear maps.
+    Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA".
+
+    Args:
+        folder: of the adapter.
+
+    Returns:
+        Factors A [r, in] and B [out, r] of every module.
+
+    Raises:
+        InputError: files are missing or damaged, or the adapter is not plain LoRA on linear maps.
     """
     config = _config(folder)
     _require_plain(folder, config)
@@ -134,17 +142,17 @@ def _require_plain(folder: Path, config: dict[str, Any]) -> None:
 
 def _rank_and_scale(folder: Path, config: dict[str, Any], path: str) -> tuple[int, float]:
     """(r, alpha / r or alpha / sqrt(r)) of a module; a pattern's first match goes before the general setting, as in PEFT."""
-    found = []
+    values = []
     for pattern, general in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")):
         try:
-            own = (v for key, v in dict(config.get(pattern) or {}).items() if re.match(_expression(key), path))
-            value = next(own, config.get(general))
+            matching = (v for key, v in dict(config.get(pattern) or {}).items() if re.match(_expression(key), path))
+            value = next(matching, config.get(general))
         except (re.error, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise _damaged(folder, f"{pattern} holds an expression that cannot be read ({str(error)[:80]})") from error
         if not isinstance(value, int | float) or not abs(value) < LARGEST or (general == "r" and value < 1):
             raise _damaged(folder, f"{general} of '{path[:80]}' is {str(value)[:20]}")
-        found.append(value)
-    rank, alpha = int(found[0]), float(found[1])
+        values.append(value)
+    rank, alpha = int(values[0]), float(values[1])
     return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 

@@ -47,10 +47,10 @@ class Matches:
         return Matches(tuple(layers), _names(layers), self.chance, self.own)
 
 
-def match(audit: Audit, known: Mapping[str, Tensor], *, own: Sequence[str] = ()) -> Matches:
+def match(audit: Audit, known: Mapping[str, Tensor], *, recorded: Sequence[str] = ()) -> Matches:
     """Compares the directions of every directional change with known ones.
 
-    known: vectors [layers, hidden] by name, of any length but 0; own: the names among them that the folder itself brought.
+    known: vectors [layers, hidden] by name, of any length but 0; recorded: the names among them that the folder itself brought.
     """
     layers: list[LayerMatch] = []
     for entry in audit.of("directional") if known else []:
@@ -61,7 +61,7 @@ def match(audit: Audit, known: Mapping[str, Tensor], *, own: Sequence[str] = ())
         }
         layers.append(LayerMatch(entry.layer, entry.tensor, cosines, max(cosines, key=lambda name: cosines[name])))
     hidden = next((vectors.shape[1] for vectors in known.values()), 1)
-    return Matches(tuple(layers), _names(layers), 1.96 / hidden**0.5, tuple(own))
+    return Matches(tuple(layers), _names(layers), 1.96 / hidden**0.5, tuple(recorded))
 
 
 def nearest_layers(audit: Audit, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,12 +71,12 @@ def nearest_layers(audit: Audit, known: Mapping[str, Tensor]) -> dict[str, Tenso
     if not edited or (audit.agreement or 0.0) < SAME:
         return dict(known)
     spans = equal_gain_spans(edited[0].change)
-    found = {}
+    nearest = {}
     for name, vectors in known.items():
         closeness = torch.stack([(unit(vectors) @ span).norm(dim=1) for span in spans]).amax(0)  # [layers]
         layer = int(closeness.argmax())
-        found[f"{name}, layer {layer}"] = vectors[layer].expand_as(vectors)
-    return found
+        nearest[f"{name}, layer {layer}"] = vectors[layer].expand_as(vectors)
+    return nearest
 
 
 def _names(layers: Sequence[LayerMatch]) -> tuple[NameMatch, ...]:

@@ -76,10 +76,10 @@ def read_header(folder: Path, file: str) -> list[StoredTensor]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return table
 
 
 def _tensor(path: Path, file: str, name: str, entry: Any, data: int) -> StoredTensor:

@@ -8,6 +8,9 @@ PIPE_CLOSED = 141  # as a shell reports a program that wrote to nobody (128 + SI
 
 def main() -> None:
     """Entry point of the `burnish` command."""
+    os.environ.setdefault(
+        "PYTORCH_ENABLE_MPS_FALLBACK", "1"
+    )  # what Metal lacks runs on the CPU; read when torch is imported
     from burnish.cli.app import refused, run
     from burnish.cli.console import prepare
 

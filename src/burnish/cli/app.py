@@ -5,10 +5,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import cyclopts
 
-from burnish import __version__
 from burnish.cli import (
     apply,
+    audit,
     chat,
+    doctor,
     domains,
     enhance,
     evaluate,
@@ -24,8 +25,8 @@ from burnish.cli import (
     verify,
 )
 from burnish.cli import run as recipes
-from burnish.cli.console import say
-from burnish.errors import BurnishError, InputError, OutputError
+from burnish.cli.console import long, say
+from burnish.errors import BurnishError, InputError, ModelError, OutputError
 from burnish.model.processes import joined, launched
 
 INTERRUPTED = 130
@@ -35,27 +36,31 @@ OWN_WAY = ("train", "run")  # accelerate shares the rows of a training; a recipe
 app = cyclopts.App(
     name="burnish",
     help="Bring out what a language model can already do: find a direction, strengthen it, measure what it cost.",
-    version=__version__,
-    version_flags=["--version"],
+    version_flags=[],
     help_format="plaintext",
+    config=recipes.remember,
     suppress_keyboard_interrupt=False,  # `run` says what became of the work
 )
-app.command(enhance.enhance)
-app.command(find.find)
-app.command(tune.tune)
-app.command(train.train)
-app.command(apply.apply)
+app.command(long(enhance.enhance))
+app.command(long(find.find))
+app.command(long(tune.tune))
+app.command(long(train.train))
+app.command(long(apply.apply))
 app.command(verify.verify)
-app.command(evaluate.evaluate)
-app.command(explain.explain)
-app.command(chat.chat)
-app.command(serve.serve)
+app.command(long(audit.audit))
+app.command(long(evaluate.evaluate))
+app.command(long(explain.explain))
+app.command(long(chat.chat))
+app.command(long(serve.serve))
 app.command(push.push)
 app.command(pull.pull)
 app.command(recipes.run_recipe, name="run")
 app.command(profile.app)
 app.command(domains.app)
 app.command(models.app)
+app.command(doctor.doctor)
+app.command(doctor.version, name="--version")
+app.command(doctor.completion(app), name="--install-completion")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -73,6 +78,13 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         return refused(error)
+    except (RuntimeError, MemoryError) as error:
+        from burnish.model.device import refusal
+
+        if (told := refusal(error)) is None:
+            raise
+        say(f"Error: {told}")
+        return ModelError.exit_code
     except KeyboardInterrupt:
         say("Interrupted. Nothing was put in place; run the same command again to go on where a copy stopped.")
         return INTERRUPTED

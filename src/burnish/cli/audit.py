@@ -1,11 +1,16 @@
-"""`burnish explain --audit`: what was done to a model, as text lines for people and a dictionary for programs."""
+"""`burnish audit`: what was done to a model, as text lines for people and a dictionary for programs."""
 
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.flags import Loading
+from burnish.cli.inputs import Json, ModelName
+from burnish.cli.opening import open_model
 from burnish.options import ModelOptions
 
 if TYPE_CHECKING:
@@ -17,34 +22,45 @@ NAMES = 6  # known directions that are listed, closest first
 SHOWN = 20  # changed tensors and files that are listed by name; --json has them all
 
 
-def run_audit(base: str, other: str, *, known: Path | None, named: bool, loading: ModelOptions, json: bool) -> None:
-    """Audits two checkpoints and prints what was found. known: a file whose directions are compared; named: packaged ones too."""
+def audit(
+    base: ModelName,
+    other: Annotated[str, Parameter(help="another checkpoint of the same shape")],
+    *,
+    known: Annotated[
+        Path | None,
+        Parameter(name="--with", help="a direction or enhancement file, or an output folder, to compare with"),
+    ] = None,
+    named: Annotated[
+        bool, Parameter(help="compare with every packaged domain and style axis, found on BASE", negative=())
+    ] = False,
+    loading: Loading = ModelOptions(),
+    json: Json = False,
+) -> None:
+    """Find out from two checkpoints alone what was done to a model: gains along directions, a merged LoRA, a fine-tune."""
     from burnish.inspecting import audit_folders, known_vectors
 
     vectors = known_vectors(known) if known is not None else {}
     with console.progress() as progress:
-        found, matches = audit_folders(base, other, loading, known=vectors, progress=progress)
-        if named and found.of("directional"):
-            matches = matches.joined(_named(base, found, loading, progress))
-    show_audit(found, matches, json)
+        audited, matches = audit_folders(base, other, loading, known=vectors, progress=progress)
+        if named and audited.of("directional"):
+            matches = matches.joined(_named(base, audited, loading, progress))
+    show_audit(audited, matches, json)
     if not json:
-        console.hint(
-            f"burnish explain --audit {base} {other} --named" if not named else f"burnish verify {base} {other}"
-        )
+        console.hint(f"burnish audit {base} {other} --named" if not named else f"burnish verify {base} {other}")
 
 
 def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "Matches":
     """The audited directions beside the packaged ones of the base, which is loaded for it."""
     from burnish.artifacts.matching import match, nearest_layers
-    from burnish.model.model import load
-    from burnish.naming import named_directions, names_in
+    from burnish.catalogue import named_directions, names_in
+    from burnish.languages import languages
 
-    model = load(base, loading)
+    model = open_model(base, loading)
     vectors: dict[str, Any] = {}
     for site in ("residual", "attention"):
-        for language in ("en", "ko"):
-            found = named_directions(model, names_in(language), site=site, progress=progress)
-            vectors |= {f"{name} ({site})": direction.vectors for name, direction in found.items()}
+        for language in languages():
+            directions = named_directions(model, names_in(language), site=site, progress=progress)
+            vectors |= {f"{name} ({site})": direction.vectors for name, direction in directions.items()}
     return match(audit, nearest_layers(audit, vectors))
 
 
@@ -57,14 +73,14 @@ def show_audit(audit: "Audit", matches: "Matches", json: bool) -> None:
             console.data(line)
 
 
-def audit_dict(audit: "Audit", matches: "Matches", *, directions: bool = False) -> dict[str, Any]:
-    """The audit as JSON; sizes relative to zero are null. directions: with the recovered vectors."""
+def audit_dict(audit: "Audit", matches: "Matches") -> dict[str, Any]:
+    """The audit as JSON; sizes relative to zero are null."""
     return {
         "kind": audit.kind,
         "summary": audit.summary,
         "agreement": audit.agreement,
         "identical": audit.identical,
-        "projections": [_projection_dict(p, directions) for p in audit.projections],
+        "projections": [_projection_dict(p) for p in audit.projections],
         "tensors": [{**asdict(t), "relative_size": _finite(t.relative_size)} for t in audit.tensors],
         "files": [asdict(f) for f in audit.files],
         "matches": asdict(matches),
@@ -91,9 +107,9 @@ def audit_lines(audit: "Audit", matches: "Matches") -> list[str]:
 
 
 def _name_text(name: "NameMatch", matches: "Matches") -> str:
-    own = " (from the folder itself)" if name.name in matches.own else ""
+    origin = " (from the folder itself)" if name.name in matches.own else ""
     return (
-        f"like {name.name}{own}: |cosine| {name.mean:.4f} on average, {name.smallest:.4f} at least, the closest in {name.best_in} of "
+        f"like {name.name}{origin}: |cosine| {name.mean:.4f} on average, {name.smallest:.4f} at least, the closest in {name.best_in} of "
         f"{len(matches.layers)} projections (chance: {matches.chance:.2f})"
     )
 
@@ -132,7 +148,7 @@ def _listed(lines: list[str]) -> list[str]:
     return lines if left <= 0 else [*lines[:SHOWN], f"... and {left} more (--json lists all)"]
 
 
-def _projection_dict(entry: "AuditedProjection", directions: bool) -> dict[str, Any]:
+def _projection_dict(entry: "AuditedProjection") -> dict[str, Any]:
     change = entry.change
     return {
         "layer": entry.layer,
@@ -146,7 +162,6 @@ def _projection_dict(entry: "AuditedProjection", directions: bool) -> dict[str, 
         "rounding": change.rounding,
         "held": change.held,
         "bias_follows": entry.bias_follows,
-        "directions": change.directions.T.tolist() if directions else None,
     }
 
 

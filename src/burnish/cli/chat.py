@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.errors import InputError
 from burnish.options import ModelOptions
 
@@ -28,11 +29,10 @@ def chat(
     prompt: Annotated[list[str] | None, Parameter(help="ask this and stop; may be repeated")] = None,
     tokens: Annotated[int, Parameter(help="longest answer")] = 256,
     system: Annotated[str | None, Parameter(help="system prompt")] = None,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Chat, streamed; without --prompt each line of standard input is a question."""
-    from burnish.model.model import load
     from burnish.pipeline import read_enhancement
 
     if tokens < 1:
@@ -42,8 +42,7 @@ def chat(
     if compare and enhancement is None:
         raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
     plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     if plan is not None:
         plan.require(loaded.fingerprint, loaded.anatomy.layers, loaded.anatomy.hidden_size)
     rows: list[dict[str, Any]] = []

@@ -1,20 +1,29 @@
 """The only part that prints: stdout is data, stderr is talk."""
 
+import functools
 import io
 import json
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from burnish.errors import BurnishWarning, ContextWarning
 from burnish.model.processes import launched
+from burnish.steps import Progress
 
+P = ParamSpec("P")
+R = TypeVar("R")
+EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 SILENT = not launched().first  # of several processes on one job the first one speaks
 stderr = Console(stderr=True, highlight=False, soft_wrap=True, quiet=SILENT)
 stdout = Console(highlight=False, soft_wrap=True, quiet=SILENT)
@@ -47,11 +56,6 @@ def data(text: str) -> None:
     stdout.print(text, markup=False)
 
 
-def on_terminal() -> bool:
-    """Whether results are read by a person right now, and not by a pipe."""
-    return stdout.is_terminal
-
-
 def drawn(renderable: Any) -> None:
     """A table or another of rich's drawings as a result."""
     stdout.print(renderable)
@@ -71,16 +75,28 @@ def hint(command: str) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A spinner on a terminal while something without countable steps goes on."""
-    with stderr.status(what):
+    """While something without countable steps goes on: a spinner on a terminal, elsewhere a line every ten seconds."""
+    started = time.monotonic()
+    with stderr.status(what) if stderr.is_terminal else _repeated(lambda: f"{what}: {_lasting(started)} so far"):
         yield
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on stderr: call with (what, done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, transient=False) as bars:
+def progress() -> Iterator[Progress]:
+    """Call with (what, done, total): bars on a terminal, elsewhere a line every ten seconds with share and time left."""
+    if not stderr.is_terminal:
+        tally = Tally()
+        with _repeated(tally.line):
+            yield tally.report
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=stderr, transient=False) as bars:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -89,3 +105,72 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+@dataclass
+class Tally:
+    """How far countable work has come. clock: seconds."""
+
+    clock: Callable[[], float] = time.monotonic
+    what: str = "Working"
+    done: int = 0
+    total: int = 0
+    since: float = field(init=False)
+    _started: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.since = self.clock()
+
+    def report(self, what: str, done: int, total: int) -> None:
+        self.since = self._started.setdefault(what, self.clock())
+        self.what, self.done, self.total = what, done, total
+
+    def line(self) -> str:
+        """Share and time left, as far as they can be known."""
+        passed = self.clock() - self.since
+        if not self.done or not self.total:
+            return f"{self.what}: {lasting(passed)} so far"
+        left = passed * (self.total - self.done) / self.done
+        return (
+            f"{self.what}: {self.done / self.total:.0%} ({self.done:,} of {self.total:,}), about {lasting(left)} left"
+        )
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in words: 8 s, 2 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _lasting(started: float) -> str:
+    return lasting(time.monotonic() - started)
+
+
+@contextmanager
+def _repeated(line: Callable[[], str]) -> Iterator[None]:
+    """Says a line every ten seconds, from a thread of its own, so that a long step is no silence."""
+    ended = threading.Event()
+
+    def speak() -> None:
+        while not ended.wait(EVERY):
+            say(line())
+
+    thread = threading.Thread(target=speak, name="burnish-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def long(command: Callable[P, R]) -> Callable[P, R]:
+    """A command that says it has begun before it imports what takes seconds."""
+
+    @functools.wraps(command)
+    def begun(*arguments: P.args, **options: P.kwargs) -> R:
+        say(f"burnish {command.__name__}: starting")
+        return command(*arguments, **options)
+
+    return begun

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.inputs import PROMPT_FILES, ROWS, Json
+from burnish.cli.inputs import PROMPT_FILES, ROWS, Json, Overwrite
 from burnish.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def _show_axis(axis: "Axis", *, json: bool) -> None:
         console.data(f"  {text}")
 
 
-def _about(found: "Domain | Axis") -> dict[str, str]:
+def _about(entry: "Domain | Axis") -> dict[str, str]:
     """What the descriptions of a domain and of an axis have in common."""
-    return {"name": found.name, "title": found.title, "language": found.language, "summary": found.summary}
+    return {"name": entry.name, "title": entry.title, "language": entry.language, "summary": entry.summary}
 
 
 @app.command
@@ -168,7 +168,7 @@ def export(
     name: str,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="folder to write")],
-    overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a domain's files, with the general set of its language, to a folder to edit and use."""
     import json as json_module
@@ -206,11 +206,11 @@ def lint(enhance: Path, normal: Path | None = None, *, json: Json = False) -> in
     from burnish.prompts import read_prompts
     from burnish.prompts.lint import lint as check
 
-    found = check(read_prompts(enhance), read_prompts(normal) if normal else None)
+    findings = check(read_prompts(enhance), read_prompts(normal) if normal else None)
     if json:
-        console.as_json({"findings": found})
+        console.as_json({"findings": findings})
     else:
-        for line in found:
+        for line in findings:
             console.data(line)
-        console.say(f"{len(found)} findings." if found else "No findings.")
-    return 1 if found else 0
+        console.say(f"{len(findings)} findings." if findings else "No findings.")
+    return 1 if findings else 0

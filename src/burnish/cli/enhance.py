@@ -9,13 +9,17 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.explain import own_specialities, read_numbers
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
-from burnish.cli.flags import flags
+from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
-from burnish.cli.methods import Method
+from burnish.cli.method import Method
+from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
+from burnish.extras import require
+from burnish.forms import form_of
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -24,19 +28,17 @@ from burnish.options import (
     LayerOptions,
     LearnOptions,
     ModelOptions,
-    OutputOptions,
     TuneOptions,
 )
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
+    from burnish.forms.base import Applied
     from burnish.model.model import Model
-    from burnish.pipeline import Applied
-    from burnish.tuning.material import Speciality
+    from burnish.tuning.aims import Speciality
 
 CHECK_PROMPTS = 24
-FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
 MethodName = Literal["learned", "gains", "published"]
 
 
@@ -55,7 +57,7 @@ class LearningFlags:
 def enhance(
     model: ModelName,
     *,
-    output: flags(OutputOptions, "Output"),  # type: ignore[valid-type]
+    output: Output,
     prompts: PromptOptions | None = None,
     method: Annotated[
         MethodName | None,
@@ -65,7 +67,7 @@ def enhance(
             group="Strength",
         ),
     ] = None,
-    gains: flags(GainOptions, "Strength") = GainOptions(),  # type: ignore[valid-type]  # noqa: B008
+    gains: Gains = GainOptions(),
     budget: Annotated[
         float | None,
         Parameter(
@@ -75,9 +77,9 @@ def enhance(
     ] = None,
     learning: LearningFlags | None = None,
     aim: AimOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check of contrast directions; 0 leaves it out")
     ] = CHECK_PROMPTS,
@@ -97,7 +99,6 @@ def enhance(
     """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
-    from burnish.model.model import load
     from burnish.model.processes import current
     from burnish.options import layer_window
     from burnish.pipeline import apply, open_plan, write_plan
@@ -105,12 +106,7 @@ def enhance(
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     name = chosen_method(method, gains, prompts, aim, finding)
     _check(name, gains, finding, aim, size, page=page)
-    if loading.tensor_parallel and output.form == "gguf-control-vector":
-        raise InputError(
-            "Form gguf-control-vector runs the model while it writes, and one process alone holds a part of each layer. Leave out "
-            "--tensor-parallel, or write --form enhancement and `burnish apply` it in one process."
-        )
-    if page and output.form not in FOLDERS:
+    if page and not form_of(output.form).folder:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
@@ -137,8 +133,7 @@ def enhance(
             f"Layer by layer: {in_words(cost_by_layer)}. The closing check needs the whole model and is left out."
         )
         check_prompts = 0
-    with console.waiting(f"Loading {model}"):
-        loaded = layered or load(model, loading)
+    loaded = layered or open_model(model, loading)
     enhancement = way.run(loaded, json=json)
     first = current().first
     if not (first or loaded.tensor_parallel):
@@ -149,8 +144,10 @@ def enhance(
             checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
-        applied = apply(plan, enhancement, output, name=model, check=checked, loaded=loaded, progress=progress)
-    if applied.form in FOLDERS:
+        applied = apply(
+            plan, enhancement, output, name=model, check=checked, progress=progress, recipe=current_recipe()
+        )
+    if form_of(applied.form).folder:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
         _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
@@ -162,7 +159,9 @@ def enhance(
         show_applied(applied)
         if way.check is None:
             show_check(checked)
-    _next(model, applied)
+    hint_use(model, applied)
+    if form_of(applied.form).folder:
+        console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
 
 
 def _read(
@@ -243,7 +242,9 @@ def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialit
 def _check(
     name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
 ) -> None:
-    """Wrong calls, before anything is read. Raises InputError."""
+    """Wrong calls and a missing library, before anything is read. Raises InputError."""
+    if page:
+        require("report", "A page with charts")
     processes = launched().count
     needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
     if processes > 1 and needs_all:
@@ -298,22 +299,7 @@ def show_applied(applied: "Applied") -> None:
         console.say(f"Note: {note}")
 
 
-def _next(model: str, applied: "Applied") -> None:
-    from burnish.artifacts.files import PLAN_FILE
-
-    hint_use(model, applied)
-    if applied.form in FOLDERS:
-        console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
-
-
 def hint_use(model: str, applied: "Applied") -> None:
     """What to do with what was written."""
-    uses = {
-        "model": f"burnish verify {model} {applied.out}",
-        "enhancement": f"burnish chat {model} --with {applied.out} --compare",
-        "gguf": f"llama-cli -m {applied.out}",
-        "gguf-lora": f"llama-server -m {model} --lora {applied.out}",
-        "gguf-control-vector": f"llama-cli -m MODEL.gguf --control-vector {applied.out}",
-    }
-    if applied.form in uses:
-        console.hint(uses[applied.form])
+    if use := form_of(applied.form).hint(model, applied.out):
+        console.hint(use)

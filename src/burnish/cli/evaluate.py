@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import ROWS, Json, ModelName, With, WithFactor
+from burnish.cli.flags import Evaluating, Loading
+from burnish.cli.inputs import ROWS, Json, JudgeOptions, Layers, ModelName, Overwrite, With, WithFactor
+from burnish.cli.opening import open_model
 from burnish.errors import BurnishError, InputError
+from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -23,15 +25,9 @@ if TYPE_CHECKING:
 
 @Parameter(name="*", group="Judge and standard tasks")
 @dataclass(frozen=True)
-class Extras:
+class Extras(JudgeOptions):
     """Optional measures."""
 
-    judge_url: Annotated[str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that marks answers")] = (
-        None
-    )
-    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
-        None
-    )
     task: Annotated[
         tuple[str, ...], Parameter(help="standard task of lm-eval, on base and enhanced; may be repeated")
     ] = ()
@@ -44,7 +40,7 @@ def evaluate(
     *,
     enhancement: With = None,
     enhancement_factor: WithFactor = None,
-    layers: Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")] = "all",
+    layers: Layers = "all",
     domain: Annotated[str | None, Parameter(help="domain to measure the effect on, packaged or your own")] = None,
     pairs: Annotated[Path | None, Parameter(help=f"own pairs: rows of prompt, chosen, rejected ({ROWS})")] = None,
     compare: Annotated[bool, Parameter(help="compare the alternatives at equal damage", negative=())] = False,
@@ -58,17 +54,16 @@ def evaluate(
     ] = (),
     extras: Extras | None = None,
     out: Annotated[Path | None, Parameter(alias="-o", help="folder for evaluation.json, tables and samples")] = None,
-    overwrite: Annotated[bool, Parameter(help="replace the folder", negative=())] = False,
-    options: flags(EvaluateOptions, "Evaluation") = EvaluateOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    overwrite: Overwrite = False,
+    options: Evaluating = EvaluateOptions(),
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Measure effect and damage of an enhancement with intervals; with --compare, against alternatives at equal damage."""
     from burnish.artifacts.files import check_output
     from burnish.evaluation.comparison import compare as run_comparison
     from burnish.evaluation.evaluating import evaluate as run_evaluation
-    from burnish.evaluation.tables import comparison_table, evaluation_table, samples_page
-    from burnish.model.model import load
+    from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
     from burnish.model.row_edits import check_adapter
     from burnish.pipeline import read_enhancement
     from burnish.prompts import read_prompts
@@ -82,24 +77,25 @@ def evaluate(
     adapters = _adapters(adapter)
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     for lora in adapters:
         check_adapter(loaded, lora)
     result: dict[str, Any] = {}
     tables: dict[str, str] = {}
     with console.progress() as progress:
         if plan is not None:
-            found = run_evaluation(loaded, plan, domain=measured, pairs=own_pairs, options=options, progress=progress)
-            result["evaluation"], tables["evaluation.md"] = asdict(found), evaluation_table(found)
-            tables["samples.md"] = samples_page(found)
+            evaluation = run_evaluation(
+                loaded, plan, domain=measured, pairs=own_pairs, options=options, progress=progress
+            )
+            result["evaluation"], tables["evaluation.md"] = asdict(evaluation), evaluation_table(evaluation)
+            tables["samples.md"] = samples_page(evaluation)
         if compare and measured is not None:
             compared = run_comparison(loaded, measured, options, enhancement=plan, adapters=adapters, progress=progress)
             result["comparison"], tables["comparison.md"] = asdict(compared), comparison_table(compared)
     failure = None
     try:
         if plan is not None:
-            result["judge"] = _judged(found, measured, extras)
+            result["judge"] = _judged(evaluation, measured, extras)
         if extras.task:
             result["standard"] = _standard(loaded, plan, extras, options.seed)
     except BurnishError as error:  # what was measured before is kept and shown
@@ -134,14 +130,14 @@ def _adapters(folders: tuple[Path, ...]) -> list["LoraAdapter"]:
     from burnish.artifacts.hub import adapter_folder, hub_id
     from burnish.artifacts.lora import read_lora
 
-    found = [
+    adapters = [
         read_lora(folder) if hub_id(folder) is None else replace(read_lora(adapter_folder(folder)), name=str(folder))
         for folder in folders
     ]
-    names = [lora.name for lora in found]
+    names = [lora.name for lora in adapters]
     return [
         replace(lora, name=str(folder)) if names.count(lora.name) > 1 else lora
-        for lora, folder in zip(found, folders, strict=True)
+        for lora, folder in zip(adapters, folders, strict=True)
     ]
 
 
@@ -153,7 +149,7 @@ def _check(
     adapters: tuple[Path, ...],
     extras: Extras,
 ) -> None:
-    """Wrong calls, before anything is loaded. Raises InputError."""
+    """Wrong calls and a missing library, before anything is loaded. Raises InputError."""
     if adapters and not compare:
         raise InputError(
             "--adapter adds a row to the comparison at equal damage. Pass --compare --domain NAME as well."
@@ -166,26 +162,25 @@ def _check(
         raise InputError("--compare needs a domain to measure on. Pass --domain NAME.")
     if enhancement is not None and domain is None and pairs is None:
         raise InputError("An effect needs something to be measured on. Pass --domain NAME, --pairs FILE, or both.")
-    if (extras.judge_url is None) != (extras.judge_model is None):
-        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
-    if extras.judge_url is not None and (enhancement is None or domain is None):
+    if extras.task:
+        require("eval", "A standard task")
+    if extras.judge() is not None and (enhancement is None or domain is None):
         raise InputError("A judge marks the answers of an enhancement on a domain. Pass --with FILE and --domain NAME.")
 
 
-def _judged(found: "Evaluation", domain: "Domain | None", extras: Extras) -> dict[str, Any] | None:
-    """Marks of base and enhanced answers and the pairwise verdict, where a judge was named."""
-    if extras.judge_url is None or extras.judge_model is None or domain is None:
+def _judged(evaluation: "Evaluation", domain: "Domain | None", extras: Extras) -> dict[str, Any] | None:
+    """Marks of base and enhanced answers, where a judge was named."""
+    judge = extras.judge()
+    if judge is None or domain is None:
         return None
-    from burnish.evaluation.judge import Judge, compare_answers, mark_answers
+    from burnish.evaluation.judge import mark_answers
 
-    judge = Judge(extras.judge_url, extras.judge_model)
-    prompts = [s.prompt for s in found.samples]
-    base, enhanced = [s.base for s in found.samples], [s.enhanced for s in found.samples]
+    prompts = [s.prompt for s in evaluation.samples]
+    base, enhanced = [s.base for s in evaluation.samples], [s.enhanced for s in evaluation.samples]
     about = {"title": domain.title, "summary": domain.summary}
     return {
         "base": asdict(mark_answers(judge, prompts, base, **about)),
         "enhanced": asdict(mark_answers(judge, prompts, enhanced, **about)),
-        "pairwise": asdict(compare_answers(judge, prompts, base, enhanced, **about)),
     }
 
 

@@ -1,24 +1,28 @@
 """`burnish find`: prompts -> direction file."""
 
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, PromptOptions, read_contrast
+from burnish.cli.flags import Finding, Loading, Size
+from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
+from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
-    from burnish.model.cost import Cost
+    from burnish.model.estimating import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
+    from burnish.prompts.contrast import Contrast
 
 
 def find(
@@ -26,17 +30,16 @@ def find(
     *,
     out: Annotated[Path, Parameter(alias="-o", help="direction file to write (.safetensors)")],
     prompts: PromptOptions | None = None,
-    finding: flags(FindOptions, "Direction") = FindOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    size: flags(LayerOptions, "Size") = LayerOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output file", negative=())] = False,
+    finding: Finding = FindOptions(),
+    loading: Loading = ModelOptions(),
+    size: Size = LayerOptions(),
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
     from burnish.artifacts.direction import stored_bytes
     from burnish.artifacts.files import check_output
-    from burnish.model.model import load
     from burnish.model.processes import current
     from burnish.pipeline import open_plan, require_direction
 
@@ -57,13 +60,12 @@ def find(
         return
     if cost is not None:
         console.say(f"Layer by layer: {in_words(cost)}.")
-    with console.waiting(f"Loading {model}"):
-        loaded = layered or load(model, loading)
+    loaded = layered or open_model(model, loading)
     direction = run_find(loaded, contrast, finding)
     require_direction(direction, force=finding.force)
     if not current().first:
         return
-    direction.save(out, overwrite=overwrite)
+    direction.save(out, overwrite=overwrite, recipe=current_recipe())
     if json:
         console.as_json({"out": str(out), **summary(direction)})
     else:
@@ -79,9 +81,9 @@ def check_layer(finding: FindOptions, layers: int) -> None:
     layer_index(finding.layer_idx, layers)
 
 
-def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direction":
+def run_find(model: "Model", contrast: "Contrast", finding: FindOptions) -> "Direction":
     """Finds with a progress bar, saying what the user should know about the inputs."""
-    from burnish.finding import find_direction
+    from burnish.finding import found_direction
 
     if not model.chat_template:
         console.say("This model has no chat template (a base model): prompts are read as they are.")
@@ -91,15 +93,7 @@ def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direc
                 f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}: all are used."
             )
     with console.progress() as progress:
-        direction = find_direction(
-            model,
-            enhance=contrast.enhance,
-            normal=contrast.normal,
-            options=finding,
-            held_out=contrast.held_out,
-            protect=contrast.protect,
-            progress=progress,
-        )
+        direction = found_direction(model, contrast, finding, progress)
     if direction.report.largest_share[direction.layer] > 0.5:
         share = direction.report.largest_share[direction.layer]
         console.say(
@@ -135,7 +129,7 @@ def show_direction(direction: "Direction") -> None:
 def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -> None:
     """The answer of --dry-run. cost: of finding, where the model is run layer by layer."""
     if json:
-        costs = {} if cost is None else {"layer_by_layer": cost.as_dict()}
+        costs = {} if cost is None else {"layer_by_layer": asdict(cost)}
         console.as_json({"dry_run": True, **plan, **costs})
         return
     if cost is not None:
@@ -169,7 +163,9 @@ class ContrastMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return self.contrasts[0][1].general
+        from burnish.languages import language_of
+
+        return general_prompts(language_of(self.contrasts[0][1].enhance.texts))
 
     def cost(self, plan: "FolderPlan") -> str:
         return ""
@@ -178,15 +174,13 @@ class ContrastMethod:
         """The directions of all specialities as one enhancement, each with the factor times its weight."""
         from burnish.pipeline import require_direction
 
-        together = None
+        parts = []
         for weight, contrast in self.contrasts:
             direction = run_find(model, contrast, self.finding)
             require_direction(direction, force=self.finding.force)
-            alone = direction.enhancement(checked_factor(self.factor * weight), layers=self.layers)
-            together = alone if together is None else together.combined(alone)
+            parts.append(direction.enhancement(checked_factor(self.factor * weight), layers=self.layers))
             self.directions.append(direction)
-        assert together is not None
-        return together
+        return reduce(lambda one, other: one.combined(other), parts)
 
     def summary(self) -> dict[str, Any]:
         listed = [summary(direction) for direction in self.directions]

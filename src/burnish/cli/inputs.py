@@ -8,14 +8,13 @@ from cyclopts import Parameter
 
 from burnish.cli.console import say
 from burnish.errors import InputError
-from burnish.prompts.tables import TABLES
+from burnish.prompts.table_files import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
     from burnish.prompts import PromptSet
-    from burnish.tuning.material import Speciality
+    from burnish.prompts.contrast import Contrast
 
 ROWS = f"{', '.join(TABLES)}, or hf://datasets/OWNER/NAME:SPLIT"  # of prompts, answers and pairs
 PROMPT_FILES = f".txt, {ROWS}"
@@ -24,14 +23,15 @@ ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
 ]
 Json = Annotated[bool, Parameter(help="print one JSON document on stdout", negative=())]
+Overwrite = Annotated[bool, Parameter(help="replace what is at the output path", negative=())]
+Layers = Annotated[str, Parameter(help="layers to edit, for a direction file: all, 60%.., 10..20")]
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
-With = Annotated[
-    Path | None,
-    Parameter(
-        name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
-    ),
-]
+_WITH = Parameter(
+    name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+)
+With = Annotated[Path | None, _WITH]
+WithRequired = Annotated[Path, _WITH]
 WithFactor = Annotated[
     float | None,
     Parameter(
@@ -39,6 +39,28 @@ WithFactor = Annotated[
         help="factor (direction), or times the gains of an enhancement: 0.5 to 1.5 is the usual range",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A model that marks answers."""
+
+    judge_url: Annotated[
+        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint whose model marks answers")
+    ] = None
+    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
+        None
+    )
+
+    def judge(self) -> "Judge | None":
+        """Raises InputError for half a judge, or one that cannot work."""
+        from burnish.evaluation.judge import Judge
+
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+        if self.judge_url is None or self.judge_model is None:
+            return None
+        return Judge(self.judge_url, self.judge_model)
 
 
 @Parameter(name="*")
@@ -71,17 +93,6 @@ class PromptOptions:
         return Mix.of(self.domain) if self.domain else None
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The prompt sets of one run."""
-
-    enhance: "PromptSet"
-    normal: "PromptSet"
-    held_out: "tuple[PromptSet | None, PromptSet | None]"
-    general: "PromptSet"  # held-out general and protect prompts for the check
-    protect: "PromptSet"  # left where they are with --protect
-
-
 def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, Contrast]]":
     """Each speciality's prompts and weight, read and checked before any model is touched. Raises InputError, PromptFileError."""
     mix = options.mix()
@@ -90,19 +101,21 @@ def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, 
     return [(term.weight, _read_contrast(options, position, term.name)) for term in mix.terms]
 
 
-def read_contrast(options: PromptOptions, position: str) -> Contrast:
+def read_contrast(options: PromptOptions, position: str) -> "Contrast":
     """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
-    found = read_contrasts(options, position)
-    if len(found) > 1 or found[0][0] != 1:
+    contrasts = read_contrasts(options, position)
+    if len(contrasts) > 1 or contrasts[0][0] != 1:
         raise InputError("A direction is found for one domain, without a weight. Use `burnish enhance` for a mix.")
-    return found[0][1]
+    return contrasts[0][1]
 
 
-def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:
+def _read_contrast(options: PromptOptions, position: str, name: str | None) -> "Contrast":
     from burnish.finding import check_sets
+    from burnish.languages import language_of
     from burnish.prompts import read_prompts
+    from burnish.prompts.contrast import Contrast
     from burnish.prompts.domains import load_domain, load_general, load_protect
-    from burnish.prompts.lint import hangul_share, lint
+    from burnish.prompts.lint import lint
 
     answers = position == "answer"
     held: PromptSet | None = None
@@ -113,7 +126,7 @@ def _read_contrast(options: PromptOptions, position: str, name: str | None) -> C
     else:
         assert options.enhance is not None
         enhance = read_prompts(options.enhance, answers=answers)
-    general = load_general("ko" if hangul_share(enhance) > 0.5 else "en")
+    general = load_general(language_of(enhance.texts))
     protect = load_protect()
     if options.normal is not None:
         normal, held_normal = read_prompts(options.normal), None
@@ -125,14 +138,14 @@ def _read_contrast(options: PromptOptions, position: str, name: str | None) -> C
     for finding in lint(enhance, normal):
         say(f"Note: {finding}")
     spared = general.prompts.joined(protect) if answers else protect
-    return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), spared)
+    return Contrast(enhance, normal, (held, held_normal), spared)
 
 
-def general_prompts(specialities: "Sequence[Speciality]") -> "PromptSet":
+def general_prompts(language: str) -> "PromptSet":
     """Held-out everyday and protect prompts for the closing check."""
     from burnish.prompts.domains import load_general, load_protect
 
-    return load_general(specialities[0].domain.language).held_out.joined(load_protect())
+    return load_general(language).held_out.joined(load_protect())
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":

@@ -8,19 +8,20 @@ from burnish.options import FindOptions, LayerOptions, ModelOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from burnish.cli.inputs import Contrast
-    from burnish.model.cost import Cost
+    from burnish.model.estimating import Cost
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.layerwise import LayeredModel
-    from burnish.model.planning import FolderPlan
+    from burnish.prompts.contrast import Contrast
 
 
 def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) -> bool:
     """As asked for, else whether the weights exceed the free memory, which is then said."""
-    from burnish.model.estimating import free_memory, loaded_bytes
+    from burnish.model.device import free_memory, loaded_bytes
 
     if layers.layer_by_layer is not None or loading.tensor_parallel:
         return bool(layers.layer_by_layer)
-    size, free = loaded_bytes(plan.checkpoint, loading.dtype), free_memory(loading.device)
+    chosen = plan.choice.options
+    size, free = loaded_bytes(plan.checkpoint, chosen.dtype), free_memory(chosen.device)
     if size > free:
         console.say(
             f"Note: the weights take {size / 1e9:.1f} GB and {free / 1e9:.1f} GB of memory are free: the model is run layer by layer "
@@ -34,34 +35,20 @@ def open_layered(model: str, loading: ModelOptions, layers: LayerOptions) -> "La
     from burnish.model.layerwise import load_layered
 
     with console.waiting(f"Opening {model} layer by layer"):
-        return load_layered(model, loading, states_bytes=int(layers.states_memory * 1e9))
+        return load_layered(model, loading, states_bytes=int(layers.states_memory * 1e9), tell=console.say)
 
 
 def estimated(model: "LayeredModel", contrasts: "Sequence[Contrast]", finding: FindOptions) -> "Cost":
     """What finding costs layer by layer, for all contrasts together."""
     from burnish.finding import states_wanted
-    from burnish.model.cost import together
-    from burnish.model.estimating import estimate, measure
+    from burnish.model.estimating import estimate
 
-    wanted = [
-        states_wanted(
-            model,
-            enhance=contrast.enhance,
-            normal=contrast.normal,
-            options=finding,
-            held_out=contrast.held_out,
-            protect=contrast.protect,
-        )
-        for contrast in contrasts
-    ]
-    machine = measure(model, wanted[0])
-    return together(estimate(model, each, machine) for each in wanted)
+    return estimate(model, [states_wanted(model, contrast, finding) for contrast in contrasts])
 
 
 def in_words(cost: "Cost") -> str:
     """The cost in words."""
     return (
-        f"{cost.disk_bytes / 1e9:.1f} GB to read ({cost.read_seconds / 60:.1f} min), {cost.flops / 1e12:.1f} TFLOP to compute "
-        f"({cost.compute_seconds / 60:.1f} min), {cost.states_bytes / 1e9:.2f} GB of states, {cost.peak_bytes / 1e9:.2f} GB of memory besides "
-        f"the program; about {cost.seconds / 60:.1f} min together"
+        f"{cost.disk_bytes_read / 1e9:.1f} GB to read, {cost.states_bytes / 1e9:.2f} GB of states, {cost.peak_bytes / 1e9:.2f} GB of memory "
+        "besides the program"
     )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.learning.learning import Learned
     from burnish.learning.subject import Subject
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
 
 NUMBERS = "learned.json"
 FEWEST_NORMAL = 16
@@ -52,8 +52,7 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
     from burnish.learning.subject import expert_subject, subject_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
-    from burnish.prompts.lint import hangul_share
-    from burnish.tuning.material import own_domain
+    from burnish.tuning.aims import own_domain
 
     if aim.pairs is not None or aim.judge_url is not None or aim.judge_model is not None:
         raise InputError("--pairs and --judge-... are aims of tuned gains. Pass --method gains with them.")
@@ -63,7 +62,7 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
             raise InputError(
                 "--references and --normal go with prompts of a speciality. Pass --enhance FILE or --domain NAME with them."
             )
-        return [expert_subject("expert", expert, "ko" if _korean(expert) else "en")]
+        return [expert_subject("expert", expert)]
     mix = prompts.mix()
     normal = read_prompts(prompts.normal) if prompts.normal else None
     if normal is not None and len(normal) < FEWEST_NORMAL:
@@ -80,16 +79,8 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    language = "ko" if hangul_share(enhance) > 0.5 else "en"
-    domain = own_domain(enhance, language=language, references=references, expert=expert, seed=seed)
+    domain = own_domain(enhance, references=references, expert=expert, seed=seed)
     return [subject_of(domain, examples=expert is None and references is not None, normal=normal)]
-
-
-def _korean(text: str) -> bool:
-    from burnish.prompts import Prompt, PromptSet
-    from burnish.prompts.lint import hangul_share
-
-    return hangul_share(PromptSet("expert", (Prompt.of(text),))) > 0.5
 
 
 @dataclass
@@ -113,11 +104,10 @@ class LearnedMethod:
     def cost(self, plan: "FolderPlan") -> str:
         import torch
 
-        from burnish.learning.cost import learning_cost
+        from burnish.learning.learning_cost import learning_cost
 
         parameters = sum(p.numel() for p in plan.network.parameters())
-        asked = plan.options.dtype
-        dtype: torch.dtype = next(plan.network.parameters()).dtype if asked == "auto" else getattr(torch, asked)
+        dtype = getattr(torch, plan.choice.dtype)
         return f"Learning takes {learning_cost(self.subjects, self.options, parameters, dtype)}."
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
@@ -142,12 +132,12 @@ class LearnedMethod:
         return None if self.learned is None else self.learned.check
 
     def summary(self) -> dict[str, Any]:
-        from burnish.learning.tables import learned_summary
+        from burnish.learning.learned_tables import learned_summary
 
         return {} if self.learned is None else {"learned": learned_summary(self.learned)}
 
     def show(self) -> None:
-        from burnish.learning.tables import learned_table
+        from burnish.learning.learned_tables import learned_table
 
         if self.learned is not None:
             console.data(learned_table(self.learned) + "\n")
@@ -156,7 +146,7 @@ class LearnedMethod:
         """learned.json; learned.md with the table and every answer that was read; the page."""
         from burnish.artifacts.files import written
         from burnish.explaining.learned_page import learned_facts, render_learned
-        from burnish.learning.tables import learned_summary, learned_table, samples_table
+        from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 
         assert self.learned is not None
         facts = learned_facts(model, self.learned.enhancement, self.subjects)

@@ -50,11 +50,11 @@ def pull(
     _check(name)
     with console.waiting(f"Fetching and converting {name}"):
         folder = fetch(name, gguf=gguf)
-    kept = {"gguf": str(gguf_of(name))} if gguf else {}
+    files = {"gguf": str(gguf_of(name))} if gguf else {}
     if json:
-        console.as_json({"name": name, "path": str(folder), **kept})
+        console.as_json({"name": name, "path": str(folder), **files})
     else:
-        for path in (str(folder), *kept.values()):
+        for path in (str(folder), *files.values()):
             console.data(path)
     console.hint(f"burnish enhance {name} --domain creative-writing -o OUT")
 

@@ -1,4 +1,4 @@
-"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders, choices and writing."""
+"""`burnish profile`: a person's own mix, kept on this computer, learned from sliders and choices."""
 
 from pathlib import Path
 from shlex import quote
@@ -7,16 +7,19 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from burnish.cli import console, learning
-from burnish.cli.flags import flags
-from burnish.cli.inputs import Json, ModelName
-from burnish.cli.learning import Name, answer_to, local, open_model, show_profile, summary_of
+from burnish.cli import console, profile_learning
+from burnish.cli.flags import Loading
+from burnish.cli.inputs import Json, ModelName, Overwrite
+from burnish.cli.opening import open_model
+from burnish.cli.profile_learning import Name, answer_to, local, show_profile, summary_of
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError
-from burnish.options import Form, ModelOptions
+from burnish.forms import form_help, form_of
+from burnish.options import FormName, ModelOptions
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
-app.command(learning.learn)
-app.command(learning.choose)
+app.command(profile_learning.learn)
+app.command(profile_learning.choose)
 
 
 @app.command
@@ -48,13 +51,13 @@ def list_(*, json: Json = False) -> None:
     from burnish.personal.profile import describe
 
     store, person = local()
-    found = store.profiles(person)
+    profiles = store.profiles(person)
     if json:
-        console.as_json([summary_of(profile) for profile in found])
+        console.as_json([summary_of(profile) for profile in profiles])
         return
-    for profile in found:
+    for profile in profiles:
         console.data(f"{profile.name:20} {profile.language}  {describe(profile)}")
-    console.hint(f"burnish profile show {quote(found[0].name)}" if found else "burnish profile new NAME")
+    console.hint(f"burnish profile show {quote(profiles[0].name)}" if profiles else "burnish profile new NAME")
 
 
 @app.command
@@ -81,31 +84,26 @@ def export(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
-    form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
-    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    form: Annotated[FormName, Parameter(help=form_help())] = "adapter",
+    overwrite: Overwrite = False,
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
-    from burnish.artifacts.files import PLAN_FILE, check_output
+    from burnish.artifacts.files import check_output
     from burnish.cli.enhance import applied_summary, show_applied
     from burnish.personal.enhancing import editing_directions, fitted, plan_of
     from burnish.pipeline import export as write
 
     store, person = local()
     profile = store.profile(person, name)
-    if not profile.active and (profile.written is None or not profile.written.residual):
+    if not profile.active:
         raise InputError(
             f"The profile '{name}' says nothing yet, so there is nothing to export. Use `burnish profile learn` or `choose` "
             "first."
         )
     check_output(out, 0, overwrite=overwrite)
     loaded = open_model(model, loading)
-    style = store.style(person, name, loaded.fingerprint)
-    if style is None and profile.written is not None and profile.written.residual is not None:
-        console.say(
-            "Note: the manner of the own writing was learned on another model and is left out; learn it here too."
-        )
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
         unclear = [name for name, direction in directions.items() if not direction.found]
@@ -113,12 +111,19 @@ def export(
             console.say(
                 f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
             )
-        doses = plan_of(loaded, profile, directions, style=style, progress=progress)
+        doses = plan_of(loaded, profile, directions, progress=progress)
         profile = fitted(loaded, profile, doses, progress)
         store.remember(person, profile)
         enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)
         applied = write(
-            enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
+            enhancement,
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
         )
     scale = profile.scales[loaded.fingerprint].value
     if json:
@@ -127,8 +132,8 @@ def export(
         show_applied(applied)
         how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
         console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
-    plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
-    console.hint(f"burnish chat {model} --with {plan} --compare")
+    if plan := form_of(form).plan_file(applied.out):
+        console.hint(f"burnish chat {model} --with {plan} --compare")
 
 
 @app.command

@@ -6,14 +6,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.inputs import Json
+from burnish.cli.inputs import Json, Overwrite
 
 
 def pull(
     repo_id: Annotated[str, Parameter(help="OWNER/NAME or OWNER/NAME@REVISION on the hub")],
     *,
     out: Annotated[Path, Parameter(alias="-o", help="file to write")],
-    overwrite: Annotated[bool, Parameter(help="replace what is at the output path", negative=())] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Fetch the enhancement of a repository on the hub as a file; nothing else of it is fetched.

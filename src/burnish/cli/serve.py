@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Limits, Loading
 from burnish.cli.inputs import ModelName
+from burnish.cli.opening import open_model
+from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
 if TYPE_CHECKING:
@@ -35,15 +37,15 @@ def serve(
     no_profiles: Annotated[
         bool, Parameter(help="start at once, without packaged names and profiles", negative=())
     ] = False,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    limits: flags(ServeOptions, "Limits") = ServeOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
+    limits: Limits = ServeOptions(),
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
-    from burnish.model.model import load
+    require("serve", "Serving")
     from burnish.personal.store import Store
-    from burnish.server.app import make_app
+    from burnish.server.access import Access, loopback
+    from burnish.server.application import make_app
     from burnish.server.directions import prepare, read_enhancements
-    from burnish.server.guard import Access, loopback
     from burnish.server.service import Service
     from burnish.server.serving import Server, address, listen
 
@@ -53,8 +55,7 @@ def serve(
     with closing(listen(host, port)) as sock:
         if asked:
             _keys(store, new_person, api_key_file)
-        with console.waiting(f"Loading {model}"):
-            loaded = load(model, loading)
+        loaded = open_model(model, loading)
         with console.progress() as progress:
             directions = prepare(loaded, enhancements, profiles=not no_profiles, progress=progress)
         _log_to_console()

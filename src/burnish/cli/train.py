@@ -1,21 +1,25 @@
 """`burnish train`: a short LoRA fine-tune, alone or combined with an enhancement."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import ROWS, DryRun, Json, ModelName, With, WithFactor
-from burnish.options import Combine, ModelOptions, TrainOptions
+from burnish.cli.flags import Loading, Training
+from burnish.cli.inputs import ROWS, DryRun, Json, ModelName, Overwrite, With, WithFactor
+from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
+from burnish.extras import require
+from burnish.forms import form_help
+from burnish.options import Combine, FormName, ModelOptions, OutputOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from burnish.hybrid.estimate import Estimate
+    from burnish.forms.base import Applied
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
-    from burnish.pipeline import Applied
+    from burnish.model.folder_plan import FolderPlan
 
 CHECK_PROMPTS = 24
 
@@ -24,12 +28,8 @@ def train(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder", group="Output")],
-    form: Annotated[
-        Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
-    ] = "adapter",
-    overwrite: Annotated[
-        bool, Parameter(help="replace what is at the output path", negative=(), group="Output")
-    ] = False,
+    form: Annotated[FormName, Parameter(help=form_help(trained=True), show_choices=False, group="Output")] = "adapter",
+    overwrite: Overwrite = False,
     data: Annotated[
         Path | None,
         Parameter(help=f"rows to learn: prompt and completion, messages, or prompt, chosen, rejected ({ROWS})"),
@@ -40,58 +40,64 @@ def train(
     combine: Annotated[
         Combine | None,
         Parameter(
-            help="start: the LoRA begins as the enhancement; keep: it stays underneath (with --with the default); protect: and the LoRA "
-            "writes nothing along it; prevent: it is there while training only; heal: the LoRA takes back what it disturbed; plain: a "
-            "LoRA alone"
+            help="keep: the enhancement stays underneath the LoRA (with --with the default); protect: and the LoRA writes nothing along "
+            "it; plain: a LoRA alone"
         ),
     ] = None,
-    options: flags(TrainOptions, "Training") = TrainOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    options: Training = TrainOptions(),
+    loading: Loading = ModelOptions(),
     check_prompts: Annotated[
         int, Parameter(help="general prompts of the closing check; 0 leaves it out")
     ] = CHECK_PROMPTS,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or starting from, keeping or protecting a direction.
+    """Train a LoRA for what a direction cannot bring, such as new facts; alone, or keeping or protecting a direction.
 
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
-    from burnish.hybrid import require_trl
+    require("train", "Training")
+    from burnish.hybrid.result import expected_of, training_form
     from burnish.hybrid.rows import as_rows
 
-    require_trl()
+    writing = training_form(form)
+
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
     from accelerate import PartialState
 
-    from burnish.hybrid.result import check_result
     from burnish.hybrid.training import prepare, train_prepared
-    from burnish.model.model import load, outline
+    from burnish.model.model import outline
     from burnish.pipeline import open_plan, read_enhancement
 
     plan_file = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
-    loading = _loading(loading)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         plan = open_plan(model, loading, again=True)
+        loading = _loading(loading, plan)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
-    rank = options.rank + (plan_file.rank if plan_file is not None and prepared.way.kept else 0)
-    size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
-    expected = prepared.estimated(drawn, loading.device)
-    show_plan(prepared, expected, size, json=json and dry_run, talk=not dry_run)
+    expected = expected_of(prepared.maps, options.rank, plan_file)
+    size = writing.planned(plan, OutputOptions(out, form, overwrite), expected).bytes
+    show_plan(prepared, size, json=json and dry_run, talk=not dry_run)
     if dry_run:
         return
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
+    loaded = open_model(model, loading)
     checkpoints = out.with_name(out.name + ".training")
     with console.progress() as progress:
-        found = train_prepared(
+        trained = train_prepared(
             loaded, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress
         )
         if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
             return
-        applied = found.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+        applied = trained.export(
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
+        )
     _remove(checkpoints)
     if json:
         console.as_json(
@@ -99,21 +105,24 @@ def train(
                 "out": str(applied.out),
                 "form": applied.form,
                 "bytes": applied.bytes,
-                "check": found.check,
-                **found.record,
+                "check": trained.check,
+                **trained.record,
             }
         )
     else:
-        show_trained(found, applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
-    if found.enhancement is not None:
+        show_trained(trained, applied)
+    if use := writing.hint(model, applied.out):
+        console.hint(use)
+    if trained.enhancement is not None:
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 
 
-def _loading(loading: ModelOptions) -> ModelOptions:
-    """On a CPU weights are float32 unless a type was asked for: the stored half types are slower there, and steps are rounded away."""
-    return replace(loading, dtype="float32") if loading.dtype == "auto" and loading.device == "cpu" else loading
+def _loading(loading: ModelOptions, plan: "FolderPlan") -> ModelOptions:
+    """On a CPU weights are float32 unless a type was asked for: in a half type small steps would be rounded away."""
+    device = plan.choice.options.device
+    return replace(
+        loading, device=device, dtype="float32" if loading.dtype == "auto" and device == "cpu" else loading.dtype
+    )
 
 
 def _remove(checkpoints: Path) -> None:
@@ -123,8 +132,10 @@ def _remove(checkpoints: Path) -> None:
     shutil.rmtree(checkpoints)
 
 
-def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bool, talk: bool) -> None:
-    """What would be trained, and what it would take."""
+def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> None:
+    """What would be trained."""
+    from burnish.hybrid.tokenised import tokens_in
+
     pools = [len(pool) for pool in prepared.pools]
     if json:
         numbers: dict[str, Any] = {
@@ -134,7 +145,9 @@ def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bo
             "held_out_rows": len(prepared.held_out),
             "maps": len(prepared.maps),
             "bytes": size,
-            "estimate": asdict(expected),
+            "steps": prepared.steps,
+            "tokens": tokens_in(prepared.items),
+            "trained": prepared.trained,
         }
         console.as_json(numbers)
         return
@@ -144,14 +157,13 @@ def show_plan(prepared: "Prepared", expected: "Estimate", size: int, *, json: bo
         f"of {prepared.options.batch} rows; LoRA of rank {prepared.options.rank} in {len(prepared.maps)} maps."
     )
     line(
-        f"Estimate (to a factor of two): {expected.seconds / 60:.1f} minutes, {expected.bytes / 2**30:.1f} GiB of memory; {expected.tokens:,} tokens read, "
-        f"{expected.trained:,} of {expected.parameters:,} numbers trained; {size:,} bytes written."
+        f"{tokens_in(prepared.items):,} tokens are read and {prepared.trained:,} numbers trained; {size:,} bytes are written."
     )
 
 
-def show_trained(found: "Trained", applied: "Applied") -> None:
+def show_trained(trained: "Trained", applied: "Applied") -> None:
     """What was learnt and written, in a few lines."""
-    record = found.record
+    record = trained.record
     if record["held_out_after"] is not None:
         early = f" (stopped early after {record['steps']} steps)" if record["stopped_early"] else ""
         console.data(f"Held-out loss: {record['held_out_before']:.3f} -> {record['held_out_after']:.3f}{early}")
@@ -159,8 +171,8 @@ def show_trained(found: "Trained", applied: "Applied") -> None:
         interval = f"[{moved['low']:.4f}, {moved['high']:.4f}]"
         console.data(f"Everyday prompts moved by {moved['mean']:.4f} {interval} nats per token, {_against(record)}")
     console.data(f"Written: {applied.out} ({applied.form}, {applied.bytes:,} bytes)")
-    if found.check is not None:
-        console.data(f"Check: {found.check['verdict']}")
+    if trained.check is not None:
+        console.data(f"Check: {trained.check['verdict']}")
 
 
 def _against(record: dict[str, Any]) -> str:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
-from burnish.cli.inputs import ROWS, Json, ModelName, PromptOptions, general_prompts
+from burnish.cli.flags import Loading, Tuning
+from burnish.cli.inputs import ROWS, Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
+from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
+    from burnish.model.folder_plan import FolderPlan
     from burnish.model.model import Model
-    from burnish.model.planning import FolderPlan
     from burnish.prompts import PromptSet
-    from burnish.tuning.material import Scorer, Speciality
+    from burnish.tuning.aims import Scorer, Speciality
     from burnish.tuning.tuning import Tuned
 
 DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
@@ -26,7 +28,7 @@ DIRECTIONS = 2  # a layer, for each speciality whose gains are tuned
 
 @Parameter(name="*", group="Aim")
 @dataclass(frozen=True)
-class AimOptions:
+class AimOptions(JudgeOptions):
     """What better means, besides a packaged domain's own answers."""
 
     references: Annotated[
@@ -40,12 +42,6 @@ class AimOptions:
             "on every kind of question"
         ),
     ] = None
-    judge_url: Annotated[
-        str | None, Parameter(help="base URL of an OpenAI-compatible endpoint that ranks sampled answers into pairs")
-    ] = None
-    judge_model: Annotated[str | None, Parameter(help="model name at that endpoint; the key is $BURNISH_JUDGE_KEY")] = (
-        None
-    )
 
 
 def tune(
@@ -54,26 +50,24 @@ def tune(
     out: Annotated[Path, Parameter(alias="-o", help="folder for the enhancement, tuning.json and tuning.md")],
     prompts: PromptOptions | None = None,
     aim: AimOptions | None = None,
-    options: flags(TuneOptions, "Tuning") = TuneOptions(),  # type: ignore[valid-type]  # noqa: B008
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
-    overwrite: Annotated[bool, Parameter(help="replace the output folder", negative=())] = False,
+    options: Tuning = TuneOptions(),
+    loading: Loading = ModelOptions(),
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
     from burnish.artifacts.files import check_output
-    from burnish.model.model import load
     from burnish.pipeline import open_plan
 
     specialities = read_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
     check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         check_window(options, open_plan(model, loading).anatomy.layers)
-    with console.waiting(f"Loading {model}"):
-        loaded = load(model, loading)
-    found = run_tune(loaded, specialities, aim or AimOptions(), options)
-    write_tuned(out, found, overwrite=overwrite)
-    show_tuned(found, json=json, out=out)
-    require_gains(found)
+    loaded = open_model(model, loading)
+    tuned = run_tune(loaded, specialities, aim or AimOptions(), options)
+    write_tuned(out, tuned, overwrite=overwrite)
+    show_tuned(tuned, json=json, out=out)
+    require_gains(tuned)
     console.hint(f"burnish apply {model} {out} -o OUT")
 
 
@@ -88,23 +82,20 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     """Reads and checks what is tuned for before any model is touched. Raises InputError, PromptFileError."""
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
-    from burnish.prompts.lint import hangul_share
-    from burnish.tuning.material import Speciality, own_domain
+    from burnish.tuning.aims import Speciality, own_domain
 
-    if (aim.judge_url is None) != (aim.judge_model is None):
-        raise InputError("A judge needs both --judge-url and --judge-model. Pass both, or neither.")
+    aim.judge()
     pairs = read_prompts(aim.pairs) if aim.pairs else None
     mix = prompts.mix()
     if mix is not None:
         if aim.references is not None or aim.expert is not None:
             raise InputError("--references and --expert belong to prompts of your own; a packaged domain has both.")
-        found = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
-        return [Speciality(found[0].domain, found[0].weight, pairs), *found[1:]]
+        specialities = [Speciality(load_domain(term.name), term.weight) for term in mix.terms]
+        return [Speciality(specialities[0].domain, specialities[0].weight, pairs), *specialities[1:]]
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    language = "ko" if hangul_share(enhance) > 0.5 else "en"
-    domain = own_domain(enhance, language=language, references=references, expert=aim.expert, seed=seed)
+    domain = own_domain(enhance, references=references, expert=aim.expert, seed=seed)
     if references is None and pairs is None and aim.expert is None and aim.judge_url is None:
         console.say(
             "Note: without --references, --pairs or --expert the only aim is the model's own answers under a general expert "
@@ -124,30 +115,30 @@ def run_tune(model: "Model", specialities: "list[Speciality]", aim: AimOptions, 
 
 
 def _judge_scorer(speciality: "Speciality", aim: AimOptions) -> "Scorer | None":
-    if aim.judge_url is None or aim.judge_model is None:
+    judge = aim.judge()
+    if judge is None:
         return None
-    from burnish.evaluation.judge import Judge, scorer
+    from burnish.evaluation.judge import scorer
 
-    domain = speciality.domain
-    return scorer(Judge(aim.judge_url, aim.judge_model), title=domain.title, summary=domain.summary)
+    return scorer(judge, title=speciality.domain.title, summary=speciality.domain.summary)
 
 
-def require_gains(found: "Tuned") -> None:
+def require_gains(tuned: "Tuned") -> None:
     """Raises NoDirectionError when tuning abstained."""
     from burnish.tuning.tuning import ADVICE
 
-    if found.abstained:
-        raise NoDirectionError(f"The model is better left alone: {found.reason}. All gains are zero. {ADVICE}")
+    if tuned.abstained:
+        raise NoDirectionError(f"The model is better left alone: {tuned.reason}. All gains are zero. {ADVICE}")
 
 
-def show_tuned(found: "Tuned", *, json: bool, out: Path | None = None) -> None:
+def show_tuned(tuned: "Tuned", *, json: bool, out: Path | None = None) -> None:
     """The tables, or one JSON document."""
-    from burnish.tuning.tables import tuned_summary, tuned_table
+    from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
     if json:
-        console.as_json({"out": None if out is None else str(out), **tuned_summary(found)})
+        console.as_json({"out": None if out is None else str(out), **tuned_summary(tuned)})
     else:
-        console.data(tuned_table(found) + "\n")
+        console.data(tuned_table(tuned) + "\n")
 
 
 @dataclass
@@ -171,7 +162,7 @@ class GainsMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return general_prompts(self.specialities)
+        return general_prompts(self.specialities[0].domain.language)
 
     def cost(self, plan: "FolderPlan") -> str:
         return ""
@@ -184,7 +175,7 @@ class GainsMethod:
         return self.tuned.enhancement
 
     def summary(self) -> dict[str, Any]:
-        from burnish.tuning.tables import tuned_summary
+        from burnish.tuning.tuned_tables import tuned_summary
 
         return {} if self.tuned is None else {"tuned": tuned_summary(self.tuned)}
 
@@ -198,22 +189,24 @@ class GainsMethod:
         write_numbers(folder, self.tuned)
 
 
-def write_tuned(out: Path, found: "Tuned", *, overwrite: bool) -> None:
+def write_tuned(out: Path, tuned: "Tuned", *, overwrite: bool) -> None:
     """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
     from burnish.artifacts.files import PLAN_FILE, written
+    from burnish.artifacts.recipe import write_recipe
 
     with written(out, overwrite=overwrite) as folder:
         folder.mkdir()
-        found.enhancement.save(folder / PLAN_FILE)
-        write_numbers(folder, found)
+        tuned.enhancement.save(folder / PLAN_FILE)
+        write_numbers(folder, tuned)
+        write_recipe(folder, current_recipe())
     console.say(f"Written: {out}")
 
 
-def write_numbers(folder: Path, found: "Tuned") -> None:
+def write_numbers(folder: Path, tuned: "Tuned") -> None:
     """tuning.json and tuning.md."""
-    from burnish.tuning.tables import tuned_summary, tuned_table
+    from burnish.tuning.tuned_tables import tuned_summary, tuned_table
 
-    summary: dict[str, Any] = tuned_summary(found)
+    summary: dict[str, Any] = tuned_summary(tuned)
     text = json_module.dumps(summary, ensure_ascii=False, indent=2)
     (folder / "tuning.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "tuning.md").write_text(tuned_table(found) + "\n", encoding="utf-8")
+    (folder / "tuning.md").write_text(tuned_table(tuned) + "\n", encoding="utf-8")

@@ -6,43 +6,56 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.flags import flags
+from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName
 from burnish.options import ModelOptions
+
+SHOWN = 10  # other changed tensors and files that are named
 
 
 def verify(
     base: ModelName,
     enhanced: Annotated[str, Parameter(help="the enhanced model folder")],
     *,
-    loading: flags(ModelOptions, "Model") = ModelOptions(),  # type: ignore[valid-type]  # noqa: B008
+    loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> int:
-    """Recover direction and gain per layer, realised against asked, and check that everything else is identical."""
+    """Recover the gains of every layer, realised against asked, and check that everything else is identical."""
     from burnish.inspecting import verify_folders
 
     with console.progress() as progress:
-        found = verify_folders(base, enhanced, loading, progress=progress)
+        verification = verify_folders(base, enhanced, loading, progress=progress)
     if json:
-        console.as_json({"clean": found.clean, **asdict(found)})
-    else:
-        for layer in found.edited:
-            asked = "" if layer.asked is None else f", asked {', '.join(f'{a:.4f}' for a in layer.asked)}"
-            realised = "" if layer.realised is None else f", realised {', '.join(f'{r:.4f}' for r in layer.realised)}"
-            console.data(
-                f"layer {layer.layer}: gain {layer.gain:.4f}{asked}{realised}; one direction explains {layer.share:.1%} of the change"
-            )
-        console.data(
-            f"{len(found.edited)} projections changed, {found.identical} tensors identical, directions agree across layers to "
-            f"|cosine| {found.cosine_between_layers:.4f}"
+        console.as_json({"clean": verification.clean, **asdict(verification)})
+        return 0 if verification.clean else 6
+    for layer in verification.edited:
+        parts = [
+            f"{name} {_gains(gains)}" for name, gains in (("asked", layer.asked), ("realised", layer.realised)) if gains
+        ]
+        recovered = (
+            f"gain{'s' * (len(layer.gains) > 1)} {_gains(layer.gains)}" if layer.gains else "no gains along directions"
         )
-        if found.trained:
-            console.data(
-                f"{len(found.trained)} tensors more are changed as the folder's own record of its training says, byte for byte"
-            )
+        left = f"{layer.unexplained:.1%} of the change is unexplained"
+        console.data(f"layer {layer.layer}: {', '.join([recovered, *parts])}; {left}")
+    agreement = (
+        ""
+        if verification.agreement is None
+        else f", directions agree across layers to |cosine| {verification.agreement:.4f}"
+    )
+    console.data(
+        f"{len(verification.edited)} projections changed, {verification.identical} tensors identical{agreement}"
+    )
+    if verification.trained:
         console.data(
-            "Everything else is identical."
-            if found.clean
-            else f"Also changed: {', '.join(found.changed_elsewhere[:10])} ({len(found.changed_elsewhere)} in all)"
+            f"{len(verification.trained)} tensors more are changed as the folder's own record of its training says, byte for byte"
         )
-    return 0 if found.clean else 6
+    console.data(
+        "Everything else is identical."
+        if verification.clean
+        else f"Also changed: {', '.join(verification.changed_elsewhere[:SHOWN])} ({len(verification.changed_elsewhere)} in all)"
+    )
+    return 0 if verification.clean else 6
+
+
+def _gains(gains: "tuple[float, ...] | list[float]") -> str:
+    return ", ".join(f"{gain:.4f}" for gain in gains)

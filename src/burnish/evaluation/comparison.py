@@ -3,16 +3,14 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.evaluation.damage import divergence
-from burnish.evaluation.effect import Effect, effect_of, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.effect import Effect, Verdict, effect_of, shifts, ships, word_of
+from burnish.evaluation.methods import Scaled, at_equal_damage, methods
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     PairKind,
@@ -23,15 +21,15 @@ from burnish.evaluation.material import (
     pair_items,
     reference_pairs,
 )
-from burnish.evaluation.methods import Scaled, at_equal_damage, methods
 from burnish.maths.intervals import Interval, holm, interval_above
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
 from burnish.model.row_edits import check_adapter
-from burnish.model.scoring import Candidate, Progress, Scores, score, score_prompts
+from burnish.model.scoring import Scores, score, score_prompts
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
-Verdict = Literal["gain", "hollow", "none", "loss"]
 SIGNIFICANT = 0.05
 DOSES = (0.25, 0.5, 1.0, 1.5, 2.0)
 SYSTEM_PROMPT = "expert system prompt"
@@ -92,6 +90,20 @@ def compare(
     """Scales every method to the budget on the tuning half and reports effect and damage on the other half.
 
     Intervals are paired by prompt; p-values are Holm-adjusted over the methods of a kind of pairs.
+
+    Args:
+        model: the base model; its weights are not changed.
+        domain: what the effect is measured on.
+        options: budget in nats per token, sizes, seed.
+        enhancement: a further row.
+        adapters: LoRA adapters as further rows.
+        progress: told of every part that takes long.
+
+    Returns:
+        A row a method.
+
+    Raises:
+        WrongModelError: the enhancement or an adapter is of another model.
     """
     started = time.perf_counter()
     for adapter in adapters:
@@ -99,23 +111,31 @@ def compare(
     general = load_general(domain.language)
     tune, report = (greedy_answers(model, half, options, progress) for half in damage_prompts(general, options))
     pairs = [reference_pairs(model, domain, options, progress), made_pairs(model, domain, options, progress)]
-    listed = methods(model, domain, general, options, enhancement=enhancement, adapters=adapters, progress=progress)
+    listed = methods(model, domain, options, enhancement=enhancement, adapters=adapters, progress=progress)
     scaled = at_equal_damage(model, answered_items(model, tune), listed, options.budget, progress=progress)
     candidates = [s.candidate for s in scaled]
     damage = score(model, answered_items(model, report), candidates, progress=progress)
-    found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
+    scores_by_kind = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
     randoms = [i for i, s in enumerate(scaled) if s.method.null]
     calibrating, tested = randoms[::2], randoms[1::2]
-    drifts = {kind: shifts(scores, calibrating) for kind, scores in found.items()}
+    drifts = {kind: shifts(scores, calibrating) for kind, scores in scores_by_kind.items()}
     rows = [
-        Row(s.method.name, s.scale, _kl(damage, i, options), _effects(found, i, drifts, options), {}, s.method.null)
+        Row(
+            s.method.name,
+            s.scale,
+            _kl(damage, i, options),
+            _effects(scores_by_kind, i, drifts, options),
+            {},
+            s.method.null,
+        )
         for i, s in enumerate(scaled)
         if i not in calibrating
     ]
     rows.append(_system_row(model, domain, report, pairs, drifts, options))
     rows = with_verdicts(rows)
     null = {
-        kind: interval_above(shifts(scores, tested), drifts[kind], seed=options.seed) for kind, scores in found.items()
+        kind: interval_above(shifts(scores, tested), drifts[kind], seed=options.seed)
+        for kind, scores in scores_by_kind.items()
     }
     chosen = next(i for i, s in enumerate(scaled) if not s.method.null)
     return Comparison(
@@ -153,14 +173,16 @@ def dose_curve(
     kl = [_kl(damage, i, options).mean for i in range(len(DOSES))]
     at_budget = max(kl[DOSES.index(1.0)], 1e-12)
     matched = [r.method.at(r.scale * (k / at_budget) ** 0.5) for k in kl for r in randoms]
-    found = {p.kind: score(model, pair_items(model, p.report), candidates + matched, progress=progress) for p in pairs}
+    scores_by_kind = {
+        p.kind: score(model, pair_items(model, p.report), candidates + matched, progress=progress) for p in pairs
+    }
     doses = []
     for i, multiple in enumerate(DOSES):
         first = len(DOSES) + i * len(randoms)
-        drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in found.items()}
-        effects = _effects(found, i, drifts, options)
-        fine = all(e.above.low > 0 and e.likelihood.high > 0 for e in effects.values())
-        doses.append(Dose(scaled.scale * multiple, kl[i], effects, fine and kl[i] <= options.budget * 1.05))
+        drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in scores_by_kind.items()}
+        effects = _effects(scores_by_kind, i, drifts, options)
+        gains = ((e.above.low, e.likelihood.high) for e in effects.values())
+        doses.append(Dose(scaled.scale * multiple, kl[i], effects, ships(kl[i] / options.budget, gains)))
     return tuple(doses)
 
 
@@ -172,16 +194,9 @@ def with_verdicts(rows: Sequence[Row]) -> list[Row]:
         adjusted = holm([row.effects[kind].above.p for row in rows])
         band = max((abs(row.effects[kind].above.mean) for row in rows if row.null), default=0.0)
         for verdict, row, p in zip(verdicts, rows, adjusted, strict=True):
-            verdict[kind] = _verdict(row.effects[kind], p, band)
+            effect = row.effects[kind]
+            verdict[kind] = word_of(effect, sure=p < SIGNIFICANT and abs(effect.above.mean) > band)
     return [replace(row, verdicts=verdict) for row, verdict in zip(rows, verdicts, strict=True)]
-
-
-def _verdict(effect: Effect, p: float, band: float) -> Verdict:
-    if p >= SIGNIFICANT or abs(effect.above.mean) <= band:
-        return "none"
-    if effect.above.mean < 0:
-        return "loss"
-    return "hollow" if effect.likelihood.high < 0 else "gain"
 
 
 def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:
@@ -189,11 +204,11 @@ def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:
 
 
 def _effects(
-    found: dict[PairKind, Scores], candidate: int, drifts: dict[PairKind, Tensor], options: EvaluateOptions
+    scores_by_kind: dict[PairKind, Scores], candidate: int, drifts: dict[PairKind, Tensor], options: EvaluateOptions
 ) -> dict[PairKind, Effect]:
     return {
         kind: effect_of(scores.base, scores.candidates[candidate], kind, drifts[kind], seed=options.seed)
-        for kind, scores in found.items()
+        for kind, scores in scores_by_kind.items()
     }
 
 
@@ -207,21 +222,8 @@ def _system_row(
 ) -> Row:
     """The expert system prompt with its own damage: it changes what the model reads, at no scale."""
     expert = domain.expert_system_prompt
-    found = {
+    scores_by_kind = {
         p.kind: score_prompts(model, pair_items(model, p.report), pair_items(model, p.report, expert)) for p in pairs
     }
     kl = _kl(score_prompts(model, answered_items(model, rows), answered_items(model, rows, expert)), 0, options)
-    return Row(SYSTEM_PROMPT, None, kl, _effects(found, 0, drifts, options), {}, False)
-
-
-def interference(
-    model: Model, candidates: dict[str, Candidate], pairs: dict[str, Halves], options: EvaluateOptions
-) -> dict[str, dict[str, Effect]]:
-    """Effect of each domain's candidate (outer key) on each domain's pairs (inner key)."""
-    table: dict[str, dict[str, Effect]] = {name: {} for name in candidates}
-    for other, own in pairs.items():
-        scores = score(model, pair_items(model, own.report), list(candidates.values()))
-        none = torch.zeros(1, len(own.report), dtype=torch.float64)
-        for name, row in zip(candidates, scores.candidates, strict=True):
-            table[name][other] = effect_of(scores.base, row, own.kind, none, seed=options.seed)
-    return table
+    return Row(SYSTEM_PROMPT, None, kl, _effects(scores_by_kind, 0, drifts, options), {}, False)

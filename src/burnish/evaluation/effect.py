@@ -1,19 +1,23 @@
 """Did the speciality get stronger? Preference shift and likelihood on pairs, and the affinity of generated answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import Pair, PairKind, pair_items
+from burnish.evaluation.pairs import Pair, PairKind, pair_items
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
-from burnish.model.capture import Tokens, capture
+from burnish.model.capture import Tokens, captured
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, Scores, TokenScores, likelihood_changes
+from burnish.model.scoring import Item, Scores, TokenScores, likelihood_changes
 from burnish.options import layer_index
+from burnish.steps import Progress, advancing
 
 PROBE_LAYER = "60%"
+SLACK = 1.05  # a measured damage within 5 % of the budget is inside
+Verdict = Literal["gain", "hollow", "none", "loss"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,27 @@ class Effect:
     above: Interval  # of the shift above that of random directions
     likelihood: Interval  # of log p(chosen): a shift won by making both answers unlikely is no win
     rejected: Interval  # of log p(rejected)
+
+
+def word_of(effect: Effect, *, sure: bool | None = None) -> Verdict:
+    """One effect in a word: hollow when the good answer became less likely, none when it is not sure; by default it is where its
+    interval is beyond zero."""
+    if not (effect.above.excludes_zero if sure is None else sure):
+        return "none"
+    if effect.above.mean < 0:
+        return "loss"
+    return "hollow" if effect.likelihood.high < 0 else "gain"
+
+
+def ships(load: float, gains: Iterable[tuple[float, float]]) -> bool:
+    """Whether a strength is one to recommend.
+
+    Args:
+        load: use of the tightest bound on damage; 1 is the limit, and 5 % beyond it are inside.
+        gains: of each kind of pairs, how large the effect is at least, and how good answers' likelihood changed at most (the
+            ends of intervals, where there are any). The one has to be above zero and the other may not be below.
+    """
+    return load <= SLACK and all(effect > 0 and likelihood >= 0 for effect, likelihood in gains)
 
 
 def pair_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> tuple[Tensor, Tensor]:
@@ -85,24 +110,17 @@ def fit_probe(model: Model, tune: Sequence[Pair], report: Sequence[Pair], *, pro
     layer = layer_index(PROBE_LAYER, model.anatomy.layers)
     items = pair_items(model, tune) + pair_items(model, report)
     states = answer_states(model, items, layer, progress=progress)
-    fitted, kept = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
+    fitted, held_out = states[: 2 * len(tune)].chunk(2), states[2 * len(tune) :].chunk(2)
     weights, bias = separating_direction(fitted[0], fitted[1])
-    right = torch.cat([kept[0] @ weights + bias > 0, kept[1] @ weights + bias < 0])
+    right = torch.cat([held_out[0] @ weights + bias > 0, held_out[1] @ weights + bias < 0])
     return Probe(layer, weights, bias, float(right.double().mean()), len(right))
 
 
 def answer_states(model: Model, items: Sequence[Item], layer: int, *, progress: Progress | None = None) -> Tensor:
     """Mean hidden state of the base model over each answer's tokens at a layer, [items, hidden], float64."""
-    states = torch.zeros(len(items), model.anatomy.hidden_size, dtype=torch.float64)
     sequences = [Tokens(i.prompt + i.answer, len(i.prompt), len(i.prompt) + len(i.answer) - 1) for i in items]
-
-    def keep(rows: list[int], batch: Tensor) -> None:
-        states[rows] = batch[:, layer].double()
-
-    capture(model, sequences, keep, last_layer=layer)
-    if progress is not None:
-        progress("reading answers", len(items), len(items))
-    return states
+    advance = advancing(progress, "reading answers", len(items))
+    return captured(model, sequences, lambda states: states[:, layer].double(), last_layer=layer, progress=advance)
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from burnish.checking import repetition, verdict_of
 from burnish.errors import InputError
 from burnish.evaluation.damage import (
     Damage,
-    divergence,
     early_stop,
     perplexity,
     prose_items,
     refusals,
 )
 from burnish.evaluation.effect import Affinity, Effect, affinity, effect_of, fit_probe, shifts
-from burnish.evaluation.material import (
+from burnish.evaluation.methods import at_equal_damage, random_method
+from burnish.evaluation.pairs import (
     Answered,
     Halves,
     answered_items,
@@ -31,14 +31,15 @@ from burnish.evaluation.material import (
     reference_pairs,
     user_pairs,
 )
-from burnish.evaluation.methods import at_equal_damage, random_method
 from burnish.evaluation.text_statistics import measure
 from burnish.maths.intervals import Interval, holm, interval
+from burnish.model.divergence import divergence, prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import Domain, load_general
+from burnish.steps import Progress
 
 NOTHING = 1e-7  # nats per token: rounding, not damage
 
@@ -95,7 +96,20 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates an enhancement of `model` on a packaged domain, on pairs of the user's, or both.
 
-    Raises InputError without domain and pairs, WrongModelError for an enhancement of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        domain: whose reference answers and own pairs the effect is measured on.
+        pairs: the user's own, with chosen and rejected answers.
+        options: sizes and the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        Effect above random directions and damage, in nats per token with intervals; text statistics and samples.
+
+    Raises:
+        InputError: there is neither a domain nor pairs.
+        WrongModelError: the enhancement is of another model.
     """
     options = options or EvaluateOptions()
     if domain is None and pairs is None:
@@ -106,7 +120,7 @@ def evaluate(
     kinds = _pairs(model, domain, pairs, options, progress)
     language = domain.language if domain is not None else "en"
     candidates = [candidate, *_random_candidates(model, enhancement, language, options, progress)]
-    found = [_effect(model, kind, candidates, options, progress) for kind in kinds]
+    effects = [_effect(model, kind, candidates, options, progress) for kind in kinds]
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
     base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
@@ -121,11 +135,11 @@ def evaluate(
         dtype=str(model.network.dtype).removeprefix("torch."),
         domain=None if domain is None else domain.name,
         seed=options.seed,
-        effects=tuple(found),
+        effects=tuple(effects),
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
-        statistics=statistic_changes(texts[0], texts[1], language, measures, seed=options.seed),
+        statistics=statistic_changes(texts[0], texts[1], measures, seed=options.seed),
         samples=tuple(Sample(p, b, e) for p, b, e in zip(special.texts, *texts, strict=True)),
         seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
@@ -139,7 +153,7 @@ def _random_candidates(
     rows = greedy_answers(model, damage_prompts(load_general(language), options)[0], options, progress)
     items = answered_items(model, rows)
     scores = score(model, items, [Candidate("enhanced", enhancement)], progress=progress).candidates[0]
-    damage = float(torch.cat([s.kl for s in scores]).mean())
+    damage = float(prompt_kl(scores).mean())
     if damage < NOTHING:
         return [Candidate("nothing")]
     direction = enhancement.directions[0]
@@ -159,14 +173,14 @@ def _effect(
 def _pairs(
     model: Model, domain: Domain | None, pairs: PromptSet | None, options: EvaluateOptions, progress: Progress | None
 ) -> list[Halves]:
-    found = []
+    halves = []
     if pairs is not None:
-        found.append(user_pairs(model, pairs, options))
+        halves.append(user_pairs(model, pairs, options))
     if domain is not None:
         if domain.references_report.prompts:
-            found.append(reference_pairs(model, domain, options, progress))
-        found.append(made_pairs(model, domain, options, progress))
-    return found
+            halves.append(reference_pairs(model, domain, options, progress))
+        halves.append(made_pairs(model, domain, options, progress))
+    return halves
 
 
 def _damage(
@@ -195,14 +209,14 @@ def _specialised(
 ) -> Interval:
     rows: list[Answered] = greedy_answers(model, prompts, options, progress)
     scores = score(model, answered_items(model, rows), [candidate], progress=progress)
-    return interval(torch.stack([s.kl.mean() for s in scores.candidates[0]]), seed=options.seed)
+    return divergence(scores.candidates[0], seed=options.seed).kl
 
 
 def statistic_changes(
-    base: Sequence[str], enhanced: Sequence[str], language: str, measures: Sequence[str], *, seed: int = 0
+    base: Sequence[str], enhanced: Sequence[str], measures: Sequence[str], *, seed: int = 0
 ) -> tuple[StatisticChange, ...]:
     """Every statistic of the measures and the general ones, paired by prompt, Holm-adjusted together."""
-    before, after = measure(base, language, measures), measure(enhanced, language, measures)
+    before, after = measure(base, measures), measure(enhanced, measures)
     changes = {name: interval(torch.tensor(after[name]) - torch.tensor(before[name]), seed=seed) for name in before}
     adjusted = holm([change.p for change in changes.values()])
     return tuple(

@@ -7,16 +7,18 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.finding import find_direction
+from burnish.finding import found_direction
 from burnish.maths.statistics import unit
+from burnish.maths.strength import Search
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, score
+from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, FindOptions, Scope
-from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.prompts.contrast import domain_contrast
+from burnish.prompts.domains import Domain
+from burnish.steps import Progress
 
 UPPER_HALF = "50%.."
-CLOSE = 0.04  # relative distance to the budget at which the search for a scale ends
-ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,6 @@ class Method:
 def methods(
     model: Model,
     domain: Domain,
-    general: GeneralSet,
     options: EvaluateOptions,
     *,
     enhancement: Enhancement | None = None,
@@ -41,18 +42,11 @@ def methods(
 ) -> list[Method]:
     """The user's own, the published setting, directions by layer, window, site and protection, steering, and random ones."""
 
-    def found(**how: object) -> Direction:
-        return find_direction(
-            model,
-            enhance=domain.enhance,
-            normal=general.prompts,
-            options=FindOptions(seed=options.seed, **how),  # type: ignore[arg-type]
-            held_out=(domain.held_out, general.held_out),
-            protect=load_protect(),
-            progress=progress,
-        )
+    def direction(**how: object) -> Direction:
+        options_ = FindOptions(seed=options.seed, **how)  # type: ignore[arg-type]
+        return found_direction(model, domain_contrast(domain), options_, progress)
 
-    residual, attention, spared = found(), found(site="attention"), found(site="attention", protect=True)
+    residual, attention, spared = direction(), direction(site="attention"), direction(site="attention", protect=True)
     listed = [
         _of("published: one direction, all layers", residual),
         _of("one direction, upper half", residual, layers=UPPER_HALF),
@@ -67,8 +61,10 @@ def methods(
         listed.append(random_method(residual, options.seed + number))
     given = [_adapter(adapter) for adapter in adapters]
     if enhancement is not None:
-        own = enhancement
-        given.insert(0, Method("the given enhancement, scaled", lambda s: Candidate("given", own.scaled(s)), 1.0))
+        given_enhancement = enhancement
+        given.insert(
+            0, Method("the given enhancement, scaled", lambda s: Candidate("given", given_enhancement.scaled(s)), 1.0)
+        )
     return [*given, *listed]
 
 
@@ -105,8 +101,6 @@ class Scaled:
 
     method: Method
     scale: float
-    kl: float  # on the tuning half, nats per token
-    evaluations: int
 
     @property
     def candidate(self) -> Candidate:
@@ -116,38 +110,10 @@ class Scaled:
 def at_equal_damage(
     model: Model, items: Sequence[Item], listed: Sequence[Method], budget: float, *, progress: Progress | None = None
 ) -> list[Scaled]:
-    """Finds each method's scale by root finding on log KL against log scale; all methods of a round share a pass.
-
-    KL grows as the square of the scale near zero, which gives the second guess from the first. items: the tuning half.
-    """
-    tried: list[list[tuple[float, float]]] = [[] for _ in listed]
-    scales = [m.start for m in listed]
-    for _ in range(ROUNDS):
-        open_ = [i for i, points in enumerate(tried) if not points or abs(points[-1][1] / budget - 1) > CLOSE]
-        if not open_:
-            break
-        found = score(model, items, [listed[i].at(scales[i]) for i in open_], progress=progress)
-        for i, scores in zip(open_, found.candidates, strict=True):
-            kl = float(torch.cat([s.kl for s in scores]).mean())
-            tried[i].append((scales[i], max(kl, 1e-12)))
-            scales[i] = _next_scale(tried[i], budget)
-    best = [min(points, key=lambda point: abs(torch.log(torch.tensor(point[1] / budget)))) for points in tried]
-    return [
-        Scaled(method, scale, kl, len(points)) for method, (scale, kl), points in zip(listed, best, tried, strict=True)
-    ]
-
-
-def _next_scale(points: list[tuple[float, float]], budget: float) -> float:
-    """The scale at which log KL, straight between the two points nearest to the budget, reaches it."""
-    scale, kl = points[-1]
-    slope = 2.0
-    if len(points) > 1:
-        one, two = sorted(points, key=lambda p: abs(_log(p[1] / budget)))[:2]
-        if one[0] != two[0] and one[1] != two[1]:
-            slope = max(0.5, _log(one[1] / two[1]) / _log(one[0] / two[0]))
-        scale, kl = one
-    return scale * float(torch.tensor(budget / kl).pow(1 / slope).clamp(1 / 8, 8))
-
-
-def _log(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float64).log())
+    """Each method at the largest scale whose damage on items, the tuning half, is within the budget; all methods share a pass."""
+    search = Search([method.start for method in listed])
+    while search.asked:
+        candidates = [listed[i].at(scale) for i, scale in search.asked.items()]
+        scores = score(model, items, candidates, progress=progress).candidates
+        search.tell([float(prompt_kl(each).mean()) / budget for each in scores])
+    return [Scaled(method, scale) for method, scale in zip(listed, search.strengths, strict=True)]

@@ -1,4 +1,4 @@
-"""Standard benchmarks on the base and the enhanced model, through EleutherAI's lm-evaluation-harness (the `lm-eval` extra)."""
+"""Standard benchmarks on the base and the enhanced model, through EleutherAI's lm-evaluation-harness (the `eval` extra)."""
 
 import copy
 import io
@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import DownloadError, InputError
+from burnish.extras import require
 from burnish.model.model import Model
 
 PACKAGES = ("lm_eval", "datasets", "transformers", "torch")
@@ -70,7 +71,7 @@ def run_standard(
     `tasks` are names of tasks, groups or tags, the harness's own or those of YAML files under `include`. `limit` is the number of
     documents of each task, `chat` puts prompts through the model's template. Seeds the generators of Python, numpy and torch.
 
-    Raises InputError without the `lm-eval` extra, for a task that does not exist, is named twice or runs the model's own code, for
+    Raises MissingExtraError without the `eval` extra, InputError for a task that does not exist, is named twice or runs the model's own code, for
     a limit below 1 and for a chat without a template;
     DownloadError when a task's data cannot be loaded; WrongModelError when the enhancement was made for other weights.
     """
@@ -129,14 +130,10 @@ def _require(model: Model, tasks: Sequence[str], include: Path | None, limit: in
 
 def _harness() -> tuple[ModuleType, ModuleType, ModuleType]:
     """lm_eval's evaluator, tasks and Hugging Face modules: an optional extra, slow to import."""
-    try:
-        from lm_eval import evaluator, tasks
-        from lm_eval.models import huggingface
-    except ImportError as error:
-        raise InputError(
-            f"Standard benchmarks need the package lm-eval, which is not installed ({error}). "
-            "Run: pip install 'burnish[lm-eval]'"
-        ) from error
+    require("eval", "A standard task")
+    from lm_eval import evaluator, tasks
+    from lm_eval.models import huggingface
+
     return evaluator, tasks, huggingface
 
 
@@ -173,7 +170,7 @@ def _built(manager: Any, tasks: Sequence[str]) -> list[Any]:
             raise InputError(
                 f"Task {twice[0]!r} would run twice: {task!r} and a name before it both hold it. Leave one of them out."
             )
-        if unsafe := [name for name, found in sorted(loaded["tasks"].items()) if getattr(found, "UNSAFE_CODE", False)]:
+        if unsafe := [name for name, built in sorted(loaded["tasks"].items()) if getattr(built, "UNSAFE_CODE", False)]:
             raise InputError(
                 f"Task {unsafe[0]!r} runs code that the model wrote, which is not safe here. Leave it out, or export the "
                 "model and run the harness itself where that does no harm."
@@ -218,13 +215,13 @@ def _scores(base: dict[str, Any], enhanced: dict[str, Any] | None) -> Iterator[S
                 yield score
                 continue
             other = enhanced["results"][task]
-            found = {
+            rounded = {
                 "enhanced": float(other[key]),
                 "enhanced_stderr": _number(other.get(error)),
                 "difference": float(other[key]) - score.base,
                 "difference_stderr": _paired(base, enhanced, score),
             }
-            yield StandardScore(**{**asdict(score), **found})
+            yield StandardScore(**{**asdict(score), **rounded})
 
 
 def _number(value: Any) -> float | None:

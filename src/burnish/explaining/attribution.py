@@ -5,13 +5,14 @@ from dataclasses import replace
 import torch
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, answered_items
-from burnish.explaining.facts import Attribution, HeadPart, LayerPart
-from burnish.model.heads import HeadEdit, likelihood
+from burnish.evaluation.pairs import Answered, PairKind, answered_items
+from burnish.explaining.facts import Attribution, LayerPart
+from burnish.model.derivatives import derivatives
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, likelihood_changes, score
+from burnish.model.scoring import Candidate, likelihood_changes, score
+from burnish.steps import Progress
 
-MEASURED = 5  # layers and heads whose part is measured alone
+MEASURED = 5  # layers whose part is measured alone
 AIMS: dict[PairKind, str] = {
     "references": "log probability per token of reference answers",
     "made": "log probability per token of self-made good answers",
@@ -27,69 +28,31 @@ def attribute(
     *,
     progress: Progress | None = None,
 ) -> Attribution:
-    """Splits the change of the good answers' log probability over layers and heads.
+    """Splits the change of the good answers' log probability over layers.
 
-    The first-order part of a share is its gain times the derivative at zero gains; parts of all heads of a layer and of all layers
-    add up. What is measured has that layer, or that head's share, edited alone, so it leaves out how shares work together.
+    A layer's first-order part is its gains times the derivative at zero gains; the parts add up. What is measured has that layer
+    alone edited, so it leaves out how layers work together.
     """
     items = answered_items(model, answers)
-    edit = HeadEdit(model, enhancement)
-    _, slope = likelihood(model, items, edit, edit.shares(), gradient=True, progress=progress)
-    assert slope is not None
-    by_layer = slope.sum(1)
+    gains = enhancement.gains
+    slopes = derivatives(model, items, enhancement.vectors, torch.zeros_like(gains), progress=progress).gradient
+    by_layer = (slopes.mean(0) * gains.double()).sum(1)
     edited = enhancement.edited_layers()
     ranked = sorted(edited, key=lambda layer: -abs(float(by_layer[layer])))[:MEASURED]
-    scores = score(
-        model,
-        items,
-        [
-            Candidate("whole", enhancement),
-            *(Candidate(str(layer), _only(enhancement, layer)) for layer in ranked),
-        ],
-    )
-
-    def mean_change(number: int) -> float:
-        return float(likelihood_changes(scores.base, scores.candidates[number]).mean())
-
-    alone = {layer: mean_change(1 + n) for n, layer in enumerate(ranked)}
-    splittable = [layer for layer in edited if layer not in edit.whole]
-    heads = [(layer, head, float(slope[layer, head])) for layer in splittable for head in range(edit.heads)]
-    heads.sort(key=lambda part: -abs(part[2]))
-    measured = _measured_heads(model, items, edit, heads[:MEASURED])
+    parts = [Candidate(str(layer), _only(enhancement, layer)) for layer in ranked]
+    scores = score(model, items, [Candidate("whole", enhancement), *parts])
+    changes = [float(likelihood_changes(scores.base, rows).mean()) for rows in scores.candidates]
+    alone = dict(zip(ranked, changes[1:], strict=True))
     return Attribution(
         aim=AIMS[kind],
         answers=len(items),
-        total=mean_change(0),
+        total=changes[0],
         first_order=float(by_layer.sum()),
         layers=tuple(LayerPart(layer, float(by_layer[layer]), alone.get(layer)) for layer in edited),
-        heads=tuple(
-            HeadPart(layer, head, value, measured[number] if number < len(measured) else None)
-            for number, (layer, head, value) in enumerate(heads)
-        ),
-        heads_left_out=_why_whole(edit.whole),
     )
-
-
-def _measured_heads(
-    model: Model, items: list[Item], edit: HeadEdit, heads: list[tuple[int, int, float]]
-) -> list[float]:
-    base, _ = likelihood(model, items, edit, edit.shares())
-    found = []
-    for layer, head, _value in heads:
-        shares = edit.shares()
-        shares[layer, head] = 1
-        found.append(likelihood(model, items, edit, shares)[0] - base)
-    return found
 
 
 def _only(enhancement: Enhancement, layer: int) -> Enhancement:
     gains = torch.zeros_like(enhancement.gains)
     gains[layer] = enhancement.gains[layer]
     return replace(enhancement, gains=gains)
-
-
-def _why_whole(layers: list[int]) -> str:
-    if not layers:
-        return ""
-    listed = ", ".join(map(str, layers))
-    return f"In layers {listed} the projection's inputs cannot be told apart by head (a map that is not linear, or no softmax attention)."

@@ -4,7 +4,7 @@ from typing import Any
 
 import altair as alt
 
-from burnish.explaining.drawing import DASHES, SERIES, SHAPES, AnyChart, ink
+from burnish.explaining.drawing import DASHES, SERIES, SHAPES, ink
 
 LEGEND_LETTERS, SYMBOL = 62, 4  # letters in a line of the legend; what a symbol takes of them
 LAYER = "layer"
@@ -78,38 +78,3 @@ def zero_rule(horizontal: bool = True) -> alt.Chart:
     """The line of zero."""
     rule: alt.Chart = data([{}]).mark_rule(color=ink("line"), aria=False)
     return rule.encode(y=alt.datum(0)) if horizontal else rule.encode(x=alt.datum(0))
-
-
-def signed_map(
-    rows: list[dict[str, Any]], x: alt.X, y: alt.Y, fields: tuple[str, str, str], largest: float, *, marked: bool = True
-) -> AnyChart:
-    """A heat map whose opacity is the size; cells below zero have another colour and, with `marked`, a minus sign.
-
-    fields: of x, y and the value; largest: the size of full opacity.
-    """
-    across, down, field = fields
-    words = f"'{across} ' + datum['{across}'] + ', {down} ' + datum['{down}'] + ': ' + format(datum['{field}'], '.3~g')"
-    signs = alt.Scale(domain=["positive", "negative (–)"], range=[ink("accent"), ink("second")])
-    sizes = alt.Legend(
-        values=[largest / 4, largest / 2, largest],
-        format=".2~g",
-        labelExpr="'±' + datum.label",
-        symbolFillColor=ink("ink"),
-    )
-    cells = data(rows).encode(x=x, y=y)
-    filled = cells.transform_calculate(
-        size=f"abs(datum['{field}'])", sign=f"datum['{field}'] < 0 ? 'negative (–)' : 'positive'", words=words
-    )
-    filled = filled.mark_rect().encode(
-        color=alt.Color("sign:N", scale=signs),
-        opacity=alt.Opacity(
-            "size:Q", scale=alt.Scale(domain=[0, largest], range=[0.03, 1]), legend=sizes if marked else None
-        ),
-        description=alt.Description("words:N"),
-    )
-    if not marked:
-        return alt.LayerChart(layer=[filled])
-    minus = cells.transform_filter(f"datum['{field}'] < 0").mark_point(
-        shape="stroke", size=24, color=ink("ink"), strokeWidth=1, opacity=1, aria=False
-    )
-    return alt.LayerChart(layer=[filled, minus])

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.facts import Dose, DoseCurve
 from burnish.maths.intervals import interval
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, likelihood_changes, score
+from burnish.model.scoring import Candidate, Item, TokenScores, likelihood_changes, score
 from burnish.options import EvaluateOptions
-from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress, Steps, finish
 
 MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
 
@@ -36,8 +37,8 @@ def dose_curve(
     everyday = damage_prompts(load_general(language), options)[1]
     rows = answered_items(model, greedy_answers(model, everyday, options, progress))
     good = answered_items(model, answers)
-    found = whole(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
-    return DoseCurve(aim, len(rows), len(good), found)
+    measured = finish(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
+    return DoseCurve(aim, len(rows), len(good), measured)
 
 
 def doses(
@@ -50,32 +51,26 @@ def doses(
     at_once: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Pieces[tuple[Dose, ...]]:
+) -> Steps[tuple[Dose, ...]]:
     """Each strength measured: damage on `everyday`, likelihood on `good` where there are any.
 
     at_once: items (prompts with their answers) a piece, by default all.
     """
     plans = [Candidate(f"{multiple:g}", enhancement.scaled(multiple)) for multiple in multiples]
-    moved: list[list[Tensor]] = [[] for _ in plans]
+    moved: list[list[TokenScores]] = [[] for _ in plans]
     changes: list[list[Tensor]] = [[] for _ in plans]
     for part in _parts(everyday, at_once):
         yield
-        for kept, scores in zip(moved, score(model, part, plans, progress=progress).candidates, strict=True):
-            kept += [s.kl for s in scores]
+        for rows, scores in zip(moved, score(model, part, plans, progress=progress).candidates, strict=True):
+            rows += scores
     for part in _parts(good, at_once):
         yield
-        found = score(model, part, plans, progress=progress)
-        for kept, scores in zip(changes, found.candidates, strict=True):
-            kept.append(likelihood_changes(found.base, scores))
-    return tuple(
-        Dose(
-            multiple,
-            interval(torch.stack([kl.mean() for kl in kls]), seed=seed),
-            float(torch.cat(kls).quantile(0.95)),
-            interval(torch.cat(change), seed=seed) if change else None,
-        )
-        for multiple, kls, change in zip(multiples, moved, changes, strict=True)
-    )
+        scored = score(model, part, plans, progress=progress)
+        for change, scores in zip(changes, scored.candidates, strict=True):
+            change.append(likelihood_changes(scored.base, scores))
+    damage = [divergence(rows, seed=seed) for rows in moved]
+    gains = [interval(torch.cat(change), seed=seed) if change else None for change in changes]
+    return tuple(Dose(m, d.kl, d.kl_p95, g) for m, d, g in zip(multiples, damage, gains, strict=True))
 
 
 def _parts(items: Sequence[Item], size: int | None) -> Iterator[Sequence[Item]]:

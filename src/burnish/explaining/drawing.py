@@ -4,34 +4,18 @@ Colours are CSS variables, so that one SVG serves light and dark; the page defin
 others in shape, dash or fill too.
 """
 
-import re
 import textwrap
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
 
-from burnish.explaining.text import column, visible
+from burnish.explaining.formats import column, visible
+from burnish.explaining.palette import PALETTE
 
 AnyChart = alt.Chart | alt.LayerChart
 
-# Name: (light, dark). The series' colours follow Okabe and Ito (2008), darkened or lightened until they stand out from the paper.
-PALETTE: dict[str, tuple[str, str]] = {
-    "paper": ("#ffffff", "#14171a"),
-    "panel": ("#f6f7f8", "#1c2024"),
-    "ink": ("#1c2126", "#e7e9eb"),
-    "muted": ("#59636e", "#a3adb7"),
-    "line": ("#b9c0c7", "#4b545d"),
-    "grid": ("#e6e9ec", "#2a3036"),
-    "accent": ("#0b62a4", "#6bb3ec"),
-    "second": ("#b84a00", "#f2955b"),
-    "third": ("#00755a", "#4cc3a0"),
-    "fourth": ("#8a3f78", "#dd9bcb"),
-    "fifth": ("#7a6000", "#d9bd4c"),
-    "sixth": ("#4d5761", "#c3cbd3"),
-}
 SERIES = ("accent", "second", "third", "fourth", "fifth", "sixth")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 2], [4, 1, 1, 1])
@@ -39,7 +23,6 @@ WIDTH, HEIGHT = 420, 230
 TITLE_LETTERS = 56  # a line of a title in a picture
 # Text is measured here and drawn by a browser elsewhere: fonts of the same widths on every system.
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
-INHERITED = ("fill", "stroke", "stroke-width", "font-size", "font-weight", "text-anchor")
 FRAMES = ("background", "foreground")  # of every group, and never seen here
 SCALE = 2  # pixels of a picture per unit of a chart
 
@@ -101,12 +84,10 @@ def finished(
     description: str,
     *,
     height: int = HEIGHT,
-    pivot: tuple[str, str, str] | None = None,
 ) -> AnyChart:
     """A chart with its title, the sentence read out in its place, and its size.
 
-    rows: what it was drawn from, kept for its table; pivot: (row, column, value) names of fields: the table has a row and a
-    column for each of their values.
+    rows: what it was drawn from, kept for its table.
     """
     return chart.properties(
         title=title,
@@ -114,7 +95,7 @@ def finished(
         width=WIDTH,
         height=height,
         autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-        usermeta={"rows": rows, "pivot": pivot or ()},
+        usermeta={"rows": rows},
     )
 
 
@@ -131,8 +112,6 @@ def chart_svg(chart: AnyChart, name: str) -> str:
     ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
     for element in root.iter():
         _simplify(element, {old: f"{name}-{i}" for i, old in enumerate(ids)})
-    for group in root.iter("g"):
-        _share(group)
     view = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib.update({"viewBox": view, "role": "img", "aria-label": str(spec["description"])})
@@ -157,9 +136,6 @@ def chart_title(chart: AnyChart) -> str:
 def chart_table(chart: AnyChart) -> Table:
     """The rows a chart was drawn from: its numbers and nothing else."""
     rows: list[dict[str, Any]] = chart.usermeta["rows"]
-    pivot = chart.usermeta["pivot"]
-    if pivot:
-        rows = _pivoted(rows, *pivot)
     headers = tuple(dict.fromkeys(key for row in rows for key in row))
     columns, numeric = [], []
     for index, header in enumerate(headers):
@@ -173,13 +149,6 @@ def chart_table(chart: AnyChart) -> Table:
 
 def _cell(value: object) -> str:
     return "" if value is None else visible(str(value), 200)
-
-
-def _pivoted(rows: list[dict[str, Any]], row: str, across: str, value: str) -> list[dict[str, Any]]:
-    return [
-        {row: key, **{f"{across} {r[across]}": r[value] for r in found}}
-        for key, found in ((k, list(g)) for k, g in groupby(rows, key=lambda r: r[row]))
-    ]
 
 
 def _spec(chart: AnyChart) -> dict[str, Any]:
@@ -197,7 +166,7 @@ def _recoloured(value: Any, colours: dict[str, str]) -> Any:
 
 
 def _simplify(element: ElementTree.Element, ids: dict[str, str]) -> None:
-    """Plain names, ids of the page, a title on hovering instead of a label, fewer digits."""
+    """Plain names, ids of the page, a title on hovering instead of a label."""
     element.tag = element.tag.rpartition("}")[2]  # inline SVG needs no namespace
     words = element.get("aria-label")
     if words is not None and element.tag != "g" and not list(element):
@@ -214,25 +183,3 @@ def _simplify(element: ElementTree.Element, ids: dict[str, str]) -> None:
             element.set(key, ids[value])
         elif value.startswith("url(#"):
             element.set(key, f"url(#{ids[value[5:-1]]})")
-        elif key in ("d", "transform", "x2", "y2", "width", "height", "opacity"):
-            element.set(key, _shortened(value, 2 if key == "opacity" else 1))
-    if element.get("opacity") == "1":
-        del element.attrib["opacity"]
-    if "stroke" not in element.attrib:
-        element.attrib.pop("stroke-width", None)
-
-
-def _share(group: ElementTree.Element) -> None:
-    """Moves what all children of a group have in common, and inherit, to the group: maps have hundreds of cells."""
-    children = list(group)
-    for key in INHERITED:
-        values = {child.get(key) for child in children}
-        if len(children) > 1 and len(values) == 1 and None not in values:
-            group.set(key, str(values.pop()))
-            for child in children:
-                del child.attrib[key]
-
-
-def _shortened(numbers: str, decimals: int) -> str:
-    """Numbers with at most so many decimals: a tenth of a pixel is not seen."""
-    return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.{decimals}f}".rstrip("0").rstrip("."), numbers)

@@ -6,14 +6,12 @@ from typing import Any
 import altair as alt
 
 from burnish.evaluation.effect import Effect
-from burnish.evaluation.tables import KINDS
-from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, signed_map, zero_rule
+from burnish.evaluation.evaluation_tables import KINDS
+from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
 from burnish.explaining.facts import Attribution, DoseCurve, Explanation
-from burnish.explaining.text import label, labels, number
+from burnish.explaining.formats import label, labels, number
 
-CELLS_DRAWN = 1600  # heads beyond which there is no map
-HEADS_LISTED = 16
 SIGNIFICANT = 0.05
 
 
@@ -65,61 +63,13 @@ def layer_parts(facts: Attribution) -> AnyChart:
     )
 
 
-def mappable(facts: Attribution) -> bool:
-    """Whether every head of the edited layers has a part: a map with holes would look like zeros."""
-    layers, heads = {p.layer for p in facts.heads}, {p.head for p in facts.heads}
-    return 1 < len(facts.heads) == len(layers) * len(heads) <= CELLS_DRAWN
-
-
-def head_map(facts: Attribution) -> AnyChart:
-    """First-order part of every head; for facts that are `mappable`."""
-    rows: list[dict[str, Any]] = [
-        {"head": p.head, LAYER: p.layer, "first order": p.first_order}
-        for p in sorted(facts.heads, key=lambda p: (p.head, p.layer))
-    ]
-    largest = max(abs(p.first_order) for p in facts.heads)
-    heads = 1 + max(p.head for p in facts.heads)
-    return finished(
-        signed_map(rows, layer_axis("layer edited"), alt.Y("head:O"), (LAYER, "head", "first order"), largest or 1.0),
-        rows,
-        "Which heads the effect passes through: the stronger the colour, the more",
-        f"First-order parts of {len(rows)} heads; the largest is {number(largest)} nats per token.",
-        height=min(400, 90 + 16 * heads),
-        pivot=("head", LAYER, "first order"),
-    )
-
-
-def head_bars(facts: Attribution) -> AnyChart:
-    """The heads with the largest parts, and what each does alone where that was measured."""
-    listed = sorted(facts.heads, key=lambda p: -abs(p.first_order))[:HEADS_LISTED]
-    rows: list[dict[str, Any]] = [
-        {"head": f"layer {p.layer}, head {p.head}", "first order": p.first_order, "measured": p.measured}
-        for p in listed
-    ]
-    y = alt.Y("head:N", sort=None, title=None)
-    bars = data(rows).mark_bar(color=ink("accent"), opacity=0.55, height={"band": 0.62}).encode(
-        x=alt.X("first order:Q", title="change of log likelihood (nats per token)", axis=alt.Axis(format=".4~f", tickCount=5)), y=y
-    )  # fmt: skip
-    measured = data(rows).transform_filter("isValid(datum.measured)").mark_point(
-        **DIAMOND
-    ).encode(x=alt.X("measured:Q"), y=y)  # fmt: skip
-    return finished(
-        bars + measured + zero_rule(horizontal=False),
-        rows,
-        f"The {len(rows)} heads with the largest parts (diamonds: measured with that head alone)",
-        f"Parts of {len(rows)} heads; the largest is {rows[0]['head']} with {number(listed[0].first_order, signed=True)} nats "
-        "per token.",
-        height=70 + 20 * len(rows),
-    )
-
-
-def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
+def effects(named_effects: Sequence[tuple[str, Effect]]) -> AnyChart:
     """Effect with intervals for every kind of pairs. found: (name, effect)."""
-    names = labels([name for name, _ in found], 40)
+    names = labels([name for name, _ in named_effects], 40)
     measures = ("above random", "shift", "likelihood")
     rows: list[dict[str, Any]] = [
         {"pairs": name, "series": measure, "mean": i.mean, "low": i.low, "high": i.high, "count": i.n}
-        for name, (_, e) in zip(names, found, strict=True)
+        for name, (_, e) in zip(names, named_effects, strict=True)
         for measure, i in zip(measures, (e.above, e.shift, e.likelihood), strict=True)
     ]
     look = in_series(list(measures))
@@ -138,10 +88,11 @@ def effects(found: Sequence[tuple[str, Effect]]) -> AnyChart:
         "Did good answers gain? Intervals that stay right of zero: yes",
         "Effects with 95 % intervals: "
         + "; ".join(
-            f"{n} {number(e.above.mean, signed=True)} above random" for n, (_, e) in zip(names, found, strict=True)
+            f"{n} {number(e.above.mean, signed=True)} above random"
+            for n, (_, e) in zip(names, named_effects, strict=True)
         )
         + " nats per token.",
-        height=90 + 62 * len(found),
+        height=90 + 62 * len(named_effects),
     )
 
 
@@ -268,38 +219,12 @@ def statistics(evaluation: dict[str, Any]) -> AnyChart:
     points = scaled.mark_point(size=50, opacity=1, strokeWidth=1.6).encode(
         x=x, y=y, color=colour, shape=alt.Shape("certain:N", scale=alt.Scale(domain=states, range=["circle", "cross"]))
     )
-    said = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
+    words = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
     changed = sum(s["p_adjusted"] < SIGNIFICANT for s in evaluation["statistics"])
     return finished(
-        zero_rule(horizontal=False) + whiskers + points + said,
+        zero_rule(horizontal=False) + whiskers + points + words,
         rows,
         "How generated answers changed: circles are beyond chance, crosses may not be",
         f"Changes of {len(rows)} text statistics with 95 % intervals; {changed} beyond chance.",
         height=80 + 24 * len(rows),
-    )
-
-
-def interference(tuned: dict[str, Any]) -> AnyChart:
-    """Likelihood of each speciality's good answers under the gains of each alone, and under all together."""
-    table: dict[str, dict[str, float]] = tuned["interference"]
-    columns = labels(list(next(iter(table.values()))), 34)
-    rows: list[dict[str, Any]] = [
-        {"gains of": name, "answers of": aim, "likelihood": value}
-        for name, row in zip(labels(list(table)), table.values(), strict=True)
-        for aim, value in zip(columns, row.values(), strict=True)
-    ]
-    largest = max(abs(r["likelihood"]) for r in rows) or 1.0
-    x = alt.X("answers of:N", sort=None, title="good answers of", axis=alt.Axis(labelLimit=160, labelOverlap=False))
-    y = alt.Y("gains of:N", sort=None, title="gains of", axis=alt.Axis(labelLimit=130))
-    numbers = data(rows).mark_text(color=ink("ink"), fontWeight=600, aria=False).encode(
-        x=x, y=y, text=alt.Text("likelihood:Q", format="+.3f")
-    )  # fmt: skip
-    return finished(
-        signed_map(rows, x, y, ("answers of", "gains of", "likelihood"), largest * 2, marked=False) + numbers,
-        rows,
-        "Who helps or disturbs whom: change of the likelihood of good answers (nats per token)",
-        f"Changes of likelihood for the gains of {len(table)} choices; from {number(min(r['likelihood'] for r in rows), signed=True)} "
-        f"to {number(max(r['likelihood'] for r in rows), signed=True)} nats per token.",
-        height=90 + 44 * len(table),
-        pivot=("gains of", "answers of", "likelihood"),
     )

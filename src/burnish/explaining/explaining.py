@@ -1,24 +1,21 @@
 """`explain`: everything that can be said of an enhancement, gathered as facts."""
 
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import Answered, PairKind, answer_tokens, base_answers, halves
+from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
-from burnish.explaining.facts import AppliedGain, Explanation
-from burnish.explaining.material import Sets, packaged_specialities, sets_of
-from burnish.explaining.token_view import shaded_answers
+from burnish.explaining.facts import AnswerPair, AppliedGain, Explanation
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.domains import load_general
-from burnish.tuning.material import Speciality
+from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.steps import Progress
+from burnish.tuning.aims import Speciality
 
 
 def explain(
@@ -26,7 +23,6 @@ def explain(
     enhancement: Enhancement,
     *,
     specialities: Sequence[Speciality] | None = None,
-    corpus: PromptSet | None = None,
     realised: Sequence[dict[str, Any]] = (),
     check: dict[str, Any] | None = None,
     tuned: dict[str, Any] | None = None,
@@ -36,29 +32,34 @@ def explain(
 ) -> Explanation:
     """Gathers the facts of an enhancement of `model`.
 
-    specialities: whose prompts its directions were found on, by default the packaged domains they name; corpus: texts in which
-    the direction is looked for; realised: `gains` of an output's `burnish.json`; check, tuned, evaluation: numbers measured before
-    (`Check.as_dict`, `tuned_summary`, `asdict(Evaluation)`). Raises WrongModelError for an enhancement of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        specialities: whose prompts its directions were found on; by default the packaged domains they name.
+        realised: `gains` of an output's `burnish.json`.
+        check: measured before, as `Check.as_dict` gives it.
+        tuned: measured before, as `tuned_summary` gives it.
+        evaluation: measured before, as `asdict(Evaluation)` gives it.
+        options: sizes and the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        Numbers alone; `render_page` draws them.
+
+    Raises:
+        WrongModelError: the enhancement is of another model.
     """
     options = options or ExplainOptions()
-    started = time.perf_counter()
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if specialities is None:
-        specialities = packaged_specialities(enhancement)
+        specialities = _packaged(enhancement)
     notes: list[str] = []
     language = specialities[0].domain.language if specialities else "en"
-    sets = [sets_of(model, direction, specialities, progress) for direction in enhancement.directions]
-    notes += _notes(enhancement, sets)
     directions = tuple(
         direction_facts(
-            model,
-            direction,
-            found,
-            corpus=corpus,
-            name_language=None if options.skip_likenesses else language,
-            progress=progress,
+            model, direction, name_language=None if options.skip_likenesses else language, progress=progress
         )
-        for direction, found in zip(enhancement.directions, sets, strict=True)
+        for direction in enhancement.directions
     )
     edits = bool(enhancement.edited_layers())
     if not edits:
@@ -78,22 +79,12 @@ def explain(
         gains=applied_gains(enhancement, realised),
         attribution=attribution,
         dose=dose,
-        answers=shaded_answers(
-            model,
-            enhancement,
-            enhancement.directions[0],
-            _shown(specialities, language, options.answers),
-            tokens=options.tokens,
-            progress=progress,
-        )
-        if options.answers
-        else (),
+        answers=_answers(model, enhancement, _shown(specialities, language, options.answers), options.tokens, progress),
         check=check,
         tuned=tuned,
         evaluation=evaluation,
         notes=tuple(notes),
         seed=options.seed,
-        seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
     )
 
@@ -105,22 +96,6 @@ def applied_gains(enhancement: Enhancement, realised: Sequence[dict[str, Any]] =
     return tuple(
         AppliedGain(layer, k, float(enhancement.gains[layer, k]), known.get((layer, k))) for layer, k in places
     )
-
-
-def _notes(enhancement: Enhancement, sets: Sequence[Sets | None]) -> list[str]:
-    found = []
-    for direction, own in zip(enhancement.directions, sets, strict=True):
-        name = direction.provenance.enhance
-        if own is None:
-            found.append(
-                f"The prompts of '{name}' are not at hand, so where prompts lie and who writes the separation is left out. Pass them with "
-                "--enhance and --normal, or --domain."
-            )
-        elif not own.same:
-            found.append(
-                f"The prompts given are not those that '{name}' was found on: projections are of other prompts."
-            )
-    return list(dict.fromkeys(found))
 
 
 def _good_answers(
@@ -140,8 +115,25 @@ def _good_answers(
     return kind, rows[: options.answers_scored]
 
 
-def _shown(specialities: Sequence[Speciality], language: str, count: int) -> list[Prompt]:
+def _answers(
+    model: Model, enhancement: Enhancement, prompts: PromptSet, tokens: int, progress: Progress | None
+) -> tuple[AnswerPair, ...]:
+    """What base and enhanced say to the same prompts."""
+    if not len(prompts):
+        return ()
+    answers = both_answers(model, enhancement, prompts, tokens, progress=progress)
+    texts = ([str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in side] for side in answers)
+    return tuple(AnswerPair(p.text, *both) for p, *both in zip(prompts.prompts, *texts, strict=True))
+
+
+def _packaged(enhancement: Enhancement) -> list[Speciality]:
+    """The packaged domains that an enhancement's directions name."""
+    names = [d.provenance.enhance.removesuffix(" references") for d in enhancement.directions]
+    return [Speciality(load_domain(name)) for name in dict.fromkeys(names) if name in domain_names()]
+
+
+def _shown(specialities: Sequence[Speciality], language: str, count: int) -> PromptSet:
     """Held-out prompts of the speciality, and a general one last."""
     general = load_general(language).held_out.prompts
-    own = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
-    return [*own, *general][:count]
+    special = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
+    return PromptSet("shown", (*special, *general)[:count])

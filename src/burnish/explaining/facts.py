@@ -1,16 +1,12 @@
 """What an explanation says, as numbers: every figure on the page is a field here, and each is tested apart from its drawing.
 
-Units: effects and damage in nats per token; projections in standard deviations of the held-out normal prompts; shares add up
-to 1 where their comment says so.
+Effects and damage are in nats per token.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from burnish.maths.intervals import Interval
-
-Role = Literal["enhance", "normal", "protect"]
-Part = Literal["embedding", "attention", "feed-forward"]
 
 
 @dataclass(frozen=True)
@@ -27,29 +23,10 @@ class LayerQuality:
 
 
 @dataclass(frozen=True)
-class Writer:
-    """How much one part of the model writes of the separation at the chosen layer. All shares add up to 1."""
-
-    layer: int  # -1 for the embedding
-    part: Part
-    share: float
-
-
-@dataclass(frozen=True)
 class Coordinate:
     index: int
     value: float  # of the unit vector
     share: float  # of its squared length
-
-
-@dataclass(frozen=True)
-class ProjectedSet:
-    """Held-out prompts of one set on the direction at the chosen layer."""
-
-    name: str
-    role: Role
-    values: tuple[float, ...]  # 0: mean of the normal prompts; 1: their standard deviation
-    points: tuple[tuple[float, float], ...]  # two principal components, fitted on the tuning prompts
 
 
 @dataclass(frozen=True)
@@ -66,33 +43,6 @@ class LayerTokens:
     promoted: tuple[TokenWeight, ...]  # largest first
     suppressed: tuple[TokenWeight, ...]  # most negative first
     kurtosis: float  # of the weights over the vocabulary; 3 for a random vector: no token stands out
-
-
-@dataclass(frozen=True)
-class CorpusToken:
-    before: str
-    token: str
-    after: str
-    projection: float
-
-
-@dataclass(frozen=True)
-class CorpusText:
-    text: str
-    projection: float  # mean over its tokens
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The texts and tokens of a corpus that project most and least on the direction."""
-
-    name: str
-    texts: int
-    tokens: int
-    most_tokens: tuple[CorpusToken, ...]
-    least_tokens: tuple[CorpusToken, ...]
-    most_texts: tuple[CorpusText, ...]
-    least_texts: tuple[CorpusText, ...]
 
 
 @dataclass(frozen=True)
@@ -129,13 +79,9 @@ class DirectionFacts:
     normal_prompts: int
     held_out: int
     quality: tuple[LayerQuality, ...]
-    cosine_map: tuple[tuple[float, ...], ...]  # [layers, layers]
     coordinates: tuple[Coordinate, ...]  # of the chosen layer's vector, largest first
     tokens: tuple[LayerTokens, ...]
-    writers: tuple[Writer, ...]  # empty without the prompts
-    projected: tuple[ProjectedSet, ...]  # empty without the prompts
     likenesses: Likenesses | None
-    corpus: Corpus | None
 
     @property
     def at_chosen(self) -> LayerQuality:
@@ -152,16 +98,6 @@ class LayerPart:
 
 
 @dataclass(frozen=True)
-class HeadPart:
-    """What the edit does through one head's share of the projection."""
-
-    layer: int
-    head: int
-    first_order: float
-    measured: float | None  # with this head's share alone edited
-
-
-@dataclass(frozen=True)
 class Attribution:
     """Where the effect comes from."""
 
@@ -170,8 +106,6 @@ class Attribution:
     total: float  # measured change under the whole edit
     first_order: float  # sum over all layers of their first-order parts
     layers: tuple[LayerPart, ...]
-    heads: tuple[HeadPart, ...]  # largest first; empty where the projection cannot be split
-    heads_left_out: str  # why there are none, or empty
 
 
 @dataclass(frozen=True)
@@ -200,17 +134,12 @@ class DoseCurve:
 
 
 @dataclass(frozen=True)
-class ShadedToken:
-    text: str
-    projection: float  # on the direction, as the base model reads the answer
-    change: float  # of its log probability, enhanced minus base, nats
+class AnswerPair:
+    """Greedy answers of both models to one prompt."""
 
-
-@dataclass(frozen=True)
-class ShadedAnswers:
     prompt: str
-    base: tuple[ShadedToken, ...]
-    enhanced: tuple[ShadedToken, ...]
+    base: str
+    enhanced: str
 
 
 @dataclass(frozen=True)
@@ -232,11 +161,10 @@ class Explanation:
     gains: tuple[AppliedGain, ...]
     attribution: Attribution | None
     dose: DoseCurve | None
-    answers: tuple[ShadedAnswers, ...]
+    answers: tuple[AnswerPair, ...]
     check: dict[str, Any] | None  # `Check.as_dict()`
     tuned: dict[str, Any] | None  # `tuned_summary(...)`
     evaluation: dict[str, Any] | None  # `asdict(Evaluation)`
     notes: tuple[str, ...]  # what was left out, and why
     seed: int
-    seconds: float
     versions: dict[str, str]

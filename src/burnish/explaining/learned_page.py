@@ -4,16 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.explaining.drawing import PALETTE
 from burnish.explaining.page import page_environment
+from burnish.explaining.palette import PALETTE
+from burnish.learning.learned_enhancement import coordinates
 from burnish.learning.learning import Learned
 from burnish.learning.subject import Subject
-from burnish.model.capture import capture, prompt_sequences
+from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
-from burnish.model.reading import vocabulary_weights
 from burnish.prompts.domains import load_general
 
 SHOWN = 8  # directions, those that move most
@@ -58,12 +57,7 @@ def learned_facts(model: Model, enhancement: Enhancement, subjects: Sequence[Sub
     general = load_general(subjects[0].language).held_out.spread(PROMPTS)
     held = [p for s in subjects for p in s.held_out.spread(max(4, PROMPTS // len(subjects))).prompts]
     prompts = [*held, *general.prompts]
-    along = torch.zeros(len(prompts), *enhancement.gains.shape)
-
-    def project(rows: list[int], states: Tensor) -> None:
-        along[rows] = torch.einsum("blh,lkh->blk", states.float(), enhancement.vectors)
-
-    capture(model, prompt_sequences(model, prompts), project, site="attention")
+    along = coordinates(model, prompts, enhancement)
     moved = (along * enhancement.gains).square().mean(0).sqrt()  # [layers, k]
     order = moved.flatten().argsort(descending=True)[:SHOWN].tolist()
     views = []

@@ -1,36 +1,30 @@
-"""One HTML page without scripts or links: the gist first, then every chart with a word on how to read it and its numbers."""
+"""One HTML page without scripts or links: the summary first, then every chart with a word on how to read it and its numbers."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from burnish.checking import FINE, TOO_MUCH
-from burnish.evaluation.tables import KINDS, word_of
+from burnish.evaluation.effect import word_of
+from burnish.evaluation.evaluation_tables import KINDS
 from burnish.evaluation.text_statistics import STATISTICS
-from burnish.explaining import charts, effect_charts
-from burnish.explaining.drawing import PALETTE, AnyChart, Table, chart_svg, chart_table, chart_title
-from burnish.explaining.facts import DirectionFacts, Explanation, LayerTokens
-from burnish.explaining.gist import cost_of, damage_text, effects_of, gist
-from burnish.explaining.shading import shading
-from burnish.explaining.text import number, percent, visible
+from burnish.explaining.facts import Explanation
+from burnish.explaining.formats import number, percent, visible
+from burnish.explaining.palette import PALETTE
+from burnish.explaining.summary import cost_of, damage_text, effects_of, summarise
+from burnish.extras import require
 from burnish.maths.intervals import Interval
 
 # What stands in the place of a part that has no facts.
 MISSING = {
-    "prompts": "Where prompts lie on this direction is not shown, because its prompts were not at hand. Pass `--domain NAME`, or "
-    "`--enhance FILE` and `--normal FILE`.",
-    "writers": "Which parts of the model write this direction is not shown, because its prompts were not at hand. Pass "
-    "`--domain NAME`, or `--enhance FILE` and `--normal FILE`.",
     "tokens": "The direction was not read as tokens.",
     "likenesses": "This direction was not compared with packaged domains and style axes. Leave out `--skip-likenesses` to compare it.",
-    "corpus": "No texts of yours were searched. Pass `--corpus FILE` to see which of its texts and tokens project most and least.",
     "gains": "Every gain is zero: no layer is edited.",
-    "attribution": "Which layers and heads carry the effect was not measured. Pass `--domain NAME`: it brings the good answers that "
+    "attribution": "Which layers carry the effect was not measured. Pass `--domain NAME`: it brings the good answers that "
     "the effect is measured on.",
-    "answers": "No answers were generated. Pass `--answers 4` to see answers of base and enhanced token by token.",
+    "answers": "No answers were generated. Pass `--answers 4` to see answers of base and enhanced.",
     "effect": "The effect on good answers was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
     "statistics": "Generated answers were not counted. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
@@ -38,34 +32,6 @@ MISSING = {
     "damage": "What the edit disturbs was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
     "tuning.json of `burnish tune`.",
 }
-
-
-DRAWN_IN_FULL = 5  # directions; further ones are drawn in brief, so that a page stays small and readable
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart on the page: its id, what to see in it, the drawing, and its numbers."""
-
-    name: str
-    title: str
-    svg: Markup
-    table: Table
-
-
-@dataclass(frozen=True)
-class DirectionView:
-    """One direction's part of the page. Empty tuples and None stand for parts without facts."""
-
-    key: str
-    facts: DirectionFacts
-    brief: bool  # without maps, spreads and planes
-    depth: tuple[Figure, ...]
-    prompts: tuple[Figure, ...]
-    likenesses: Figure | None
-    writers: Figure | None
-    tokens: LayerTokens | None  # of the chosen layer, or of the last where that one was not read
-    other_tokens: tuple[LayerTokens, ...]
 
 
 def page_environment() -> Environment:
@@ -82,7 +48,20 @@ def page_environment() -> Environment:
 
 
 def render_page(facts: Explanation) -> str:
-    """The whole page as one self-contained HTML document."""
+    """The whole page as one self-contained HTML document.
+
+    Args:
+        facts: what `explain` returns.
+
+    Returns:
+        The page; the same facts give the same text.
+
+    Raises:
+        MissingExtraError: the libraries that draw charts (the `report` extra) are not installed.
+    """
+    require("report", "A page with charts")
+    from burnish.explaining import figures
+
     environment = page_environment()
     environment.filters.update(
         number=number,
@@ -96,68 +75,18 @@ def render_page(facts: Explanation) -> str:
     effects = effects_of(facts)
     return environment.get_template("page.html.jinja").render(
         facts=facts,
-        gist=gist(facts),
+        summary=summarise(facts),
         palette=PALETTE,
         missing=MISSING,
-        directions=[_direction(d, f"d{i + 1}", brief=i >= DRAWN_IN_FULL) for i, d in enumerate(facts.directions)],
-        where=_where(facts),
+        directions=[figures.direction_view(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
+        where=figures.where(facts),
         effects=[(name, effect, word_of(effect)) for name, effect in effects],
         cost=cost_of(facts),
         bounds=(FINE, TOO_MUCH),
         kinds=KINDS,
-        brought=_brought(facts),
+        brought=figures.brought(facts),
         definitions=_definitions(facts),
-        shading=shading(facts.answers),
     )
-
-
-def figure(chart: AnyChart, name: str) -> Figure:
-    """name: unique on the page."""
-    return Figure(name, chart_title(chart), Markup(chart_svg(chart, name)), chart_table(chart))
-
-
-def _direction(facts: DirectionFacts, key: str, *, brief: bool) -> DirectionView:
-    depth = (charts.separation, *(() if brief else (charts.distance, charts.stability, charts.cosine_map)))
-    shown = (charts.projections, *(() if brief else (charts.scatter,))) if facts.projected else ()
-    chosen = next((t for t in facts.tokens if t.layer == facts.layer), facts.tokens[-1] if facts.tokens else None)
-    return DirectionView(
-        key=key,
-        facts=facts,
-        brief=brief,
-        depth=tuple(figure(draw(facts), f"{key}-{draw.__name__}") for draw in depth),
-        prompts=tuple(figure(draw(facts), f"{key}-{draw.__name__}") for draw in shown),
-        likenesses=figure(charts.likenesses(facts.likenesses), f"{key}-likenesses")
-        if facts.likenesses is not None and facts.likenesses.named
-        else None,
-        writers=figure(charts.writers(facts), f"{key}-writers") if facts.writers else None,
-        tokens=chosen,
-        other_tokens=tuple(t for t in facts.tokens if t is not chosen),
-    )
-
-
-def _where(facts: Explanation) -> dict[str, Figure | None]:
-    found = facts.attribution
-    return {
-        "gains": figure(effect_charts.gains(facts), "gains") if facts.gains else None,
-        "layers": figure(effect_charts.layer_parts(found), "layer-parts") if found and found.layers else None,
-        "heads": figure(effect_charts.head_bars(found), "head-bars") if found and found.heads else None,
-        "map": figure(effect_charts.head_map(found), "head-map") if found and effect_charts.mappable(found) else None,
-    }
-
-
-def _brought(facts: Explanation) -> dict[str, Figure | None]:
-    effects, tuned, evaluation = effects_of(facts), facts.tuned, facts.evaluation
-    return {
-        "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
-        "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned["frontier"] else None,
-        "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
-        "interference": figure(effect_charts.interference(tuned), "interference")
-        if tuned and tuned["interference"]
-        else None,
-        "statistics": figure(effect_charts.statistics(evaluation), "statistics")
-        if evaluation and evaluation["statistics"]
-        else None,
-    }
 
 
 def _definitions(facts: Explanation) -> list[tuple[str, str]]:
@@ -178,5 +107,5 @@ def _digits(value: float, decimals: int = 2) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _interval(found: Interval | dict[str, Any]) -> str:
-    return (found if isinstance(found, Interval) else Interval(**found)).short
+def _interval(value: Interval | dict[str, Any]) -> str:
+    return (value if isinstance(value, Interval) else Interval(**value)).short

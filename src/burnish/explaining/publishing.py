@@ -8,9 +8,9 @@ from burnish.artifacts.files import written
 from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import AnyChart, chart_png, chart_title
 from burnish.explaining.facts import Explanation
-from burnish.explaining.gist import effects_of, gist
+from burnish.explaining.formats import visible
 from burnish.explaining.page import render_page
-from burnish.explaining.text import visible
+from burnish.explaining.summary import effects_of, summarise
 
 HOME = "burnish"  # sub-folder of an output folder
 BEGIN, END = "<!-- burnish: figures -->\n", "<!-- burnish: end of figures -->\n"
@@ -45,23 +45,21 @@ def with_section(card: str, section: str) -> str:
 
 def _charts(facts: Explanation) -> dict[str, AnyChart]:
     """The figures that say most, by file name."""
-    found: dict[str, AnyChart] = {}
+    drawn: dict[str, AnyChart] = {}
     for number, direction in enumerate(facts.directions[:2], 1):  # of many, the page shows all
-        if direction.projected:
-            found[f"prompts-{number}"] = charts.projections(direction)
-        found[f"separation-{number}"] = charts.separation(direction)
+        drawn[f"separation-{number}"] = charts.separation(direction)
     if effects := effects_of(facts):
-        found["effects"] = effect_charts.effects(effects)
+        drawn["effects"] = effect_charts.effects(effects)
     if facts.dose:
-        found["doses"] = effect_charts.dose_curve(facts.dose)
+        drawn["doses"] = effect_charts.dose_curve(facts.dose)
     if facts.gains:
-        found["gains"] = effect_charts.gains(facts)
-    return found
+        drawn["gains"] = effect_charts.gains(facts)
+    return drawn
 
 
 def _section(facts: Explanation, shown: dict[str, AnyChart]) -> str:
     pictures = "".join(f"![{_plain(chart_title(chart))}]({HOME}/{name}.png)\n\n" for name, chart in shown.items())
-    verdict = _plain(gist(facts).verdict)
+    verdict = _plain(summarise(facts).verdict)
     return f"## In pictures\n\n{verdict} Everything else is on the enclosed page, `{HOME}/page.html`.\n\n{pictures}"
 
 

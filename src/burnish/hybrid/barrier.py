@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.evaluation.material import answered_items, greedy_answers, halves
-from burnish.maths.intervals import Interval, interval
+from burnish.evaluation.pairs import answered_items, greedy_answers, halves
+from burnish.maths.intervals import Interval
+from burnish.maths.strength import Search
+from burnish.model.derivatives import padded_batch
+from burnish.model.divergence import divergence
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, score_prompts
+from burnish.model.scoring import Item, score_prompts
 from burnish.options import EvaluateOptions, TrainOptions
 from burnish.prompts.domains import load_general, load_protect
+from burnish.steps import Progress
 
 AT_ONCE = 4  # everyday answers a step
 FREE = 0.5  # share of the budget that costs nothing
 STIFFNESS = 2.0  # nats of loss where the budget is reached are a quarter of this
-ROUNDS = 6
-CLOSE = 0.9  # share of the budget at which a smaller scale is good enough
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,16 @@ class Barrier:
     def of(model: Model, items: Sequence[Item], budget: float) -> "Barrier":
         """model: as it is before anything is changed."""
         with torch.no_grad():
-            references = [found.half() for item in items for found in _log_probabilities(model.network, [item])]
+            references = [answer.half() for item in items for answer in _log_probabilities(model.network, [item])]
         return Barrier(items, references, budget)
 
     def penalty(self, network: Any, step: int) -> Tensor:
         """Nats to add to the loss at a step, with its gradient."""
         count = min(AT_ONCE, len(self.items))
         chosen = [(step * count + i) % len(self.items) for i in range(count)]
-        found = _log_probabilities(network, [self.items[i] for i in chosen])
+        current = _log_probabilities(network, [self.items[i] for i in chosen])
         kl = []
-        for i, row in zip(chosen, found, strict=True):
+        for i, row in zip(chosen, current, strict=True):
             base = self.references[i].to(row.device).float()
             kl.append((base.exp() * (base - row)).sum(-1).mean())
         over = (torch.stack(kl).mean() / self.budget - FREE).clamp_min(0)
@@ -81,41 +83,27 @@ class Barrier:
 
 
 def _log_probabilities(network: Any, items: Sequence[Item]) -> list[Tensor]:
-    """[answer tokens, vocabulary] of each item, float32. Right padding: nothing that counts can see it."""
-    device = network.get_input_embeddings().weight.device
-    width = max(len(i.prompt) + len(i.answer) for i in items)
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for row, item in enumerate(items):
-        ids[row, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
-    logits = network(input_ids=ids.to(device), use_cache=False).logits
-    return [
-        logits[row, len(i.prompt) - 1 : len(i.prompt) + len(i.answer) - 1].float().log_softmax(-1)
-        for row, i in enumerate(items)
-    ]
+    """[answer tokens, vocabulary] of each item, float32."""
+    batch = padded_batch(items, network.get_input_embeddings().weight.device)
+    logits = network(input_ids=batch.ids, use_cache=False).logits[batch.rows, batch.positions]
+    return list(torch.split(logits.float().log_softmax(-1), batch.lengths.tolist()))
 
 
 def damage(model: Model, items: Sequence[Item], changed: Callable[[], AbstractContextManager[Any]]) -> Interval:
-    """KL(base || changed) in nats per token: the mean over items of each item's mean, as every damage report has it."""
-    scores = score_prompts(model, items, items, changed).candidates[0]
-    return interval(torch.stack([s.kl.mean() for s in scores]))
+    """KL(base || changed) over the items, nats per token."""
+    return divergence(score_prompts(model, items, items, changed).candidates[0]).kl
 
 
 def within(measure: Callable[[float], Interval], budget: float) -> tuple[float, Interval]:
-    """(the largest scale found, at most 1, whose measured damage is surely within the budget, that damage).
+    """(the largest scale, at most 1, whose measured damage is surely within the budget, that damage).
 
-    Surely: the upper end of its 95 % interval, since the next prompts are others. measure: a scale to its damage. At scale 0 the
-    damage must be within the budget; it grows about as the square of the scale.
+    Surely: the upper end of its 95 % interval, since the next prompts are others. measure: a scale to its damage.
     """
-    kept: tuple[float, Interval] | None = None
-    low, high, scale = 0.0, 1.0, 1.0
-    for _ in range(ROUNDS):
-        found = measure(scale)
-        if found.high <= budget:
-            low, kept = scale, (scale, found)
-            if scale == 1.0 or found.high > CLOSE * budget:
-                break
-        else:
-            high = scale
-        guess = scale * (0.97 * budget / max(found.high, 1e-12)) ** 0.5
-        scale = guess if low < guess < high else (low + high) / 2
-    return kept or (0.0, measure(0.0))
+    search = Search([1.0], most=1.0)
+    measured: dict[float, Interval] = {}
+    while search.asked:
+        scale = search.asked[0]
+        measured[scale] = measure(scale)
+        search.tell([measured[scale].high / budget])
+    (scale,) = search.strengths
+    return scale, measured.get(scale) or measure(scale)

@@ -1,8 +1,7 @@
 """The ways to put an enhancement and a LoRA together.
 
 `W` is a map of the model, `W + L (R W)` what the enhancement makes of it (`maths/gain.py`), `B A` the LoRA. Sources: Hu et al. 2021,
-"LoRA", equation 3; starting from given factors instead of zeros: Meng et al. 2024, "PiSSA"; steering while training so that the
-weights need not move that way: Chen et al. 2025, "Persona Vectors", section 5.
+"LoRA", equation 3.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,58 +23,14 @@ from burnish.options import Combine
 POST_MLP_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 
 
-@dataclass(frozen=True)
-class Way:
-    """What becomes of the enhancement while the LoRA is trained, and afterwards."""
-
-    underneath: bool = False  # in place while training
-    kept: bool = False  # part of the result
-    starts: bool = False  # the LoRA's first value
-    protects: bool = False  # the LoRA writes nothing along its directions
-    own_answers: bool = False  # the enhanced model's own answers are what is learnt
-    budget: float | None = None  # nats per token that everyday prompts may move, unless the caller says so
-
-
-WAYS: dict[Combine, Way] = {
-    "plain": Way(),
-    "start": Way(starts=True),
-    "keep": Way(underneath=True, kept=True),
-    "protect": Way(underneath=True, kept=True, protects=True, budget=0.05),
-    "prevent": Way(underneath=True),
-    "heal": Way(underneath=True, kept=True, own_answers=True, budget=0.05),
-}
-
-
-def way_of(combine: Combine | None, enhancement: Enhancement | None) -> tuple[Combine, Way]:
+def combine_of(combine: Combine | None, enhancement: Enhancement | None) -> Combine:
     """The way asked for: by default keep with an enhancement, plain without. Raises InputError where the two do not fit."""
     combine = combine or ("plain" if enhancement is None else "keep")
     if combine == "plain" and enhancement is not None:
         raise InputError("A plain LoRA takes no enhancement. Leave out --with, or pass --combine keep.")
-    if combine not in ("plain", "protect") and enhancement is None:
-        raise InputError(f"--combine {combine} needs an enhancement to combine with. Pass --with FILE.")
-    return combine, WAYS[combine]
-
-
-def start_from(adapted: Any, layers: Sequence[AdapterLayer]) -> None:
-    """Sets the LoRA of a PEFT model (adapter "default") to the enhancement, so that its first step is taken from there.
-
-    layers: the enhancement's factors. `B A` times PEFT's scale is `L (R W)`; the factors' sizes are balanced, row by row, so that both
-    learn at the same pace. Raises InputError for a rank below the number of directions.
-    """
-    modules = lora_modules(adapted)
-    for layer in layers:
-        module = modules[layer.projection.path]
-        a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
-        k = len(layer.a)
-        if k > len(a):
-            raise InputError(
-                f"--rank {len(a)} is below the enhancement's {k} directions, which the LoRA is to start from. Pass --rank {k} or more."
-            )
-        small, large = layer.a.norm(dim=1), layer.b.norm(dim=0)
-        balance = (large / small.clamp_min(1e-12)).sqrt().clamp_min(1e-6)  # [k]
-        with torch.no_grad():
-            a[:k] = (layer.a * balance[:, None]).to(a)
-            b[:, :k] = (layer.b / balance / module.scaling["default"]).to(b)
+    if combine == "keep" and enhancement is None:
+        raise InputError("--combine keep needs an enhancement to combine with. Pass --with FILE.")
+    return combine
 
 
 def lora_modules(adapted: Any) -> dict[str, Any]:
@@ -134,16 +89,6 @@ class Protection:
             weight = module.lora_B["default"].weight
             weight.copy_(self.outside(path, weight))
 
-    def component(self, lora: LoraAdapter) -> float:
-        """The largest share, over the maps, of the change that lies along a protected direction: 0 to rounding."""
-        shares = [
-            float((basis.T @ (b.double() @ a.double())).norm() / (b.double() @ a.double()).norm().clamp_min(1e-300))
-            for path, basis in self.bases.items()
-            if path in lora.factors
-            for a, b in (lora.factors[path],)
-        ]
-        return max(shares, default=0.0)
-
 
 def _post_mlp_norm(network: nn.Module, anatomy: Anatomy, item: LinearMap) -> str | None:
     block = f"{anatomy.stack}.{item.layer}"
@@ -163,12 +108,12 @@ def total_layers(
 
     enhancement: its factors, on the weights as they are; maps: by path, those that the LoRA changes.
     """
-    found = {layer.projection.path: layer for layer in enhancement}
+    layers = {layer.projection.path: layer for layer in enhancement}
     for path, (a, b) in lora.factors.items():
-        own = found.get(path)
-        found[path] = (
+        layer = layers.get(path)
+        layers[path] = (
             AdapterLayer(maps[path], a, b.contiguous(), None)
-            if own is None
-            else replace(own, a=torch.cat([own.a, a]), b=torch.cat([own.b, b], 1))
+            if layer is None
+            else replace(layer, a=torch.cat([layer.a, a]), b=torch.cat([layer.b, b], 1))
         )
-    return [found[path] for path in sorted(found)]
+    return [layers[path] for path in sorted(layers)]

@@ -10,7 +10,7 @@ from typing import Any
 from burnish.errors import InputError, PromptFileError
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.layouts import BETTER, WORSE, parsed_row
-from burnish.prompts.tables import TABLES, TALKS, Row, is_table, read_table_rows
+from burnish.prompts.table_files import TABLES, TALKS, Row, is_table, read_table_rows
 
 ROW = '{"prompt": "...", "completion": "..."}'
 EXAMPLE = f"rows such as {ROW}"
@@ -61,15 +61,15 @@ def as_rows(source: RowSource, name: str = "rows") -> TrainingRows:
     if isinstance(source, TrainingRows):
         return source
     if isinstance(source, PromptSet):
-        found = [_from_prompt(source.name, i, prompt) for i, prompt in enumerate(source.prompts, 1)]
-        return _checked(source.name, source.name, list(enumerate(found, 1)))
+        prompts = [_from_prompt(source.name, i, prompt) for i, prompt in enumerate(source.prompts, 1)]
+        return _checked(source.name, source.name, list(enumerate(prompts, 1)))
     if isinstance(source, str | Path):
         return read_rows(Path(source))
     return _checked(name, name, [(i, _row(Row(i, f"{name}, row {i}", dict(row)))) for i, row in enumerate(source, 1)])
 
 
 def read_rows(path: Path) -> TrainingRows:
-    """Reads a table (`burnish.prompts.tables`) of rows with an answer, or with a better and a worse one, in any of the layouts that
+    """Reads a table (`burnish.prompts.table_files`) of rows with an answer, or with a better and a worse one, in any of the layouts that
     prompts are read in.
 
     Raises PromptFileError naming file and row.

@@ -15,11 +15,11 @@ from torch import Tensor
 from burnish.errors import InputError
 from burnish.hybrid.barrier import Barrier
 from burnish.hybrid.combining import Protection
-from burnish.hybrid.material import TrainingItem
+from burnish.hybrid.tokenised import TrainingItem
 from burnish.model.loading import quiet
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import TrainOptions
+from burnish.steps import Progress
 
 
 @dataclass(frozen=True)
@@ -195,16 +195,20 @@ def _dataset(items: Sequence[TrainingItem]) -> Any:
 
 def _last(folder: Path) -> str | None:
     """The newest complete checkpoint: its trainer state is written last."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
-    return str(max(found, key=lambda p: int(p.name.rsplit("-", 1)[1]))) if found else None
+    checkpoints = [p for p in folder.glob("checkpoint-*") if (p / "trainer_state.json").exists()]
+    return str(max(checkpoints, key=lambda p: int(p.name.rsplit("-", 1)[1]))) if checkpoints else None
 
 
 def _history(logs: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
     losses: dict[int, dict[str, float]] = {}
     for entry in logs:
-        own = losses.setdefault(int(entry["step"]), {})
-        own.update({key: entry[key] for key in ("loss", "eval_loss") if key in entry})
-    return tuple(Step(step, own.get("loss"), own.get("eval_loss")) for step, own in sorted(losses.items()) if own)
+        step_losses = losses.setdefault(int(entry["step"]), {})
+        step_losses.update({key: entry[key] for key in ("loss", "eval_loss") if key in entry})
+    return tuple(
+        Step(step, step_losses.get("loss"), step_losses.get("eval_loss"))
+        for step, step_losses in sorted(losses.items())
+        if step_losses
+    )
 
 
 @contextmanager
@@ -212,7 +216,7 @@ def lent(model: Model) -> Iterator[None]:
     """Gives the network away for training and takes it back as it was: forward, settings, modes, frozen weights."""
     network, tokenizer = model.network, model.tokenizer
     text = network.config.get_text_config()
-    kept = copy.deepcopy(network.generation_config), text.pad_token_id, tokenizer.pad_token, text.use_cache
+    settings = copy.deepcopy(network.generation_config), text.pad_token_id, tokenizer.pad_token, text.use_cache
     own_forward = network.__dict__.get("forward")
     try:
         with quiet(), _silent():
@@ -222,7 +226,7 @@ def lent(model: Model) -> Iterator[None]:
             network.__dict__.pop("forward", None)
         else:
             network.forward = own_forward
-        network.generation_config, text.pad_token_id, tokenizer.pad_token, text.use_cache = kept
+        network.generation_config, text.pad_token_id, tokenizer.pad_token, text.use_cache = settings
         network.requires_grad_(False)
         network.eval()
 

@@ -4,10 +4,9 @@ import hashlib
 import json
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,25 +19,25 @@ from burnish.artifacts.files import claimed, disk_errors, partial_of, read_table
 from burnish.artifacts.lora import LoraAdapter
 from burnish.checking import check_changed
 from burnish.errors import InputError, ModelError, OutputExistsError
-from burnish.hybrid import require_trl
+from burnish.extras import require
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
-from burnish.hybrid.combining import Protection, Way, scaled, start_from, total_layers, trained_factors, way_of
-from burnish.hybrid.estimate import Estimate, estimate
-from burnish.hybrid.material import TrainingItem, answer_tokens, order, tokens_in, training_items
+from burnish.hybrid.combining import Protection, combine_of, scaled, total_layers, trained_factors
 from burnish.hybrid.result import Trained
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
+from burnish.hybrid.tokenised import TrainingItem, order, tokens_in, training_items
 from burnish.hybrid.trainers import Run, lent, run
 from burnish.maths.intervals import Interval
+from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
-from burnish.model.planning import FolderPlan
-from burnish.model.scoring import Item, Progress
+from burnish.model.scoring import Item
 from burnish.options import Combine, ModelOptions, TrainOptions
 from burnish.pipeline import adapter_layers
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress
 
 IDENTITY = "burnish.json"  # in the folder of checkpoints: what is being trained
-OWN_ANSWER_TOKENS = 160  # longest answer of the enhanced model that it is to learn
+BUDGET = 0.05  # nats per token of everyday prompts where the directions are protected, unless the caller says so
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,6 @@ class Prepared:
     """Everything about a training that needs no weights."""
 
     combine: Combine
-    way: Way
     enhancement: Enhancement | None
     style: TrainingRows | None  # rows to train on, those held out taken away
     knowledge: TrainingRows | None
@@ -65,11 +63,12 @@ class Prepared:
 
     @property
     def budget(self) -> float | None:
-        return self.options.budget if self.options.budget is not None else self.way.budget
+        return self.options.budget or (BUDGET if self.combine == "protect" else None)
 
-    def estimated(self, model: Model, device: str) -> Estimate:
-        barred = self.budget is not None
-        return estimate(model, self.maps, self.items, self.steps, self.options, barred=barred, device=device)
+    @property
+    def trained(self) -> int:
+        """Numbers that the LoRA has."""
+        return self.options.rank * sum(m.inputs + m.outputs for m in self.maps)
 
 
 def prepare(
@@ -87,42 +86,30 @@ def prepare(
     Raises InputError, PromptFileError for data or options, WrongModelError for an enhancement of another model.
     """
     options = options or TrainOptions()
-    combine, way = way_of(combine, enhancement)
+    combine = combine_of(combine, enhancement)
     if enhancement is not None:
         enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if rows is None and knowledge is None:
         raise InputError("There is nothing to learn. Pass --data FILE, --knowledge FILE, or both.")
     style = None if rows is None else as_rows(rows)
     facts = None if knowledge is None else as_rows(knowledge, "knowledge")
-    if any(r is not None and r.preference for r in (style, facts)) and (facts is not None or way.own_answers):
-        raise InputError(
-            "Preference rows are learnt by another loss than answered ones. Pass them alone as --data, and not with --combine heal."
-        )
-    if way.own_answers and style is None:
-        raise InputError(
-            "--combine heal learns the enhanced model's own answers to the prompts of --data. Pass --data FILE."
-        )
-    kept, held, items, held_items = [], [], [], []
+    if facts is not None and any(r is not None and r.preference for r in (style, facts)):
+        raise InputError("Preference rows are learnt by another loss than answered ones. Pass them alone as --data.")
+    training_rows, held, items, held_items = [], [], [], []
     for part in (style, facts):
         training, out = (None, None) if part is None else part.split(options.held_out, options.seed)
-        kept.append(training)
+        training_rows.append(training)
         held.append(out)
         items.append(() if training is None else tuple(training_items(model, training)))
         held_items += [] if not out else training_items(model, out)
     count = len(items[0]) + len(items[1])
     steps = options.steps or math.ceil(options.epochs * count / options.batch)
     share = options.knowledge_share if items[0] and items[1] else float(bool(items[1]))
-    rank = 0 if enhancement is None else enhancement.rank
-    if way.starts and options.rank < rank:
-        raise InputError(
-            f"--rank {options.rank} is below the enhancement's {rank} directions, which the LoRA is to start from. Pass --rank {rank} or more."
-        )
     return Prepared(
         combine=combine,
-        way=way,
         enhancement=enhancement,
-        style=kept[0],
-        knowledge=kept[1],
+        style=training_rows[0],
+        knowledge=training_rows[1],
         held_out=tuple(held_items),
         pools=(items[0], items[1]),
         order=tuple(order(len(items[0]), len(items[1]), share, steps * options.batch, options.seed)),
@@ -134,11 +121,11 @@ def prepare(
 
 
 def _targets(model: Model, options: TrainOptions) -> tuple[LinearMap, ...]:
-    found = linear_maps(model.network, model.anatomy)
+    maps = linear_maps(model.network, model.anatomy)
     if options.targets == "all":
-        return found
+        return maps
     wanted = {p.path for p in model.anatomy.attention()}
-    return tuple(m for m in found if m.path in wanted)
+    return tuple(m for m in maps if m.path in wanted)
 
 
 def _identity(
@@ -168,14 +155,32 @@ def train(
     check_prompts: int = 24,
     progress: Progress | None = None,
 ) -> Trained:
-    """Trains a LoRA on rows (a file, mappings, or both kinds), alone or combined with an enhancement; the model is left as it was.
+    """Trains a LoRA on rows, alone or combined with an enhancement; the model is left as it was.
 
-    combine: `keep` with an enhancement unless said otherwise. checkpoints: a folder, from which a killed training is gone on with
-    when the same call is made again; without one nothing is kept. check_prompts: of the closing check; 0 leaves it out.
-    Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
-    another training.
+    Args:
+        model: the base model; its weights are not changed.
+        rows: what is learnt: a file, mappings, or both kinds.
+        knowledge: rows whose facts are learnt, as above.
+        enhancement: made on this model.
+        combine: `keep` with an enhancement unless said otherwise.
+        options: rank, steps, budget in nats per token, the seed.
+        checkpoints: a folder from which a killed training goes on when the same call is made again; without one there are no
+            checkpoints.
+        check_prompts: of the closing check; 0 leaves it out.
+        progress: told of every part that takes long.
+
+    Returns:
+        The LoRA and the enhancement that belongs to it, with what was measured.
+
+    Raises:
+        InputError: rows or options make no sense together.
+        PromptFileError: a file of rows cannot be read.
+        MissingExtraError: the libraries that train (the `train` extra) are not installed.
+        WrongModelError: the enhancement is of another model.
+        ModelError: the enhancement alone is above the budget.
+        OutputExistsError: the checkpoints are of another training.
     """
-    require_trl()
+    require("train", "Training")
     prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)
     return train_prepared(model, prepared, checkpoints=checkpoints, check_prompts=check_prompts, progress=progress)
 
@@ -189,44 +194,32 @@ def train_prepared(
     progress: Progress | None = None,
 ) -> Trained:
     """The same for what `prepare` has read and checked."""
-    started = time.perf_counter()
     with _folder(checkpoints, prepared.identity) as folder:
-        own = _enhancement_layers(model, prepared)
+        underneath = _enhancement_layers(model, prepared)
         everyday, barrier = Everyday([], []), None
         if prepared.budget is not None:
             everyday = everyday_answers(model, prepared.options, progress)
             _require_room(model, prepared, everyday.measured)
             barrier = Barrier.of(model, everyday.barred, prepared.budget)
-        items = _with_own_answers(model, prepared, progress)
-        lora, done = _trained(model, prepared, items, own, folder, barrier, progress)
-    kept = own if prepared.way.kept else []
+        lora, done = _trained(model, prepared, folder, barrier, progress)
     maps = {m.path: m for m in prepared.maps}
 
     def changed(scale: float) -> Any:
-        return live_layers(model.network, total_layers(kept, scaled(lora, scale), maps))
+        return live_layers(model.network, total_layers(underneath, scaled(lora, scale), maps))
 
     scale, moved = 1.0, None
-    if prepared.budget is not None and prepared.way.own_answers:
-        moved = damage(model, everyday.measured, lambda: changed(1.0))
-    elif prepared.budget is not None:
+    if prepared.budget is not None:
         scale, moved = within(lambda s: damage(model, everyday.measured, lambda: changed(s)), prepared.budget)
     lora = lora if scale == 1.0 else scaled(lora, scale)
     general = load_general().held_out.spread(check_prompts) if check_prompts else None
     checked = None if general is None else check_changed(model, lambda: changed(scale), general, progress=progress)
-    record = _record(model, prepared, items, done, scale, moved, time.perf_counter() - started)
-    return Trained(
-        lora,
-        prepared.enhancement if prepared.way.kept else None,
-        record,
-        None if checked is None else checked.as_dict(),
-    )
+    record = _record(model, prepared, done, scale, moved)
+    return Trained(lora, prepared.enhancement, record, None if checked is None else checked.as_dict())
 
 
 def _trained(
     model: Model,
     prepared: Prepared,
-    items: list[TrainingItem],
-    own: Sequence[Any],
     folder: Path,
     barrier: Barrier | None,
     progress: Progress | None,
@@ -234,9 +227,9 @@ def _trained(
     """Lends the network to PEFT and trl, and takes it back."""
     from peft import LoraConfig, get_peft_model
 
-    options, way, enhancement = prepared.options, prepared.way, prepared.enhancement
+    options, enhancement = prepared.options, prepared.enhancement
     with lent(model), ExitStack() as stack:
-        if way.underneath and enhancement is not None:
+        if enhancement is not None:
             # Hooks on the maps themselves, which PEFT wraps: the LoRA is added to what the enhancement makes of them.
             stack.enter_context(live_edit(model.network, model.anatomy, enhancement))
         config = LoraConfig(
@@ -250,15 +243,13 @@ def _trained(
             torch.manual_seed(options.seed)
             adapted = get_peft_model(model.network, config)
         stack.callback(adapted.unload)
-        if way.starts:
-            start_from(adapted, own)
         protection = None
-        if way.protects and enhancement is not None:
+        if prepared.combine == "protect" and enhancement is not None:
             protection = Protection.of(enhancement, model.anatomy, prepared.maps, model.network)
         done = run(
             model,
             adapted,
-            items,
+            prepared.items,
             prepared.held_out,
             prepared.steps,
             options,
@@ -271,53 +262,23 @@ def _trained(
 
 
 def _enhancement_layers(model: Model, prepared: Prepared) -> list[Any]:
-    """The enhancement's factors on the stored weights. Raises ModelError for a start that a LoRA cannot hold."""
+    """The enhancement's factors on the stored weights."""
     if prepared.enhancement is None or not prepared.enhancement.edited_layers():
         return []
-    plan = FolderPlan(model.folder, ModelOptions(), known=model.anatomy)
-    own = adapter_layers(plan, prepared.enhancement)
-    if prepared.way.starts and any(layer.bias is not None for layer in own):
-        raise ModelError(
-            "The attention output projections have a bias, which the enhancement strengthens and a LoRA cannot: it cannot start from "
-            "it. Pass --combine keep."
-        )
-    return own
+    return adapter_layers(FolderPlan(model.folder, ModelOptions(), known=model.anatomy), prepared.enhancement)
 
 
 def _require_room(model: Model, prepared: Prepared, everyday: Sequence[Item]) -> None:
-    """Raises ModelError when the enhancement alone, which stays, is above the budget; healing is there to mend just that."""
-    if prepared.budget is None or not prepared.way.kept or prepared.way.own_answers or prepared.enhancement is None:
+    """Raises ModelError when the enhancement alone, which stays, is above the budget."""
+    if prepared.budget is None or prepared.enhancement is None:
         return
     enhancement = prepared.enhancement
     alone = damage(model, everyday, lambda: live_edit(model.network, model.anatomy, enhancement))
     if alone.high > prepared.budget:
         raise ModelError(
             f"The enhancement alone moves everyday answers by {alone.mean:.4f} nats per token (95 % interval up to {alone.high:.4f}), and the budget "
-            f"is {prepared.budget:g}: nothing is left for the training. Lower it with --enhancement-factor, raise --budget, or pass --combine heal."
+            f"is {prepared.budget:g}: nothing is left for the training. Lower it with --enhancement-factor, or raise --budget."
         )
-
-
-def _with_own_answers(model: Model, prepared: Prepared, progress: Progress | None) -> list[TrainingItem]:
-    """The items of every step; for healing, style rows answered by the enhanced model itself (seeded samples)."""
-    if not prepared.way.own_answers or prepared.style is None or prepared.enhancement is None:
-        return prepared.items
-    prompts = prepared.style.prompts
-    longest = max(len(item.answer) for item in prepared.pools[0])
-    tokens = min(OWN_ANSWER_TOKENS, longest)
-    own: list[TrainingItem] = []
-    with model.enhanced(prepared.enhancement):
-        for start in range(0, len(prompts), prepared.options.batch):
-            part = prompts[start : start + prepared.options.batch]
-            rendered = [model.tokens(p) for p in part]
-            answers = model.samples(rendered, tokens, seed=prepared.options.seed + start)
-            for prompt, ids, answer in zip(part, rendered, answers, strict=True):
-                text = model.tokenizer.decode(answer, skip_special_tokens=True).strip()
-                ended = text and len(answer) < tokens
-                learnt = answer_tokens(model, prompt, text, "own answer") if ended else answer
-                own.append(TrainingItem(ids, learnt or [model.tokenizer.eos_token_id]))
-            if progress is not None:
-                progress("answering as the enhanced model", len(own), len(prompts))
-    return replace(prepared, pools=(tuple(own), prepared.pools[1])).items
 
 
 @contextmanager
@@ -349,20 +310,18 @@ def _identify(folder: Path, identity: str) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     fresh.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
-    fresh.rename(mark)
+    fresh.replace(mark)
 
 
 def _record(
     model: Model,
     prepared: Prepared,
-    items: Sequence[TrainingItem],
     done: Run,
     scale: float,
     moved: Interval | None,
-    seconds: float,
 ) -> dict[str, Any]:
     """What `burnish.json` says of the training."""
-    seen = items[: done.steps * prepared.options.batch]
+    seen = prepared.items[: done.steps * prepared.options.batch]
     return {
         "base": model.name,
         "fingerprint": model.fingerprint,
@@ -384,6 +343,5 @@ def _record(
         "everyday_kl": None if moved is None else asdict(moved),
         "scale": scale,
         "options": asdict(prepared.options),
-        "seconds": round(seconds, 1),
         "versions": {name: version(name) for name in ("burnish", "torch", "transformers", "peft", "trl")},
     }

@@ -13,15 +13,16 @@ from burnish.artifacts.unfinished import read_unfinished, write_unfinished
 from burnish.maths.symmetric import shortened, signs
 from burnish.model.imitation import Lesson, SymmetricEdit, imitate
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
+from burnish.model.processes import current
 from burnish.options import LearnOptions, layer_window
+from burnish.steps import Progress
 
 START = 0.3  # length of a free row at the start: gains of about 0.09, too small to be noticed and no special point
 RATE = 0.24  # length that a step moves a row of any width by, at most
 WARM_UP = 3  # steps
 LAST_RATE = 0.3  # of the first one
-OWN_ROWS = 0.375  # of a step's answers are then the edited model's own
-OWN_WEIGHT = 0.6  # of them beside the teacher's
+OWN_ROWS = 0.2  # of a step's answers are then the edited model's own
+OWN_WEIGHT = 0.3  # of them beside the teacher's
 OWN_SHARE = 0.6  # of the steps, the last ones, learn on the edited model's own answers too
 BETAS = (0.9, 0.95)
 SAVE_EVERY = 4  # steps
@@ -83,22 +84,20 @@ def descend(
             sampled = edit.rows.detach().clone() if sampled is None else sampled
             spoken_lessons = student(SymmetricEdit(sampled, edit.signs))
         count = max(1, round(OWN_ROWS * options.rows)) if spoken_lessons else 0
-        rows = _turn(taught, max(1, options.rows - count), number, options.seed)
-        spoken = _turn(spoken_lessons or (), count, number, options.seed + 1)
-        calm = _turn(everyday, options.everyday_rows, number, options.seed + 2)
-        weights = _weights(rows, 1.0) + _weights(spoken, OWN_WEIGHT) + _weights(calm, options.everyday_weight)
+        rows = turn(taught, max(1, options.rows - count), number, options.seed)
+        spoken = turn(spoken_lessons or (), count, number, options.seed + 1)
+        calm = turn(everyday, options.everyday_rows, number, options.seed + 2)
+        weights = shares(rows, 1.0) + shares(spoken, OWN_WEIGHT) + shares(calm, options.everyday_weight)
         for group in optimiser.param_groups:
             group["lr"] = _rate(number, options.steps) * options.learning_rate / hidden**0.5
         optimiser.zero_grad()
         kl = imitate(model, edit, [*rows, *spoken, *calm], weights)
-        assert edit.rows.grad is not None
-        edit.rows.grad[outside] = 0
         optimiser.step()
         with torch.no_grad():
             edit.rows.copy_(shortened(edit.rows, edit.signs))
         first_calm = len(rows) + len(spoken)
         losses.append(Losses(float(torch.cat(kl[: len(rows)]).mean()), float(torch.cat(kl[first_calm:]).mean())))
-        if unfinished is not None and (number + 1) % SAVE_EVERY == 0:
+        if unfinished is not None and (number + 1) % SAVE_EVERY == 0 and current().first:
             _keep(unfinished, edit.rows, sampled, optimiser, number + 1, losses)
         if progress is not None:
             progress("learning directions", number + 1, options.steps)
@@ -110,7 +109,7 @@ def _rate(number: int, steps: int) -> float:
     return RATE * min(1, (number + 1) / WARM_UP) * (1 - (1 - LAST_RATE) * number / steps)
 
 
-def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list[Lesson]:
+def turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list[Lesson]:
     """The lessons of a step: all of them in a seeded order, then in another, ...; a function of the step alone."""
     if not lessons or not count:
         return []
@@ -123,7 +122,7 @@ def _turn(lessons: Sequence[Lesson], count: int, number: int, seed: int) -> list
     return lessons_of_step
 
 
-def _weights(lessons: Sequence[Lesson], weight: float) -> list[float]:
+def shares(lessons: Sequence[Lesson], weight: float) -> list[float]:
     """Of each answer's tokens, so that the sum over tokens is `weight` times their mean."""
     tokens = sum(len(lesson.item.answer) for lesson in lessons)
     return [weight / max(1, tokens)] * len(lessons)
@@ -141,8 +140,12 @@ def _keep(
 
 
 def _resumed(path: Path | None, rows: Tensor, optimiser: torch.optim.Adam) -> tuple[int, list[Losses], Tensor | None]:
-    """Puts the state of a killed run in place: (steps done, their losses, the rows whose own answers are learnt from)."""
-    stored = None if path is None else read_unfinished(path)
+    """Puts the state of a killed run in place: (steps done, their losses, the rows whose own answers are learnt from).
+
+    Of several processes, all take up what the first one kept.
+    """
+    read = None if path is None or not current().first else read_unfinished(path)
+    stored = current().merged({0: read} if current().first else {})[0]
     if stored is None or stored[0]["rows"].shape != rows.shape:
         return 0, [], None
     tensors, text = stored

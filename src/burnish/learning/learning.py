@@ -10,26 +10,28 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import remove
 from burnish.checking import Check, repetition
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.damage import Divergence, Refusals, divergence, refusals
+from burnish.evaluation.damage import Refusals, refusals
 from burnish.evaluation.evaluating import Sample
-from burnish.evaluation.material import Answered, answered_items, both_answers, greedy_answers
+from burnish.evaluation.pairs import Answered, answered_items, both_answers, greedy_answers
 from burnish.learning.descent import descend
-from burnish.learning.directions import learned_enhancement, with_reports
+from burnish.learning.learned_enhancement import learned_enhancement, with_reports
 from burnish.learning.report import Taught, taught
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.learning.teacher import lessons_of, teacher_answers
 from burnish.maths.strength import largest_within
+from burnish.model.divergence import Divergence, divergence
 from burnish.model.imitation import Lesson, SymmetricEdit, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions, LearnOptions
 from burnish.prompts import PromptSet
+from burnish.steps import Progress
 
 RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a little more than those that were
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be
 SCALES = (0.8, 1.3)  # of the learnt gains, measured; the last is the most there is where the budget leaves room
 SHRINK = 0.8  # what repeated runs of words take off the gains, once
-SAMPLED = 24  # questions that the edited model answers itself while it learns
+SAMPLED = 12  # questions that the edited model answers itself while it learns
 SAMPLED_TOKENS = 56  # of those answers: long enough to loop
 WARM = 0.7  # temperature of the half of them that is not greedy
 READ, READ_TOKENS = 12, 48  # held-out prompts answered in full, to be read and to count repetition
@@ -114,14 +116,7 @@ def learn(
             "The mix joins specialities of two languages, whose everyday prompts differ. Learn them apart."
         )
     everyday = everyday_sets(subjects, options)
-    answers = _taught_answers(model, subjects, options, progress)
-    lessons = [
-        lesson
-        for subject, rows in zip(subjects, answers, strict=True)
-        for lesson in _lessons(model, subject, rows, options)
-    ]
-    held = answered_items(model, _own_answers(model, everyday.held, options, progress))
-    calm = [Lesson(item, target) for item, target in zip(held, log_probabilities(model, held), strict=True)]
+    lessons, calm = lessons_for(model, subjects, options, progress)
     unfinished = cache_file("learning", _identity(model, subjects, options), ".safetensors")
 
     def student(edit: SymmetricEdit) -> list[Lesson]:
@@ -157,6 +152,25 @@ def learn(
         options=options,
         seconds=time.perf_counter() - started,
     )
+
+
+def lessons_for(
+    model: Model, subjects: Sequence[Subject], options: LearnOptions, progress: Progress | None = None
+) -> tuple[list[Lesson], list[Lesson]]:
+    """What the specialities' teachers predict, and what the base model does on everyday prompts.
+
+    Raises:
+        ModelError: a teacher gave too few answers worth learning from.
+    """
+    answers = _taught_answers(model, subjects, options, progress)
+    taught_lessons = [
+        lesson
+        for subject, rows in zip(subjects, answers, strict=True)
+        for lesson in _lessons(model, subject, rows, options)
+    ]
+    held = answered_items(model, _own_answers(model, everyday_sets(subjects, options).held, options, progress))
+    targets = log_probabilities(model, held)
+    return taught_lessons, [Lesson(item, target) for item, target in zip(held, targets, strict=True)]
 
 
 def _identity(model: Model, subjects: Sequence[Subject], options: LearnOptions) -> dict[str, object]:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import ModelError
-from burnish.evaluation.material import Answered, answered_items
+from burnish.evaluation.pairs import Answered, answered_items
 from burnish.learning.subject import Subject
 from burnish.learning.teacher import Teacher, teacher_answers
 from burnish.maths.intervals import Interval, interval
 from burnish.model.imitation import distances, likelihoods, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.options import LearnOptions
+from burnish.steps import Progress
 
 REFERENCE_TOKENS = 48
 OTHER_SEED = 7  # the teacher answers held-out prompts with another seed than those that are learnt from

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from burnish.checking import repetition
 from burnish.evaluation.damage import refuses
-from burnish.evaluation.material import Answered, answered_items, base_answers
+from burnish.evaluation.pairs import Answered, answered_items, base_answers
 from burnish.model.imitation import LOWEST, Lesson, log_probabilities
 from burnish.model.model import Model
-from burnish.model.scoring import Progress
 from burnish.prompts import Prompt, PromptSet
+from burnish.steps import Progress
 
 EXAMPLES = 3  # good answers in a teacher's context
 SHORTEST = 4  # tokens of an answer worth learning from

@@ -1,4 +1,4 @@
-"""Taking vectors apart: along named directions, and into principal components."""
+"""Taking vectors apart along named directions; how far single values stand out."""
 
 from dataclasses import dataclass
 
@@ -24,18 +24,8 @@ def parts_of(vector: Tensor, named: Tensor) -> Parts:
     """
     target, basis = unit(vector.double()), unit(named.double())
     coefficients = torch.linalg.pinv(basis.T) @ target
-    rest = target - coefficients @ basis
-    return Parts(basis @ target, coefficients, float(rest.square().sum()))
-
-
-def principal_axes(rows: Tensor, count: int = 2) -> tuple[Tensor, Tensor]:
-    """(mean [hidden], leading principal axes [count, hidden]) of rows [n, hidden]; each axis points to its largest coordinate."""
-    exact = rows.double()
-    mean = exact.mean(0)
-    _, _, axes = torch.linalg.svd(exact - mean, full_matrices=False)
-    axes = axes[:count]
-    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    return mean, axes * torch.where(largest < 0, -1.0, 1.0)
+    remainder = target - coefficients @ basis
+    return Parts(basis @ target, coefficients, float(remainder.square().sum()))
 
 
 def kurtosis(values: Tensor) -> Tensor:

@@ -78,10 +78,3 @@ def edit_weight(weight: Tensor, edit: LowRankEdit) -> Tensor:
 def adapter_factors(weight: Tensor, edit: LowRankEdit) -> tuple[Tensor, Tensor]:
     """Adapter form: LoRA's `A = R W` [k, inputs] and `B = L` [hidden, k], so that `B A` is the baked change."""
     return edit.right.float() @ weight.float(), edit.left.float()
-
-
-def undo_gains(gains: Tensor) -> Tensor:
-    """The gains that take the edit back: `(1 + a) (1 + u) = 1`. Raises ValueError where a gain is -1 (information lost)."""
-    if bool((gains == -1).any()):
-        raise ValueError("a gain of -1 removes the direction altogether: it cannot be undone from the edited weights")
-    return -gains / (1 + gains)

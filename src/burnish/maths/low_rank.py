@@ -76,8 +76,8 @@ def analyse_change(
     Directions of equal gain are arbitrary within their span: compare spans, not vectors.
     """
     old, change = _carried(before, after, norm_weight)
-    whole, size = _energy(old), _energy(change)
-    if not isfinite(whole + size):
+    before_size, size = _energy(old), _energy(change)
+    if not isfinite(before_size + size):
         raise ValueError("a weight holds values that are not finite")
     nothing = unchanged(*change.shape)
     if size == 0:
@@ -85,7 +85,7 @@ def analyse_change(
     noise, noise_size = _rounding(after, norm_weight)
     seen = replace(
         nothing,
-        relative_size=(size / whole) ** 0.5 if whole else inf,
+        relative_size=(size / before_size) ** 0.5 if before_size else inf,
         rounding=min(1.0, noise_size / size),
         residual=1.0,
     )
@@ -97,18 +97,18 @@ def analyse_change(
     outside = _energy(change.addmm_(basis, shares, alpha=-1))
     tolerance = MARGIN * noise_size + ARITHMETIC**2 * size
     for known in [None] if held is None else [None, held]:
-        found = _directional(basis, old, shares, floor, known)
-        if found is None:
+        fitted = _directional(basis, old, shares, floor, known)
+        if fitted is None:
             continue
-        seen = replace(seen, residual=min(seen.residual, (found.left + outside) / size))
-        if found.misfit <= MISFIT and found.left + outside <= max(tolerance, SLACK * size):
+        seen = replace(seen, residual=min(seen.residual, (fitted.left + outside) / size))
+        if fitted.misfit <= MISFIT and fitted.left + outside <= max(tolerance, SLACK * size):
             return replace(
                 seen,
                 kind="directional",
-                rank=len(found.gains),
-                gains=found.gains,
-                directions=found.directions,
-                operator=found.operator,
+                rank=len(fitted.gains),
+                gains=fitted.gains,
+                directions=fitted.directions,
+                operator=fitted.operator,
                 held=known is not None,
             )
     rank = basis.shape[1]
@@ -207,7 +207,7 @@ def _column_space(change: Tensor, looked_for: int, floor: float) -> tuple[Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Fitted:
     """Gains along directions, fitted to a change."""
 
     operator: LowRankEdit
@@ -217,16 +217,16 @@ class _Found:
     left: float  # squared size that they leave inside the basis
 
 
-def _directional(basis: Tensor, old: Tensor, shares: Tensor, floor: float, held: Tensor | None) -> _Found | None:
+def _directional(basis: Tensor, old: Tensor, shares: Tensor, floor: float, held: Tensor | None) -> _Fitted | None:
     """The gains along directions that explain most of the change's coordinates `shares` in `basis`, if there are any."""
     target = shares.double()
     explained = _fit(basis, old, target, held)[1]
     # Rounding may have put more into the basis: it takes nothing from W, and so its explained part is below the floor.
     left, values, _ = torch.linalg.svd(explained, full_matrices=False)
-    kept = left[:, values > floor]
-    if not kept.shape[1]:
+    significant = left[:, values > floor]
+    if not significant.shape[1]:
         return None
-    space, wanted = basis @ kept.float(), kept.T @ target
+    space, wanted = basis @ significant.float(), significant.T @ target
     operator, explained = _fit(space, old, wanted, held)
     missing = _energy(wanted - explained)
     gains, vectors = torch.linalg.eig(operator.right @ operator.left)  # of M on its own column space
@@ -235,12 +235,12 @@ def _directional(basis: Tensor, old: Tensor, shares: Tensor, floor: float, held:
     order = gains.real.abs().argsort(descending=True, stable=True)
     # The vectors of a complex pair are each other's conjugates: real and imaginary part span the same plane.
     real = torch.where(gains.imag < 0, vectors.imag, vectors.real)[:, order]
-    return _Found(
+    return _Fitted(
         operator,
         tuple(gains.real[order].tolist()),
         _upright(operator.left @ real),
         missing / _energy(wanted),
-        missing + _energy(target - kept @ wanted),
+        missing + _energy(target - significant @ wanted),
     )
 
 
@@ -254,8 +254,8 @@ def _fit(space: Tensor, old: Tensor, target: Tensor, held: Tensor | None) -> tup
 
 def _with(basis: Tensor, held: Tensor) -> Tensor:
     """An orthonormal basis [hidden, m] of both, without what of `held` lies in `basis` already."""
-    rest = held.float() - basis @ (basis.T @ held.float())
-    left, values, _ = torch.linalg.svd(rest, full_matrices=False)
+    outside = held.float() - basis @ (basis.T @ held.float())
+    left, values, _ = torch.linalg.svd(outside, full_matrices=False)
     return torch.cat([basis, left[:, values > INSIDE]], 1)
 
 

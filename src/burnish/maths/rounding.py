@@ -35,9 +35,9 @@ def round_along(exact: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     steps = _corrections(coefficients[:, order])
     for number, rows in enumerate(torch.split(order, ROWS)):
         target = exact[rows].float()
-        kept = (target + steps[number, : len(rows)] @ carried).to(dtype)
-        rounded[rows] = kept
-        carried.addmm_(coefficients[:, rows], target - kept.float())
+        nearest = (target + steps[number, : len(rows)] @ carried).to(dtype)
+        rounded[rows] = nearest
+        carried.addmm_(coefficients[:, rows], target - nearest.float())
     return rounded
 
 

@@ -20,17 +20,17 @@ HALVINGS = 60
 
 
 def information(sketches: Tensor, tokens: Tensor) -> Tensor:
-    """Fisher information per token, [n, n]: sketches [items, sketches, n], whose mean outer product is the information summed
-    over an item's tokens; tokens [items]."""
-    rows = sketches.double().flatten(0, 1)
-    return rows.T @ rows / (sketches.shape[1] * float(tokens.sum()))
+    """Fisher information per token, [n, n], the mean over items of each one's, as damage is a mean over prompts: sketches [items,
+    sketches, n], whose mean outer product is the information summed over an item's tokens; tokens [items]."""
+    rows = (sketches.double() / tokens.sqrt()[:, None, None]).flatten(0, 1)
+    return rows.T @ rows / len(rows)
 
 
 def ridged(matrix: Tensor, ridge: float) -> Tensor:
     """The matrix with `ridge` times its mean diagonal added to the diagonal."""
-    found = matrix.clone()
-    found.diagonal().add_(ridge * float(matrix.diagonal().mean()))
-    return found
+    raised = matrix.clone()
+    raised.diagonal().add_(ridge * float(matrix.diagonal().mean()))
+    return raised
 
 
 def best_gains(pull: Tensor, curvature: Tensor, damage: Tensor, *, ridge: float, non_negative: bool = False) -> Tensor:
@@ -48,8 +48,8 @@ def best_gains(pull: Tensor, curvature: Tensor, damage: Tensor, *, ridge: float,
         matrix = curvature + multiplier * damage
         if non_negative:
             return _non_negative(matrix, pull)
-        found: Tensor = torch.linalg.solve(matrix, pull)
-        return found
+        gains: Tensor = torch.linalg.solve(matrix, pull)
+        return gains
 
     def used(gains: Tensor) -> float:
         return float(gains @ damage @ gains) / 2
@@ -70,8 +70,8 @@ def _non_negative(matrix: Tensor, pull: Tensor) -> Tensor:
     """argmax of `pull a - 1/2 a^T matrix a` over `a >= 0`, as non-negative least squares in the factor of the matrix."""
     factor = torch.linalg.cholesky(matrix)  # matrix = factor factor^T
     target = torch.linalg.solve_triangular(factor, pull[:, None], upper=False)[:, 0]
-    found, _ = nnls(factor.T.numpy(), target.numpy())
-    return torch.from_numpy(found)
+    gains, _ = nnls(factor.T.numpy(), target.numpy())
+    return torch.from_numpy(gains)
 
 
 def depth_basis(layers: int, directions: int, window: range, shape: str, *, waves: int = 6) -> Tensor:
@@ -111,14 +111,14 @@ def choose_ridge(
     folds = min(FOLDS, *(len(r) for r in rows))
     for fold in range(folds):
         out = [order[fold::folds] for order in orders]
-        kept = [torch.cat([order[f::folds] for f in range(folds) if f != fold]) for order in orders]
+        others = [torch.cat([order[f::folds] for f in range(folds) if f != fold]) for order in orders]
         fit, test = (
             torch.stack([w * r[i].mean(0) for r, w, i in zip(rows, weights, index, strict=True)]).sum(0)
-            for index in (kept, out)
+            for index in (others, out)
         )
-        own, other = damage if fold % 2 else damage[::-1]
+        fitting_damage, test_damage = damage if fold % 2 else damage[::-1]
         for ridge in RIDGES:
-            gains = best_gains(fit, curvature, own, ridge=ridge)
-            gains = gains / max(1.0, float(gains @ other @ gains) / 2) ** 0.5
+            gains = best_gains(fit, curvature, fitting_damage, ridge=ridge)
+            gains = gains / max(1.0, float(gains @ test_damage @ gains) / 2) ** 0.5
             predicted[ridge] += float(test @ gains - gains @ curvature @ gains / 2) / folds
     return max(RIDGES, key=lambda ridge: predicted[ridge]), predicted

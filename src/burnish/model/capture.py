@@ -13,14 +13,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from burnish.errors import ModelError
 from burnish.model.model import Model
-from burnish.model.outlines import text_config
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
+from burnish.model.skeleton import text_config
 from burnish.options import Site
+from burnish.steps import Advance
 
-Progress = Callable[[int], None]
 Read = Site | Literal["embedding"]
 # Tokens a batch: enough for matrix products at full speed, few enough for a small footprint. Halved on out-of-memory.
 CPU_TOKENS, GPU_TOKENS = 512, 8192
@@ -29,7 +30,7 @@ BATCH_OVERHEAD = 20  # tokens that could be run in the time a further batch cost
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens to run and the positions whose mean is kept: [first, last] inclusive."""
+    """Tokens to run and the positions whose mean is read: [first, last] inclusive."""
 
     tokens: list[int]
     first: int
@@ -42,22 +43,22 @@ class ReachedError(Exception):
 
 def prompt_sequences(model: Model, prompts: Sequence[Any]) -> list[Tokens]:
     """The last token of each rendered prompt."""
-    found = []
+    sequences = []
     for prompt in prompts:
         tokens = model.tokens(prompt)
-        found.append(Tokens(tokens, len(tokens) - 1, len(tokens) - 1))
-    return found
+        sequences.append(Tokens(tokens, len(tokens) - 1, len(tokens) - 1))
+    return sequences
 
 
 def answer_sequences(model: Model, prompts: Sequence[Any], answers: Sequence[list[int]]) -> list[Tokens]:
     """All tokens of each answer, which follow the prompt and so never include the first token or the template's prefix."""
-    found = []
+    sequences = []
     for prompt, answer in zip(prompts, answers, strict=True):
         tokens = model.tokens(prompt)
         if not answer:
             raise ModelError(f"The answer to '{prompt.text[:60]}' is empty. Remove the row or write an answer.")
-        found.append(Tokens(tokens + answer, len(tokens), len(tokens) + len(answer) - 1))
-    return found
+        sequences.append(Tokens(tokens + answer, len(tokens), len(tokens) + len(answer) - 1))
+    return sequences
 
 
 def capture(
@@ -68,7 +69,7 @@ def capture(
     site: Read = "residual",
     last_layer: int | None = None,
     tokens: int | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Runs every sequence once and hands over its states in batches.
 
@@ -84,7 +85,7 @@ def capture(
     layers = model.anatomy.layers if last_layer is None else last_layer + 1
     tokens = tokens or (CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS)
     prefix = min(shared_prefix([s.tokens for s in sequences]), min(s.first for s in sequences))
-    cache = prefix_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
+    cache = filled_cache(model, sequences[0].tokens[:prefix]) if prefix >= SHORTEST_PREFIX else None
     prefix = prefix if cache is not None else 0
     lengths = [len(s.tokens) - prefix for s in sequences]
     order = sorted(range(len(sequences)), key=lambda i: (lengths[i], i))
@@ -102,6 +103,25 @@ def capture(
         order, sizes = order[len(rows) :], sizes[1:]
         if progress is not None:
             progress(len(rows))
+
+
+def captured(
+    model: Model,
+    sequences: Sequence[Tokens],
+    each: Callable[[Tensor], Tensor] = Tensor.double,
+    *,
+    site: Read = "residual",
+    last_layer: int | None = None,
+    progress: Advance | None = None,
+) -> Tensor:
+    """What `each` makes of the states of `capture` (by default themselves, in float64), a row a sequence, in their order."""
+    parts: dict[int, Tensor] = {}
+
+    def keep(rows: list[int], states: Tensor) -> None:
+        parts.update(zip(rows, each(states), strict=True))
+
+    capture(model, sequences, keep, site=site, last_layer=last_layer, progress=progress)
+    return torch.stack([parts[row] for row in range(len(sequences))])
 
 
 def batches(lengths: Sequence[int], tokens: int) -> list[int]:
@@ -123,18 +143,29 @@ def batches(lengths: Sequence[int], tokens: int) -> list[int]:
     return sizes[::-1]
 
 
-def padded(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(token ids behind the prefix, padded on the right [rows, width]; first and last kept position of each row [rows])."""
-    ids = torch.zeros(len(batch), max(len(s.tokens) for s in batch) - prefix, dtype=torch.long)
-    for row, sequence in enumerate(batch):
-        tail = sequence.tokens[prefix:]
-        ids[row, : len(tail)] = torch.tensor(tail)
-    return ids, torch.tensor([s.first - prefix for s in batch]), torch.tensor([s.last - prefix for s in batch])
+def in_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The indices of sequences, shortest first, in batches of at most `tokens` (see `batches`)."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    start = 0
+    for size in batches([lengths[i] for i in order], tokens):
+        yield order[start : start + size]
+        start += size
+
+
+def padded(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids [rows, tokens]. Padding is on the right, where nothing that counts can see it."""
+    return pad_sequence([torch.tensor(tokens, dtype=torch.long) for tokens in sequences], batch_first=True)
+
+
+def rows_of(batch: Sequence[Tokens], prefix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(token ids behind the prefix [rows, width]; first and last kept position of each row [rows])."""
+    positions = torch.tensor([(s.first - prefix, s.last - prefix) for s in batch])
+    return padded([s.tokens[prefix:] for s in batch]), positions[:, 0], positions[:, 1]
 
 
 @torch.inference_mode()
 def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site: Read, layers: int) -> Tensor:
-    ids, first, last = padded(batch, prefix)
+    ids, first, last = rows_of(batch, prefix)
     arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
     if cache is not None:
         arguments["past_key_values"] = cache
@@ -180,14 +211,14 @@ def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read
 
 def attention_writes(model: Model, layer: int) -> list[nn.Module]:
     """The modules whose outputs are what the attention of a layer adds to the residual stream."""
-    own = [p for p in model.anatomy.attention() if p.layer == layer]
-    return [model.network.get_submodule(p.post_norm or p.path) for p in own]
+    projections = [p for p in model.anatomy.attention() if p.layer == layer]
+    return [model.network.get_submodule(p.post_norm or p.path) for p in projections]
 
 
 def stream_of(model: Model) -> int | None:
     """The parallel residual stream that attention writes to, in the architectures that number theirs (see `one_stream`)."""
-    found: int | None = getattr(text_config(model.network.config), "altup_active_idx", None)
-    return found
+    index: int | None = getattr(text_config(model.network.config), "altup_active_idx", None)
+    return index
 
 
 def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -195,7 +226,7 @@ def _stop(module: nn.Module, arguments: Any, output: Any) -> None:
 
 
 def keeping(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bool, stream: int | None = None) -> Any:
-    """A forward hook that adds the mean of a module's output over the kept positions to `states` [rows, layers, hidden]."""
+    """A forward hook that adds the mean of a module's output over chosen positions to `states` [rows, layers, hidden]."""
     single = bool((first == last).all())
     rows = torch.arange(len(first))
 
@@ -203,13 +234,13 @@ def keeping(states: Tensor, layer: int, first: Tensor, last: Tensor, *, stop: bo
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
         hidden = one_stream(hidden, stream).view(len(first), -1, hidden.shape[-1])
         if single:
-            kept = hidden[rows, last]
+            means = hidden[rows, last]
         else:
             positions = torch.arange(hidden.shape[1])
             mask = (positions >= first[:, None]) & (positions <= last[:, None])
             weights = (mask / mask.sum(1, keepdim=True)).to(hidden.device, torch.float32)
-            kept = torch.einsum("bs,bsh->bh", weights, hidden.float())
-        states[:, layer] += kept.float().cpu()
+            means = torch.einsum("bs,bsh->bh", weights, hidden.float())
+        states[:, layer] += means.float().cpu()
         if stop:
             raise ReachedError
 

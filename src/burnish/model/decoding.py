@@ -7,7 +7,7 @@ on who shares the batch, up to the rounding of matrix products whose shape chang
 
 A prefill beside running rows runs at most CPU_CHUNK or GPU_CHUNK tokens a step, about what four steps cost: a longer prompt is
 run in pieces, so that it slows the others down and never stops them. Requests that wait are taken strictly in order. What the
-template begins every chat with is run once for each edit (`openings`).
+template begins every chat with is run once for each edit (`prefix_cache`).
 
 The library's own continuous batching (`transformers.generation.continuous_batching`) is not used: it packs the tokens of all
 requests into one row, where an edit by row does not reach, and runs in a thread that the caller's steps cannot steer.
@@ -26,17 +26,17 @@ import transformers
 from torch import Tensor
 
 from burnish.errors import InputError, ModelError
-from burnish.model.capture import CPU_TOKENS, GPU_TOKENS
+from burnish.model.batch_cache import BatchCache, LoneCache
+from burnish.model.capture import CPU_TOKENS, GPU_TOKENS, padded
 from burnish.model.model import Model
-from burnish.model.openings import Openings
-from burnish.model.outlines import text_config
-from burnish.model.prefix import prefix_cache
-from burnish.model.row_cache import LoneCache, RowCache
+from burnish.model.prefix_cache import PrefixCache
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, RowHooks, check_candidate, registered
 from burnish.model.sampling import Sampling as Sampling
 from burnish.model.sampling import choose
 from burnish.model.scoring import only_at
+from burnish.model.shared_prefix import filled_cache
+from burnish.model.skeleton import text_config
 
 CPU_CHUNK, GPU_CHUNK = 64, 1024  # tokens of a prefill beside running rows; CPU_TOKENS, GPU_TOKENS while none runs
 Finished = Literal["", "stop", "length", "failed"]
@@ -79,17 +79,17 @@ class _Edits:
     """The edits of some rows. Rows of equal candidates share one copy of the factors."""
 
     def __init__(self, model: Model, rows: Sequence[_Row]) -> None:
-        kinds: dict[object, Candidate] = {}
+        variants: dict[object, Candidate] = {}
         for row in rows:
-            kinds.setdefault(_kind(row.request.candidate), row.request.candidate)
-        self._edits = RowEdits(model, list(kinds.values()))
-        self._which = torch.tensor([list(kinds).index(_kind(row.request.candidate)) for row in rows])
+            variants.setdefault(_kind(row.request.candidate), row.request.candidate)
+        self._edits = RowEdits(model, list(variants.values()))
+        self._variant_of_row = torch.tensor([list(variants).index(_kind(row.request.candidate)) for row in rows])
         self._hooks: dict[int, RowHooks] = {}  # by width: all steps of the running rows have the same
 
     def hooks(self, width: int) -> AbstractContextManager[None]:
         """Applied to a batch of these rows, `width` tokens each."""
         if width not in self._hooks:
-            self._hooks[width] = self._edits.hooks(self._which, width)
+            self._hooks[width] = self._edits.hooks(self._variant_of_row, width)
         return registered(self._hooks[width])
 
 
@@ -123,9 +123,9 @@ class Decoder:
         self._cancelled: deque[int] = deque()
         self._prefilling: _Prefill | None = None
         self._running: list[_Row] = []  # in the order of the cache's rows
-        self._cache = RowCache() if self.batched else LoneCache()
+        self._cache = BatchCache() if self.batched else LoneCache()
         self._edits = _Edits(model, [])  # of the running rows
-        self._openings = Openings(model) if self.batched else None
+        self._prefix_cache = PrefixCache(model) if self.batched else None
         self._positions = "position_ids" in inspect.signature(model.network.forward).parameters
         self._on_cpu = model.device.type == "cpu"
 
@@ -173,15 +173,15 @@ class Decoder:
         """
         with torch.inference_mode():
             self._drop_cancelled()
-            found = self._decode() if self._running else []
-            return found + self._prefill()
+            decoded = self._decode() if self._running else []
+            return decoded + self._prefill()
 
     def close(self) -> None:
         """Drops all requests and what they hold."""
         self._waiting.clear()
         self._cancelled.clear()
         self._prefilling, self._running = None, []
-        self._cache = RowCache() if self.batched else LoneCache()
+        self._cache = BatchCache() if self.batched else LoneCache()
         self._edits = _Edits(self.model, [])
 
     def _check(self, request: DecodeRequest) -> None:
@@ -230,9 +230,9 @@ class Decoder:
             self._leave(failed)
             return [_failed(row, error) for row in failed]
         self._cache.advance()
-        found = self._chosen(rows, output.logits[:, -1])
-        self._leave([row for row, token in zip(rows, found, strict=True) if token.finished])
-        return found
+        chosen = self._chosen(rows, output.logits[:, -1])
+        self._leave([row for row, token in zip(rows, chosen, strict=True) if token.finished])
+        return chosen
 
     def _prefill(self) -> list[DecodedToken]:
         """The next piece of the prompts that join; their first tokens after the last piece."""
@@ -244,10 +244,7 @@ class Decoder:
         prompts = [row.request.prompt for row in group.rows]
         width = max(map(len, prompts))
         stop = min(width, group.done + max(1, tokens // len(prompts))) if self.batched else width
-        ids = torch.zeros(len(prompts), stop - group.done, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            piece = prompt[group.done : stop]
-            ids[row, : len(piece)] = torch.tensor(piece)
+        ids = padded([prompt[group.done : stop] for prompt in prompts])
         arguments = {
             "past_key_values": group.cache,
             "position_ids": torch.arange(group.done, stop).expand(len(prompts), -1),
@@ -265,16 +262,16 @@ class Decoder:
         if stop < width:
             return []
         self._prefilling = None
-        if self._openings is not None:
+        if self._prefix_cache is not None:
             for row, prompt in enumerate(prompts):
-                self._openings.keep(group.cache, row, prompt, group.rows[row].request.candidate)
-        found = self._chosen(group.rows, output.logits[0])
-        joining = {row: len(prompts[row]) for row, token in enumerate(found) if not token.finished}
+                self._prefix_cache.keep(group.cache, row, prompt, group.rows[row].request.candidate)
+        chosen = self._chosen(group.rows, output.logits[0])
+        joining = {row: len(prompts[row]) for row, token in enumerate(chosen) if not token.finished}
         if joining:
             self._cache.join(group.cache, joining)
             self._running += [group.rows[row] for row in joining]
             self._edits = _Edits(self.model, self._running)
-        return found
+        return chosen
 
     def _next(self, tokens: int) -> _Prefill | None:
         """The requests at the head of the queue that fit into the free rows and, padded, into one pass of `tokens`.
@@ -292,13 +289,13 @@ class Decoder:
             rows.append(self._waiting.popleft())
         if not rows:
             return None
-        own = transformers.DynamicCache(config=text_config(self.model.network.config))
-        own = own if self.model.network._supports_default_dynamic_cache() else None
+        cache = transformers.DynamicCache(config=text_config(self.model.network.config))
+        cache = cache if self.model.network._supports_default_dynamic_cache() else None
         done = 0
-        if own is not None and self._openings is not None:
+        if cache is not None and self._prefix_cache is not None:
             requests = [row.request for row in rows]
-            done = self._openings.begin(own, [r.prompt for r in requests], [r.candidate for r in requests])
-        return _Prefill(rows, _Edits(self.model, rows), own, done)
+            done = self._prefix_cache.begin(cache, [r.prompt for r in requests], [r.candidate for r in requests])
+        return _Prefill(rows, _Edits(self.model, rows), cache, done)
 
     def _run(self, edits: _Edits, ids: Tensor, arguments: dict[str, Any]) -> Any:
         """One pass over ids [rows, tokens], each row under its own edit."""
@@ -312,17 +309,17 @@ class Decoder:
     def _chosen(self, rows: list[_Row], logits: Tensor) -> list[DecodedToken]:
         asked = any(row.request.log_probabilities for row in rows)
         choice = choose(logits, [(r.request.sampling, r.generator) for r in rows], log_probabilities=asked)
-        found = []
+        chosen = []
         for index, row in enumerate(rows):
             if not choice.finite[index]:
-                found.append(_failed(row, _not_finite(row.request.candidate)))
+                chosen.append(_failed(row, _not_finite(row.request.candidate)))
                 continue
             row.last, row.made = choice.tokens[index], row.made + 1
             finished: Finished = "length" if row.made == row.request.tokens else ""
             finished = "stop" if row.last in self.model.stop_tokens else finished
             score = choice.log_probabilities[index] if row.request.log_probabilities else float("nan")
-            found.append(DecodedToken(row.number, row.last, score, finished))
-        return found
+            chosen.append(DecodedToken(row.number, row.last, score, finished))
+        return chosen
 
     def _leave(self, rows: list[_Row]) -> None:
         for row in rows:
@@ -337,13 +334,13 @@ class Decoder:
 def batches_rows(model: Model) -> bool:
     """Whether rows of different lengths can share a cache and leave each other alone.
 
-    `prefix_cache` knows whether all layers keep plain keys and values. Rotary scales that change with the longest row of a batch
+    `filled_cache` knows whether all layers keep plain keys and values. Rotary scales that change with the longest row of a batch
     (dynamic NTK, LongRoPE) would let one row change the others.
     """
     scales = {str(getattr(module, "rope_type", "")) for module in model.network.modules()}
     if any("dynamic" in scale or "longrope" in scale for scale in scales):
         return False
-    return prefix_cache(model, [0]) is not None
+    return filled_cache(model, [0]) is not None
 
 
 def decode(model: Model, requests: Sequence[DecodeRequest], *, rows: int = 8) -> list[list[int]]:
@@ -368,10 +365,10 @@ def _kind(candidate: Candidate) -> object:
 
 def _with_adapter(rows: list[_Row], error: ModelError) -> list[_Row]:
     """The rows whose edit can fail inside a pass; raises the error again where there is none."""
-    found = [row for row in rows if row.request.candidate.adapter is not None]
-    if not found:
+    adapted = [row for row in rows if row.request.candidate.adapter is not None]
+    if not adapted:
         raise error
-    return found
+    return adapted
 
 
 def _failed(row: _Row, error: ModelError) -> DecodedToken:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.maths.gain import low_rank_edit
-from burnish.model.capture import batches
-from burnish.model.live import device_of, norm_weight
+from burnish.model.capture import in_batches, padded
+from burnish.model.device import widest
+from burnish.model.live import device_of, norm_behind
 from burnish.model.model import Model
-from burnish.model.scoring import Item, Progress, only_at
+from burnish.model.scoring import Item, only_at
+from burnish.steps import Progress, advancing
 
 CPU_TOKENS, GPU_TOKENS = 768, 8192  # a batch, padding included: the graph of a backward pass takes memory
 
@@ -53,28 +55,24 @@ def derivatives(
     Raises ModelError when the model computes no numbers.
     """
     edits = _edits(model, vectors, list(groups or [vectors.shape[1]]))
-    lengths = [len(i.prompt) + len(i.answer) for i in items]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
     shape = (len(items), *gains.shape)
-    found = Derivatives(
+    result = Derivatives(
         torch.zeros(len(items), dtype=torch.float64),
         torch.zeros(shape, dtype=torch.float64),
         torch.zeros((len(items), sketches, *gains.shape), dtype=torch.float64),
         torch.tensor([len(i.answer) for i in items]),
     )
     generator = torch.Generator(model.device).manual_seed(seed)
-    done = 0
-    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
-        members = order[done : done + size]
-        _batch(model, items, members, edits, gains, found, generator)
-        done += size
-        if progress is not None:
-            progress("differentiating answers", done, len(items))
-    if not bool(torch.isfinite(found.gradient).all() & torch.isfinite(found.sketches).all()):
+    tokens = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
+    advance = advancing(progress, "differentiating answers", len(items))
+    for members in in_batches([len(i.prompt) + len(i.answer) for i in items], tokens):
+        _batch(model, items, members, edits, gains, result, generator)
+        advance(len(members))
+    if not bool(torch.isfinite(result.gradient).all() & torch.isfinite(result.sketches).all()):
         raise ModelError(
             "The derivatives are not finite: the model's number type overflows. Load it with --dtype float32."
         )
-    return found
+    return result
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,9 @@ class _Edit:
 
 
 def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
-    found = []
+    edits = []
     for projection in model.anatomy.attention():
-        scale = None
-        if projection.post_norm:
-            scale = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size)
+        scale = norm_behind(model.network, model.anatomy, projection.post_norm)
         parts = [
             low_rank_edit(columns.T, torch.ones(len(columns)), scale)
             for columns in torch.split(vectors[projection.layer], groups)
@@ -98,8 +94,8 @@ def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
         device = device_of(model.network.get_submodule(projection.path))
         left = torch.cat([p.left for p in parts], 1).to(device, torch.float32)
         right = torch.cat([p.right for p in parts], 0).to(device, torch.float32)
-        found.append(_Edit(projection.path, projection.layer, left, right))
-    return found
+        edits.append(_Edit(projection.path, projection.layer, left, right))
+    return edits
 
 
 @dataclass(frozen=True)
@@ -114,10 +110,7 @@ class PaddedBatch:
 
 
 def padded_batch(items: Sequence[Item], device: torch.device) -> PaddedBatch:
-    width = max(len(i.prompt) + len(i.answer) for i in items)
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for number, item in enumerate(items):
-        ids[number, : len(item.prompt) + len(item.answer)] = torch.tensor(item.prompt + item.answer)
+    ids = padded([item.prompt + item.answer for item in items])
     rows = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(items)])
     positions = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in items])
     target = torch.cat([torch.tensor(i.answer) for i in items])
@@ -131,37 +124,37 @@ def _batch(
     members: list[int],
     edits: list[_Edit],
     gains: Tensor,
-    found: Derivatives,
+    result: Derivatives,
     generator: torch.Generator,
 ) -> None:
-    """Fills the members' rows of `found`."""
+    """Fills the members' rows of `result`."""
     rows = [items[i] for i in members]
     batch = padded_batch(rows, model.device)
     at_row, target, lengths = batch.rows, batch.target, batch.lengths
-    own = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
+    gains_by_row = gains.to(model.device, torch.float32).expand(len(rows), -1, -1).clone().requires_grad_()
     with torch.enable_grad(), frozen(model.network), ExitStack() as stack:
-        stack.enter_context(_hooked(model, edits, own))
+        stack.enter_context(_hooked(model, edits, gains_by_row))
         stack.enter_context(only_at(model, at_row, batch.positions))
         logits = model.network(input_ids=batch.ids, use_cache=False).logits[0].float()
         with torch.no_grad():
             log_p = logits.log_softmax(-1)
             weights = log_p.exp()
-            per_token = log_p.gather(1, target[:, None])[:, 0].double()
+            per_token = log_p.gather(1, target[:, None])[:, 0].to(widest(log_p.device))
             share = (1 / lengths)[at_row]
             pull = -weights * share[:, None]
             pull[torch.arange(len(target)), target] += share
-        found.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
-            0, at_row.cpu(), (per_token * share).cpu()
+        result.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
+            0, at_row.cpu(), (per_token * share).cpu().double()
         )
-        sketches = found.sketches.shape[1]
-        (gradient,) = torch.autograd.grad(logits, own, pull, retain_graph=sketches > 0)
-        found.gradient[members] = gradient.double().cpu()
+        sketches = result.sketches.shape[1]
+        (gradient,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=sketches > 0)
+        result.gradient[members] = gradient.cpu().double()
         root = weights.sqrt()
         for number in range(sketches):
             drawn = torch.randn(weights.shape, generator=generator, device=weights.device)
             pull = root * drawn - weights * torch.linalg.vecdot(root, drawn)[:, None]
-            (row,) = torch.autograd.grad(logits, own, pull, retain_graph=number + 1 < sketches)
-            found.sketches[members, number] = row.double().cpu()
+            (row,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=number + 1 < sketches)
+            result.sketches[members, number] = row.cpu().double()
 
 
 @contextmanager

@@ -1,82 +1,33 @@
-"""What a pass layer by layer costs on this machine: its two rates are measured on a block and on the files themselves."""
+"""What a model takes: in memory as a whole, and in reading, states and memory layer by layer."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
-import torch
-
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
-from burnish.model.cost import Cost, Machine, Work, block_sizes, predict
-from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass, timed_block
-
-SECONDS = 0.3  # of reading
-OPERATIONS = (2e11, 2e13)  # of computing, at most, on a CPU and on a GPU
+from burnish.model.layerwise import LayeredModel, Wanted, batch_tokens, plan_pass
 
 
-def estimate(model: LayeredModel, wanted: Sequence[Wanted], machine: Machine) -> Cost:
-    """The cost of reading the wanted states on a machine (see `measure`)."""
-    planned = plan_pass(model, wanted)
-    width = sum(len(s.tokens) for s in planned.sequences) / max(1, len(planned.sequences))
-    blocks = block_sizes(model.network, model.network.config, model.anatomy)
-    tensors = [model.weights.checkpoint.tensors[n] for n in model.weights.parts[f"{model.anatomy.stack}.0"]]
-    stored = sum(t.end - t.start for t in tensors) / blocks[0].parameters
-    return predict(
-        blocks,
-        model.anatomy.hidden_size,
-        Work(len(planned.sequences), planned.tokens, width, len(planned.sites)),
-        machine,
-        stored=max(1, round(stored)),
-        running=model.network.dtype.itemsize,
-        batch=batch_tokens(model.device),
-    )
+@dataclass(frozen=True)
+class Cost:
+    """Of passes layer by layer, in bytes."""
+
+    disk_bytes_read: int
+    states_bytes: int  # hidden states and what is kept of them, on disk beyond `--states-memory`
+    peak_bytes: int  # in memory, besides the program and the states
 
 
-def measure(model: LayeredModel, wanted: Sequence[Wanted]) -> Machine:
-    """The machine's rates for this model: the first block with a batch of the wanted sequences, and reads all over the weights' files."""
-    planned = plan_pass(model, wanted)
-    size = block_sizes(model.network, model.network.config, model.anatomy)[0]
-    most = min(batch_tokens(model.device), int(OPERATIONS[model.device.type == "cuda"] / (2 * size.active)) + 1)
-    middle = planned.sequences[len(planned.sequences) // 2 :]
-    rows = middle[: max(1, most // len(middle[0].tokens))]
-    width = len(rows[-1].tokens)
-    seconds = timed_block(model, rows)
-    return Machine(size.operations(len(rows) * width, width) / seconds, _read_rate(model))
-
-
-def _read_rate(model: LayeredModel) -> float:
-    """Bytes a second over tensors spread over all blocks, from the disk or the system's cache as they come."""
-    weights, anatomy = model.weights, model.anatomy
-    names = [
-        max(weights.parts[f"{anatomy.stack}.{i}"], key=lambda n: _bytes(weights.checkpoint, n))
-        for i in range(anatomy.layers)
-    ]
-    spread = sorted(range(len(names)), key=lambda i: (i * 0.618034) % 1)  # any first few are spread evenly
-    done, started = 0, time.perf_counter()
-    for index in spread:
-        weights.checkpoint.read(names[index])
-        done += _bytes(weights.checkpoint, names[index])
-        if time.perf_counter() - started > SECONDS:
-            break
-    return done / (time.perf_counter() - started)
-
-
-def _bytes(checkpoint: Checkpoint, name: str) -> int:
-    stored = checkpoint.tensors[name]
-    return stored.end - stored.start
-
-
-def free_memory(device: str) -> int:
-    """Bytes that a model could take."""
-    if torch.device(device if device != "auto" else "cpu").type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def loaded_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """What the weights take in memory, in a number type ("auto": as they are stored)."""
-    sizes = [(t.end - t.start, DTYPES.get(t.dtype)) for t in checkpoint.tensors.values()]
-    if dtype == "auto":
-        return sum(size for size, _ in sizes)
-    item = int(getattr(torch, dtype).itemsize)
-    return sum(size if stored is None else size // stored.itemsize * item for size, stored in sizes)
+def estimate(model: LayeredModel, passes: Iterable[Sequence[Wanted]]) -> Cost:
+    """The cost of reading the wanted states, one pass after the other."""
+    planned = [plan_pass(model, wanted) for wanted in passes]
+    tensors, hidden = model.weights.checkpoint.tensors, model.anatomy.hidden_size
+    item = model.network.dtype.itemsize
+    parts = [model.weights.parts[f"{model.anatomy.stack}.{i}"] for i in range(model.anatomy.layers)]
+    stored = [sum(tensors[n].end - tensors[n].start for n in names) for names in parts]
+    blocks = [list(block.parameters()) for block in model.network.get_submodule(model.anatomy.stack).children()]
+    largest = max(sum(p.numel() for p in block) for block in blocks)
+    joined = max(
+        sum(p.numel() for p in block if p.ndim == 3) for block in blocks
+    )  # experts are put together from parts
+    widest = max(hidden, *(p.shape[-2] for block in blocks for p in block if p.ndim > 1))
+    activations = 4 * batch_tokens(model.device) * widest * item
+    states = [p.tokens * hidden * item + 4 * len(p.sequences) * len(parts) * hidden * len(p.sites) for p in planned]
+    return Cost(len(planned) * sum(stored), max(states), (largest + joined) * item + max(stored) + activations)

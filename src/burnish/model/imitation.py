@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.maths.gain import inverse
-from burnish.model.capture import batches
+from burnish.model.capture import in_batches
 from burnish.model.derivatives import frozen, padded_batch
-from burnish.model.live import norm_weight
+from burnish.model.live import norm_behind
 from burnish.model.model import Model
-from burnish.model.prefix import SHORTEST_PREFIX, prefix_cache, shared_prefix
+from burnish.model.processes import current
 from burnish.model.scoring import Item, only_at
+from burnish.model.shared_prefix import SHORTEST_PREFIX, filled_cache, shared_prefix
 
 CPU_TOKENS, GPU_TOKENS = 640, 8192  # a batch behind the shared prefix, padding included: its graph takes memory
 LOWEST = -100.0  # log probability of a token that a model holds for impossible: keeps half precision finite
@@ -43,17 +44,17 @@ class SymmetricEdit:
 
 def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
     """What the model as it is predicts at each answer's tokens: [answer tokens, vocabulary] an item, float16."""
-    found: list[Tensor] = [torch.zeros(0)] * len(items)
+    results: list[Tensor] = [torch.zeros(0)] * len(items)
 
     def keep(members: list[int], logits: Tensor) -> None:
         lengths = [len(items[i].answer) for i in members]
         parts = torch.split(logits.log_softmax(-1).clamp_min(LOWEST).half().cpu(), lengths)
         for i, part in zip(members, parts, strict=True):
-            found[i] = part
+            results[i] = part
 
     with torch.no_grad():
         _run(model, items, keep, differentiable=False)
-    return found
+    return results
 
 
 def distances(targets: Sequence[Tensor], predicted: Sequence[Tensor]) -> list[Tensor]:
@@ -71,6 +72,8 @@ def likelihoods(predicted: Sequence[Tensor], answers: Sequence[list[int]]) -> Te
 def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weights: Sequence[float]) -> list[Tensor]:
     """Adds the gradient of `sum_i weights_i sum_t KL(target_it || edited_it)` to `edit.rows.grad`.
 
+    Processes of one job share the lessons; each gets the whole gradient.
+
     Args:
         model: the base model; the edit is applied for the length of the pass.
         edit: free rows, [layers, k, hidden].
@@ -83,7 +86,24 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
     Raises:
         ModelError: the model computes no numbers.
     """
-    found: list[Tensor] = [torch.zeros(0)] * len(lessons)
+    processes, before = current(), edit.rows.grad
+    share = processes.share([len(lesson.item.prompt) + len(lesson.item.answer) for lesson in lessons])
+    edit.rows.grad = None
+    with frozen(model.network), edited(model, edit):
+        distances = backward(model, [lessons[i] for i in share], [weights[i] for i in share])
+    part = torch.zeros_like(edit.rows) if edit.rows.grad is None else edit.rows.grad
+    total = processes.summed(part.cpu()).to(edit.rows.device)
+    edit.rows.grad = total if before is None else before + total
+    everywhere = processes.merged(dict(zip(share, distances, strict=True)))
+    return [everywhere[i] for i in range(len(lessons))]
+
+
+def backward(model: Model, lessons: Sequence[Lesson], weights: Sequence[float]) -> list[Tensor]:
+    """Adds the gradient of `sum_i weights_i sum_t KL(target_it || model_it)` to everything in the network that asks for one.
+
+    Args and returns as `imitate`, without an edit and without other processes.
+    """
+    kl: list[Tensor] = [torch.zeros(0)] * len(lessons)
 
     def step(members: list[int], logits: Tensor) -> None:
         lengths = [len(lessons[i].item.answer) for i in members]
@@ -91,36 +111,36 @@ def imitate(model: Model, edit: SymmetricEdit, lessons: Sequence[Lesson], weight
             target = torch.cat([lessons[i].target for i in members]).to(logits.device).float()
             likely = target.exp()
             predicted = logits.log_softmax(-1)
-            kl = (likely * (target - predicted)).sum(-1)
+            distance = (likely * (target - predicted)).sum(-1)
             weight = torch.cat([torch.full((n,), weights[i]) for n, i in zip(lengths, members, strict=True)])
             pull = predicted.exp_().sub_(likely).mul_(weight.to(logits)[:, None])
-        if not bool(kl.isfinite().all()):
+        if not bool(distance.isfinite().all()):
             raise ModelError(
                 "The model's predictions are not finite: its number type overflows or its weights are damaged. Load it with "
                 "--dtype float32."
             )
-        torch.autograd.backward(logits, pull)
-        for i, part in zip(members, torch.split(kl.double().cpu(), lengths), strict=True):
-            found[i] = part
+        if logits.requires_grad:  # not where every row is zero
+            torch.autograd.backward(logits, pull)
+        for i, part in zip(members, torch.split(distance.cpu().double(), lengths), strict=True):
+            kl[i] = part
 
-    with torch.enable_grad(), frozen(model.network), edited(model, edit):
+    with torch.enable_grad():
         _run(model, [lesson.item for lesson in lessons], step, differentiable=True)
-    return found
+    return kl
 
 
 def _run(
     model: Model, items: Sequence[Item], consume: Callable[[list[int], Tensor], None], *, differentiable: bool
 ) -> None:
     """Hands over (indices of items, float32 logits at their answers' tokens) batch by batch, the shortest items first."""
+    if not items:  # a process without a share
+        return
     sequences = [i.prompt + i.answer for i in items]
     prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
     begins = sequences[0][:prefix] if prefix >= SHORTEST_PREFIX else []
     lengths = [len(s) - len(begins) for s in sequences]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    done = 0
-    for size in batches([lengths[i] for i in order], CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
-        members = order[done : done + size]
-        cache = prefix_cache(model, begins, differentiable=differentiable) if begins else None
+    for members in in_batches(lengths, CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS):
+        cache = filled_cache(model, begins, differentiable=differentiable) if begins else None
         prefix = len(begins) if cache is not None else 0
         batch = padded_batch([Item(items[i].prompt[prefix:], items[i].answer) for i in members], model.device)
         arguments: dict[str, Any] = {"use_cache": cache is not None}
@@ -130,19 +150,22 @@ def _run(
         with only_at(model, batch.rows, batch.positions):
             logits = model.network(input_ids=batch.ids, **arguments).logits[0]
         consume(members, logits.float())
-        done += size
 
 
 @contextmanager
 def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
-    """Hooks on every attention output projection that apply the edit and keep its derivative."""
+    """Hooks on the attention output projections that apply the edit and keep its derivative.
+
+    A layer whose rows are zero has none: neither a change nor a gradient comes from it, and what lies before the first edited layer is not
+    differentiated.
+    """
     with ExitStack() as stack:
         for projection in model.anatomy.attention():
-            norm = None
-            if projection.post_norm:
-                norm = norm_weight(model.network.get_submodule(projection.post_norm), model.anatomy.hidden_size).float()
+            if not bool(edit.rows[projection.layer].any()):
+                continue
+            norm = norm_behind(model.network, model.anatomy, projection.post_norm)
             module = model.network.get_submodule(projection.path)
-            handle = module.register_forward_hook(_hook(edit, projection.layer, norm))
+            handle = module.register_forward_hook(_hook(edit, projection.layer, None if norm is None else norm.float()))
             stack.callback(handle.remove)
         yield
 

@@ -5,7 +5,6 @@ width of the model. The result is that of `capture`, to rounding.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,27 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.artifacts.checkpoint import DTYPES, Checkpoint
+from burnish.artifacts.checkpoint import Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
-from burnish.model.blocks import DiskWeights
+from burnish.model.block_inputs import Call, Recording, answer_length, record
+from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import (
     CPU_TOKENS,
     GPU_TOKENS,
-    Progress,
     Tokens,
     attention_writes,
     batches,
     keeping,
-    padded,
+    rows_of,
     stream_of,
 )
+from burnish.model.device import SPREAD, choose
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
-from burnish.model.outlines import anatomy_of, load_config, require_once, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
-from burnish.model.replay import Call, Recording, answer_length, record
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, load_config, require_once, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, Site
+from burnish.steps import Advance
 
 STATES_BYTES = 1 << 30  # states kept in memory; more go to a file
 HANDED_ROWS = 64  # sequences handed over at once
@@ -69,11 +69,28 @@ class Wanted:
 
 
 def load_layered(
-    model: str | Path, options: ModelOptions | None = None, *, states_bytes: int = STATES_BYTES
+    model: str | Path,
+    options: ModelOptions | None = None,
+    *,
+    states_bytes: int = STATES_BYTES,
+    tell: Callable[[str], object] | None = None,
 ) -> LayeredModel:
-    """Opens a model without its weights. states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+    """Opens a model without its weights, to be run layer by layer.
 
-    Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
+    Args:
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision.
+        states_bytes: of hidden states in memory; more go to a file in the temporary folder.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
+
+    Returns:
+        What `find_direction` takes in the place of a model.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: it cannot be run layer by layer.
+        QuantisedModelError: its weights are quantised.
+        NoProjectionError: no attention output projection was found in it.
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
@@ -83,7 +100,9 @@ def load_layered(
             f"{folder} holds quantised weights, which cannot be run layer by layer: their modules are made by the quantisation's own "
             "loader. Pass the original (unquantised) weights, or load the model as a whole."
         )
-    if options.device == "auto":
+    choice = choose(folder, options, in_blocks=True)
+    options = choice.options
+    if options.device == SPREAD:
         raise ModelError("Layer by layer runs on one device. Pass --device cpu, or for example cuda:0.")
     if options.tensor_parallel:
         raise ModelError(
@@ -91,9 +110,11 @@ def load_layered(
             "processes share the prompts."
         )
     checkpoint = Checkpoint(folder)
-    how: dict[str, Any] = {"dtype": _dtype(config, checkpoint, options)}
+    how: dict[str, Any] = {"dtype": getattr(torch, choice.dtype)}
     if options.attn_implementation:
         how["attn_implementation"] = options.attn_implementation
+    if tell is not None:
+        tell(str(choice))
     with quiet():
         network, _ = skeleton(folder, options, **how)
     tokenizer = load_tokenizer(folder, options)
@@ -104,19 +125,8 @@ def load_layered(
     return LayeredModel(str(model), folder, network, tokenizer, anatomy, weights, states_bytes)
 
 
-def _dtype(config: Any, checkpoint: Checkpoint, options: ModelOptions) -> torch.dtype:
-    """What the library takes for "auto": the config's, or that of the first floating point tensor."""
-    if options.dtype != "auto":
-        found: torch.dtype = getattr(torch, options.dtype)
-        return found
-    stated = getattr(config, "dtype", None)
-    if isinstance(stated, torch.dtype):
-        return stated
-    return next((DTYPES[t.dtype] for t in checkpoint.tensors.values() if t.dtype in DTYPES), torch.float32)
-
-
 def layered_capture(
-    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Progress | None = None
+    model: LayeredModel, wanted: Sequence[Wanted], *, progress: Advance | None = None
 ) -> Callable[..., None]:
     """Runs all wanted sequences through the model once, and returns what `capture` would be for them.
 
@@ -127,20 +137,20 @@ def layered_capture(
     rows = {_key(s): row for row, s in enumerate(planned.sequences)}
     states = _run(model, planned, progress) if planned.sequences else {}
 
-    def kept(
+    def hand_over(
         sequences: Sequence[Tokens],
         consume: Callable[[list[int], Tensor], None],
         *,
         site: Site = "residual",
-        progress: Progress | None = None,
+        progress: Advance | None = None,
     ) -> None:
         for start in range(0, len(sequences), HANDED_ROWS):
-            which = list(range(start, min(start + HANDED_ROWS, len(sequences))))
-            consume(which, states[site][[rows[_key(sequences[i])] for i in which]])
+            indices = list(range(start, min(start + HANDED_ROWS, len(sequences))))
+            consume(indices, states[site][[rows[_key(sequences[i])] for i in indices]])
             if progress is not None:
-                progress(len(which))
+                progress(len(indices))
 
-    return kept
+    return hand_over
 
 
 @dataclass(frozen=True)
@@ -157,11 +167,11 @@ class Pass:
     @property
     def tokens(self) -> int:
         """Positions that are run, padding included."""
-        found, end = self.prefix, 0
+        total, end = self.prefix, 0
         for size in self.sizes:
             end += size
-            found += size * (len(self.sequences[end - 1].tokens) - self.prefix)
-        return found
+            total += size * (len(self.sequences[end - 1].tokens) - self.prefix)
+        return total
 
 
 def plan_pass(model: LayeredModel, wanted: Sequence[Wanted]) -> Pass:
@@ -192,7 +202,7 @@ class _Batch:
 
 
 @torch.inference_mode()
-def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[Site, Tensor]:
+def _run(model: LayeredModel, planned: Pass, progress: Advance | None) -> dict[Site, Tensor]:
     """States [sequences, layers, hidden] by site."""
     weights, anatomy, cache = model.weights, model.anatomy, planned.cache
     blocks = list(model.network.get_submodule(anatomy.stack))
@@ -221,24 +231,6 @@ def _run(model: LayeredModel, planned: Pass, progress: Progress | None) -> dict[
         return states
 
 
-@torch.inference_mode()
-def timed_block(model: LayeredModel, sequences: Sequence[Tokens]) -> float:
-    """Seconds that the first block takes with these sequences as one batch; it is read for that, and freed."""
-    weights, path = model.weights, f"{model.anatomy.stack}.0"
-    blocks = list(model.network.get_submodule(model.anatomy.stack))
-    one = Pass(list(sequences), [], [len(sequences)], 0, None)
-    weights.fill(path, weights.read(path))
-    with _space(model.states_bytes) as space:
-        with weights.around_the_blocks():
-            (batch,) = _recorded(model, _around(model, blocks, sequences[0]), one, {}, space)
-        _run_block(model, blocks[0], 0, batch)  # compiles what is compiled for these shapes
-        started = time.perf_counter()
-        _run_block(model, blocks[0], 0, batch)
-        seconds = time.perf_counter() - started
-    weights.free(path)
-    return seconds
-
-
 def _around(model: LayeredModel, blocks: Sequence[torch.nn.Module], example: Tokens) -> Callable[..., Recording]:
     """Records what the model's own forward gives to its blocks."""
     decoder = decoder_of(model)
@@ -258,14 +250,14 @@ def _recorded(
     start, cache = 0, planned.cache
     for size in planned.sizes:
         rows = slice(start, start + size)
-        ids, first, last = padded(planned.sequences[rows], planned.prefix)
+        ids, first, last = rows_of(planned.sequences[rows], planned.prefix)
         arguments: dict[str, Any] = {"input_ids": ids.to(model.device), "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
         recording = around(**arguments)
         hidden = space(recording.hidden.shape, recording.hidden.dtype).copy_(recording.hidden)
-        kept = {site: values[rows] for site, values in states.items()}
-        yield _Batch(hidden, recording.calls, first, last, kept)
+        states_of_rows = {site: values[rows] for site, values in states.items()}
+        yield _Batch(hidden, recording.calls, first, last, states_of_rows)
         start += size
 
 
@@ -295,9 +287,9 @@ def _prefix_recording(around: Callable[..., Recording], planned: Pass, device: t
     if planned.cache is None:
         return None
     ids = torch.tensor([planned.sequences[0].tokens[: planned.prefix]], device=device)
-    found = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
+    recording = around(input_ids=ids, past_key_values=planned.cache, use_cache=True)
     planned.cache.share(planned.prefix)
-    return found
+    return recording
 
 
 def _run_prefix(block: torch.nn.Module, index: int, shared: Recording, layer: Any) -> Recording:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from burnish.errors import InputError
-from burnish.model.outlines import text_config
+from burnish.model.skeleton import text_config
 
 LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len")  # names of the context's length in configs
 POSITIONS = ("pos", "wpe")  # parts of the names of tables of positions
@@ -18,7 +18,7 @@ def known_tokens(network: Any) -> int:
 def context_length(network: Any) -> int | None:
     """The longest sequence the model was made for, where its config says so."""
     text = text_config(network.config)
-    return next((int(found) for name in LENGTHS if (found := getattr(text, name, None))), None)
+    return next((int(length) for name in LENGTHS if (length := getattr(text, name, None))), None)
 
 
 def stored_positions(network: Any, context: int) -> bool:

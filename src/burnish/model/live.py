@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,12 +21,8 @@ Hook = Callable[[nn.Module, Any, Any], Any]
 def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) -> Iterator[None]:
     """Hooks every edited projection; layers with zero gains get no hook at all. Hooks are removed on exit."""
     handles = []
-
-    def scale_of(norm: str) -> Tensor:
-        return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
-
     try:
-        for projection, edit in layer_edits(anatomy, enhancement, scale_of):
+        for projection, edit in layer_edits(anatomy, enhancement, partial(norm_behind, network, anatomy)):
             handles.append(network.get_submodule(projection.path).register_forward_hook(_hook(edit)))
         yield
     finally:
@@ -50,8 +47,8 @@ def _adding(layer: AdapterLayer) -> Hook:
         a, b = layer.a.to(first.device), layer.b.to(first.device)
         changed = first.float() + (arguments[0].float() @ a.T) @ b.T
         if layer.bias is not None:
-            own: Any = module.bias
-            changed = changed + (layer.bias.to(first.device) - own.float())
+            bias: Any = module.bias
+            changed = changed + (layer.bias.to(first.device) - bias.float())
         changed = changed.to(first.dtype)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
@@ -59,7 +56,7 @@ def _adding(layer: AdapterLayer) -> Hook:
 
 
 def layer_edits(
-    anatomy: Anatomy, enhancement: Enhancement, scale_of: Callable[[str], Tensor]
+    anatomy: Anatomy, enhancement: Enhancement, scale_of: Callable[[str], Tensor | None]
 ) -> Iterator[tuple[Projection, LowRankEdit]]:
     """The edit of each projection whose layer has a gain other than zero.
 
@@ -71,6 +68,11 @@ def layer_edits(
             layer = projection.layer
             scale = scale_of(projection.post_norm) if projection.post_norm else None
             yield projection, low_rank_edit(enhancement.vectors[layer].T, enhancement.gains[layer], scale)
+
+
+def norm_behind(network: nn.Module, anatomy: Anatomy, path: str | None) -> Tensor | None:
+    """The effective weight [hidden] of the norm at `path`, behind a projection; None where there is none."""
+    return None if path is None else norm_weight(network.get_submodule(path), anatomy.hidden_size)
 
 
 def norm_weight(norm: nn.Module, hidden_size: int) -> Tensor:
@@ -103,8 +105,8 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     """What a norm makes of a vector [hidden], float64 on the CPU."""
     parameter = next(norm.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
-    found: Tensor = norm(vector[None].to(device_of(norm), dtype))
-    return found[0].double().cpu().clone()
+    normed: Tensor = norm(vector[None].to(device_of(norm), dtype))
+    return normed[0].cpu().double().clone()
 
 
 def _hook(edit: LowRankEdit) -> Hook:

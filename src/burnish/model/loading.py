@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.files import read_table
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.outlines import REFUSALS, advice, auto_class, load_config, reason, require_once
+from burnish.model.device import choose
 from burnish.model.placement import placement, require_running, tell_offloaded
+from burnish.model.skeleton import REFUSALS, advice, auto_class, load_config, reason, require_once
 from burnish.options import ModelOptions
 
 # On CPUs, bfloat16 products keep a compiled kernel with its scratch memory for every shape seen, 1,024 of them by default:
@@ -27,11 +28,17 @@ from burnish.options import ModelOptions
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
-def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
-    """(model in eval mode, tokenizer). Only safetensors files are read for weights. Raises ModelError, QuantisedModelError."""
+def load_model(folder: Path, options: ModelOptions, tell: Callable[[str], object] | None = None) -> tuple[Any, Any]:
+    """(model in eval mode, tokenizer). Only safetensors files are read for weights; tell is called with what `choose` chose.
+
+    Raises ModelError, QuantisedModelError.
+    """
     config = load_config(folder, options)
     kind = auto_class(config)
-    stored = Checkpoint(folder).tensors  # what is damaged is named before the library meets it
+    choice = choose(folder, options)  # which reads the headers: what is damaged is named before the library meets it
+    if tell is not None:
+        tell(str(choice))
+    options = choice.options
     arguments: dict[str, Any] = {
         "dtype": options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
         "trust_remote_code": options.trust_remote_code,
@@ -54,11 +61,11 @@ def load_model(folder: Path, options: ModelOptions) -> tuple[Any, Any]:
         if "offload_folder" in str(error):
             raise ModelError(
                 f"{folder} does not fit into memory, and its weights cannot be read from the disk as they are stored (experts that the "
-                "library joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device auto."
+                "library joins, or no safetensors). Free some memory, or pass --layer-by-layer to find and enhance without --device spread."
             ) from error
         raise ModelError(f"The model in {folder} cannot be loaded: {reason(error)} {advice(folder, error)}") from error
     _require_loaded(folder, report)
-    require_once(folder, model, stored)
+    require_once(folder, model, Checkpoint(folder).tensors)
     tell_offloaded(model)
     if options.tensor_parallel:
         require_running(model)

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,16 +20,19 @@ from burnish.anatomy import Anatomy
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
 from burnish.errors import BurnishWarning, ContextWarning, InputError, ModelError
+from burnish.model.device import choose
 from burnish.model.limits import context_length, known_tokens, require_text, stored_positions
 from burnish.model.live import device_of, live_edit
 from burnish.model.loading import load_model, load_tokenizer
-from burnish.model.outlines import anatomy_of, skeleton
-from burnish.model.prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.shared_prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
+from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
+from burnish.steps import Advance
 
 SLOW = 20  # seconds
+ANSWERS = 32  # generated at once
 PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
 SHOWN_TOKENS = 60  # of a sequence that is too long
 RARE = "\N{UGARITIC LETTER ALPA}"  # a letter that no vocabulary holds as a whole
@@ -63,18 +66,27 @@ def _lost(text: str, turns: Iterable[dict[str, str]]) -> dict[str, str] | None:
 
 @dataclass
 class Model:
-    """A causal language model in eval mode, its tokenizer, and where it came from."""
+    """A causal language model in eval mode, its tokenizer, and where it came from.
+
+    Attributes:
+        name: as the user calls it.
+        folder: its files.
+        network: the `transformers.PreTrainedModel`.
+        tokenizer: the `transformers.PreTrainedTokenizerBase`.
+        anatomy: where attention writes, layer by layer.
+    """
 
     name: str
     folder: Path
-    network: Any  # transformers.PreTrainedModel
-    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    network: Any
+    tokenizer: Any
     anatomy: Anatomy
     _warned: bool = field(default=False, init=False, repr=False)  # of a sequence longer than the context
     _told_unknown: bool = field(default=False, init=False, repr=False)  # of characters without a token
 
     @cached_property
     def fingerprint(self) -> str:
+        """A hash of the weights' contents, by which directions know their model."""
         return Checkpoint(self.folder).fingerprint
 
     @property
@@ -93,9 +105,18 @@ class Model:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def render(self, prompt: Prompt | str, system: str | None = None, *, answer: str | None = None) -> str:
-        """The text the model reads, up to where its answer begins. `system` goes before the prompt's own system turn, if any.
+        """The text the model reads, up to where its answer begins.
 
-        answer: the answer as well, closed as the template closes it: what a model is trained on.
+        Args:
+            prompt: a text or turns.
+            system: goes before the prompt's own system turn, if any.
+            answer: the answer as well, closed as the template closes it: what a model is trained on.
+
+        Returns:
+            The rendered text.
+
+        Raises:
+            ModelError: the template refuses the prompt, or leaves out some of its words.
         """
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
         messages = [*([] if system is None else [("system", system)]), *prompt.messages]
@@ -147,20 +168,37 @@ class Model:
             watch.cancel()
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
-        """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
+        """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice.
+
+        Args:
+            prompt: a text or turns.
+            system: goes before the prompt's own system turn, if any.
+
+        Returns:
+            Token ids.
+        """
         text = self.render(prompt, system)
-        found = self.encode(text, special=not self.chat_template)
-        if not found:
+        ids = self.encode(text, special=not self.chat_template)
+        if not ids:
             raise InputError(
                 f"{text[:60]!r} is no token for {self.name}, and it needs one to go on from. Write a prompt."
             )
-        self.require_fit(len(found), prompt if isinstance(prompt, str) else prompt.text)
-        return found
+        self.require_fit(len(ids), prompt if isinstance(prompt, str) else prompt.text)
+        return ids
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids of a text. special: with the tokens that the tokenizer puts around it.
+        """Token ids of a text.
 
-        Raises InputError for text that is none, ModelError for tokens that the model has no row for.
+        Args:
+            text: any text.
+            special: with the tokens that the tokenizer puts around it.
+
+        Returns:
+            Token ids.
+
+        Raises:
+            InputError: the text is none that can be encoded.
+            ModelError: the model has no row for a token.
         """
         require_text(text)
         ids = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -231,9 +269,14 @@ class Model:
         return self.context is not None and stored_positions(self.network, self.context)
 
     def require_fit(self, length: int, text: str) -> None:
-        """Raises InputError for a sequence of `length` tokens that the model cannot read; warns of one longer than it was made for.
+        """Checks that the model can read a sequence, and warns of one longer than it was made for.
 
-        text: what the sequence begins with, for the message.
+        Args:
+            length: in tokens.
+            text: what the sequence begins with, for the message.
+
+        Raises:
+            InputError: the model cannot read so long a sequence.
         """
         if self.context is None or length <= self.context:
             return
@@ -249,12 +292,30 @@ class Model:
             )
 
     def require_all_fit(self, sequences: Iterable[list[int]]) -> None:
-        """The same for the longest of some sequences of token ids."""
+        """The same for the longest of some sequences.
+
+        Args:
+            sequences: of token ids.
+
+        Raises:
+            InputError: the model cannot read so long a sequence.
+        """
         longest = max(sequences, key=len, default=[])
         self.require_fit(len(longest), str(self.tokenizer.decode(longest[:SHOWN_TOKENS])))
 
     def room(self, length: int, tokens: int) -> int:
-        """Tokens that may follow `length` others, at most `tokens`. Raises InputError where there is room for none."""
+        """Tokens that may follow others.
+
+        Args:
+            length: tokens that are there.
+            tokens: wanted behind them.
+
+        Returns:
+            At most `tokens`.
+
+        Raises:
+            InputError: there is room for none.
+        """
         if not self._ends_at_context:
             return tokens
         assert self.context is not None
@@ -268,7 +329,15 @@ class Model:
     def enhanced(self, enhancement: Enhancement, *, force: bool = False) -> Iterator["Model"]:
         """The live form: hooks on the projections' outputs, gone on exit; no weight is read or changed.
 
-        Raises WrongModelError when the enhancement was made for other weights (`force` checks the shape only).
+        Args:
+            enhancement: made on these weights.
+            force: check the shape only.
+
+        Yields:
+            This model.
+
+        Raises:
+            WrongModelError: the enhancement was made for other weights.
         """
         known = enhancement.provenance.fingerprint if force else self.fingerprint
         enhancement.require(known, self.anatomy.layers, self.anatomy.hidden_size)
@@ -277,21 +346,71 @@ class Model:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt | str], *, tokens: int = 128, system: str | None = None) -> list[str]:
-        """Greedy answers, in order."""
+        """Greedy answers.
+
+        Args:
+            prompts: texts or turns.
+            tokens: at most, an answer.
+            system: a system prompt for all of them.
+
+        Returns:
+            Answers, in order.
+        """
         answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
         return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
 
-    def continuations(self, prompts: Sequence[list[int]], tokens: int) -> list[list[int]]:
-        """Greedy continuations; each ends before its end-of-text token."""
-        return self._generated(prompts, tokens)
+    def continuations(
+        self, prompts: Sequence[list[int]], tokens: int, *, advance: Advance | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations; each ends before its end-of-text token.
+
+        Args:
+            prompts: token ids of each.
+            tokens: at most, a continuation.
+            advance: told how many more answers are finished.
+
+        Returns:
+            Token ids of each continuation, in order.
+        """
+        return self._batched(prompts, tokens, advance, do_sample=False)
 
     def samples(
-        self, prompts: Sequence[list[int]], tokens: int, *, seed: int, temperature: float = 0.8
+        self,
+        prompts: Sequence[list[int]],
+        tokens: int,
+        *,
+        seed: int,
+        temperature: float = 0.8,
+        advance: Advance | None = None,
     ) -> list[list[int]]:
-        """Seeded samples at a temperature; each ends before its end-of-text token."""
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
-            torch.manual_seed(seed)
-            return self._generated(prompts, tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
+        """Seeded samples at a temperature; each ends before its end-of-text token.
+
+        Args:
+            prompts: token ids of each.
+            tokens: at most, a continuation.
+            seed: the same seed gives the same samples.
+            temperature: logits are divided by it.
+            advance: told how many more answers are finished.
+
+        Returns:
+            Token ids of each continuation, in order.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            return self._batched(prompts, tokens, advance, seed=seed, **sampling)
+
+    def _batched(
+        self, prompts: Sequence[list[int]], tokens: int, advance: Advance | None, *, seed: int = 0, **sampling: Any
+    ) -> list[list[int]]:
+        answers: list[list[int]] = []
+        for start in range(0, len(prompts), ANSWERS):
+            if sampling["do_sample"]:
+                torch.manual_seed(seed + start)
+            batch = prompts[start : start + ANSWERS]
+            answers += self._generated(batch, tokens, **sampling)
+            if advance is not None:
+                advance(len(batch))
+        return answers
 
     @torch.inference_mode()
     def _generated(self, prompts: Sequence[list[int]], tokens: int, **sampling: Any) -> list[list[int]]:
@@ -309,9 +428,9 @@ class Model:
             for part, place in ((prompt[:prefix], 0), (prompt[prefix:], width - len(prompt) + prefix)):
                 ids[row, place : place + len(part)] = torch.tensor(part)
                 mask[row, place : place + len(part)] = 1
-        own = self.network.generation_config
+        settings = self.network.generation_config
         self.network.generation_config = GenerationConfig(
-            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **(sampling or {"do_sample": False})
+            pad_token_id=pad, eos_token_id=sorted(self.stop_tokens) or None, **sampling
         )
         try:
             out: Tensor = self.network.generate(
@@ -321,7 +440,7 @@ class Model:
                 **({} if cache is None else {"past_key_values": cache}),
             )
         finally:
-            self.network.generation_config = own
+            self.network.generation_config = settings
         answers = []
         for row in out[:, width:].tolist():
             end = next((i for i, token in enumerate(row) if token in self.stop_tokens), len(row))
@@ -333,8 +452,8 @@ class Model:
         """Raises ModelError for ends of text that are no token ids."""
         ends = self.network.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        own = self.tokenizer.eos_token_id
-        stated = [token for token in [*listed, own] if token is not None]
+        tokenizer_end = self.tokenizer.eos_token_id
+        stated = [token for token in [*listed, tokenizer_end] if token is not None]
         if not all(isinstance(token, int) for token in stated):
             raise ModelError(
                 f"The generation settings of {self.name} name {str(stated)[:80]!r} as ends of text, which are no token ids. Mend "
@@ -343,7 +462,16 @@ class Model:
         return frozenset(stated)
 
     def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
-        """One greedy answer."""
+        """One greedy answer.
+
+        Args:
+            prompt: a text.
+            tokens: at most.
+            system: a system prompt.
+
+        Returns:
+            The answer.
+        """
         return self.generate([prompt], tokens=tokens, system=system)[0]
 
 
@@ -352,14 +480,32 @@ def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
     network, config = skeleton(folder, options)
+    options = choose(folder, options).options
     if options.dtype != "auto":
         network = network.to(getattr(torch, options.dtype))
     return Model(str(model), folder, network, load_tokenizer(folder, options), anatomy_of(network, config))
 
 
-def load(model: str | Path, options: ModelOptions | None = None) -> Model:
-    """Loads a hub id, local folder, `.gguf` file or packaged name. Raises ModelNotFoundError, ModelError, NoProjectionError."""
+def load(
+    model: str | Path, options: ModelOptions | None = None, *, tell: Callable[[str], object] | None = None
+) -> Model:
+    """Loads a model.
+
+    Args:
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision; device and number type are chosen where they are left at auto.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        HubError: it could not be fetched from the hub.
+        ModelError: it cannot be loaded, or is no causal language model.
+        NoProjectionError: no attention output projection was found in it.
+    """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)
-    network, tokenizer = load_model(folder, options)
+    network, tokenizer = load_model(folder, options, tell)
     return Model(str(model), folder, network, tokenizer, anatomy_of(network, network.config))

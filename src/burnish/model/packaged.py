@@ -14,7 +14,7 @@ from pathlib import Path
 from burnish.artifacts.cache import cache_needed
 from burnish.artifacts.files import claimed, remove, written
 from burnish.errors import DownloadError
-from burnish.places import cache_root
+from burnish.paths import cache_root
 
 
 @dataclass(frozen=True)

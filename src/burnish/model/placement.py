@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from burnish.errors import BurnishWarning, ModelError
-from burnish.model.outlines import skeleton, text_config
+from burnish.model.device import SPREAD
 from burnish.model.processes import keep_in_step, launched
+from burnish.model.skeleton import skeleton, text_config
 from burnish.options import ModelOptions
 
 
@@ -16,12 +17,12 @@ def placement(folder: Path, options: ModelOptions) -> dict[str, Any]:
     """Where the weights go, as arguments of the library. Raises ModelError for what does not go together."""
     if options.tensor_parallel:
         return _split_over(launched().count, folder, options)
-    if options.device == "auto" and launched().count > 1:
+    if options.device == SPREAD and launched().count > 1:
         raise ModelError(
-            "With --device auto every process would spread the model over all devices. Start one process, or pass --device cuda, "
+            "With --device spread every process would spread the model over all devices. Start one process, or pass --device cuda, "
             "which gives each process a device of its own."
         )
-    return {} if options.device == "cpu" else {"device_map": options.device}
+    return {} if options.device == "cpu" else {"device_map": "auto" if options.device == SPREAD else options.device}
 
 
 def _split_over(processes: int, folder: Path, options: ModelOptions) -> dict[str, Any]:
@@ -29,9 +30,9 @@ def _split_over(processes: int, folder: Path, options: ModelOptions) -> dict[str
     if processes == 1:
         raise ModelError(
             "Tensor parallelism splits a model over processes, and this one is alone. Start it with "
-            "`torchrun --nproc-per-node 2 -m burnish ...`, or use --device auto for several devices in one process."
+            "`torchrun --nproc-per-node 2 -m burnish ...`, or use --device spread for several devices in one process."
         )
-    if options.device not in ("cpu", "cuda"):
+    if options.device not in ("auto", "cpu", "cuda"):
         raise ModelError(
             f"--device {options.device} says where whole layers go, and --tensor-parallel gives every process a part of them on a device of its "
             "own. Pass one of them."

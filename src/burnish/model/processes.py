@@ -53,7 +53,7 @@ class Processes:
 
     def merged(self, part: dict[int, Any]) -> dict[int, Any]:
         """The entries of all processes. Raises ProcessError."""
-        return {key: value for own in self._gathered(part) for key, value in own.items()}
+        return {key: value for one in self._gathered(part) for key, value in one.items()}
 
     def require_same(self, inputs: Any) -> None:
         """Raises InputError where the processes were given different inputs, on machines with different files for example."""
@@ -79,20 +79,20 @@ class Processes:
             if failed is not None and rank != self.rank:
                 raise ProcessError(f"Process {rank} of {self.count} (counted from 0) failed: {failed}")
 
-    def _gathered(self, own: Any) -> list[Any]:
+    def _gathered(self, value: Any) -> list[Any]:
         self.exchange()
-        return self._all(own)
+        return self._all(value)
 
-    def _all(self, own: Any) -> list[Any]:
+    def _all(self, value: Any) -> list[Any]:
         """What every process has, by rank."""
         if self.count == 1:
-            return [own]
+            return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.count
         with _noticing(self.count):
-            dist.all_gather_object(found, own)
-        return found
+            dist.all_gather_object(values, value)
+        return values
 
 
 ALONE = Processes()
@@ -121,14 +121,20 @@ def launched() -> Processes:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Joins the processes that a launcher started; without one this process is alone. The block ends in all of them together.
+    """Joins the processes that a launcher started; without one this process is alone.
 
-    Raises ProcessError where another one fails. The first process does not wait for the others with an error of its own: its end
-    is theirs.
+    The block ends in all of them together. The first process does not wait for the others with an error of its own: its end is
+    theirs.
+
+    Yields:
+        How many there are, and which one this is.
+
+    Raises:
+        ProcessError: another process failed.
     """
     global _current, _in_step
-    found = launched()
-    if found.count == 1:
+    processes = launched()
+    if processes.count == 1:
         yield ALONE
         return
     import torch
@@ -136,18 +142,18 @@ def joined() -> Iterator[Processes]:
 
     gpus = torch.cuda.is_available()
     if gpus:  # "cuda" then means a device of this process's own
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", found.rank)) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", processes.rank)) % torch.cuda.device_count())
     # nccl is there for what the library splits over devices (`ModelOptions.tensor_parallel`).
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=LONGEST_WAIT)
-    _current = found
+    _current = processes
     try:
-        yield found
-        found.exchange()
+        yield processes
+        processes.exchange()
     except Exception as error:
-        if not found.first and not _in_step:
+        if not processes.first and not _in_step:
             if not isinstance(error, ProcessError):
                 with suppress(ProcessError):
-                    found.exchange(str(error) or type(error).__name__)
+                    processes.exchange(str(error) or type(error).__name__)
             with suppress(
                 RuntimeError
             ):  # the first one's end, so that the launcher does not end it before it has spoken

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import ModelError, WrongModelError
 from burnish.maths.gain import LowRankEdit, edit_rows
-from burnish.model.live import device_of, layer_edits, norm_weight
+from burnish.model.live import device_of, layer_edits, norm_behind
 from burnish.model.model import Model
 
 Hook = Callable[[nn.Module, Any, Any], Any]
@@ -76,7 +77,7 @@ class _Product:
 
     a: Tensor  # [r, inputs]
     b: Tensor  # [outputs, r]
-    scales: Tensor  # [kinds], 0 for candidates without this adapter
+    scales: Tensor  # [variants], 0 for candidates without this adapter
 
 
 @dataclass
@@ -87,25 +88,22 @@ class RowEdits:
     candidates: list[Candidate]
     _factors: dict[Projection, tuple[Tensor, Tensor]] = field(
         default_factory=dict
-    )  # [kinds, hidden, k], [kinds, k, hidden]
+    )  # [variants, hidden, k], [variants, k, hidden]
     _products: dict[str, list[_Product]] = field(default_factory=dict)  # by module path
-    _steering: Tensor | None = None  # [kinds, layers, hidden]
+    _steering: Tensor | None = None  # [variants, layers, hidden]
 
     def __post_init__(self) -> None:
         anatomy, network = self.model.anatomy, self.model.network
         edits: dict[Projection, dict[int, LowRankEdit]] = {}
-
-        def scale_of(norm: str) -> Tensor:
-            return norm_weight(network.get_submodule(norm), anatomy.hidden_size)
-
+        scale_of = partial(norm_behind, network, anatomy)
         for kind, candidate in enumerate(self.candidates):
             if candidate.enhancement is not None:
                 for projection, edit in layer_edits(anatomy, candidate.enhancement, scale_of):
                     edits.setdefault(projection, {})[kind] = edit
         for projection, by_kind in edits.items():
             rank = max(edit.rank for edit in by_kind.values())
-            left = torch.zeros(self.kinds, projection.outputs, rank)
-            right = torch.zeros(self.kinds, rank, projection.outputs)
+            left = torch.zeros(self.variants, projection.outputs, rank)
+            right = torch.zeros(self.variants, rank, projection.outputs)
             for kind, edit in by_kind.items():
                 left[kind, :, : edit.rank], right[kind, : edit.rank] = edit.left.float(), edit.right.float()
             device = device_of(network.get_submodule(projection.path))
@@ -114,7 +112,7 @@ class RowEdits:
         adapters: dict[LoraAdapter, Tensor] = {}
         for kind, candidate in enumerate(self.candidates):
             if candidate.adapter is not None:
-                adapters.setdefault(candidate.adapter, torch.zeros(self.kinds))[kind] = candidate.adapter_scale
+                adapters.setdefault(candidate.adapter, torch.zeros(self.variants))[kind] = candidate.adapter_scale
         for adapter, scales in adapters.items():
             for path, (a, b) in adapter.factors.items():
                 device = device_of(network.get_submodule(path))
@@ -125,7 +123,7 @@ class RowEdits:
             self._steering = torch.stack([none if c.steering is None else c.steering.float() for c in self.candidates])
 
     @property
-    def kinds(self) -> int:
+    def variants(self) -> int:
         return len(self.candidates)
 
     @property
@@ -137,25 +135,27 @@ class RowEdits:
             blocks += self._steering.abs().amax((0, 2)).nonzero().flatten().tolist()
         return min(blocks, default=self.model.anatomy.layers - 1)
 
-    def hooks(self, which: Tensor, width: int) -> RowHooks:
+    def hooks(self, variant_of_row: Tensor, width: int) -> RowHooks:
         """The hooks for a batch whose rows have these candidates and `width` tokens each."""
         network = self.model.network
-        found: RowHooks = []
+        hooks: RowHooks = []
         # Adapters before enhancements: hooks of one module run in the order in which they were registered.
         for path, products in self._products.items():
-            found.append((network.get_submodule(path), _adapter_hook(path, products, which, width)))
+            hooks.append((network.get_submodule(path), _adapter_hook(path, products, variant_of_row, width)))
         for projection, (left, right) in self._factors.items():
-            found.append((network.get_submodule(projection.path), _row_hook(left[which], right[which])))
+            hooks.append(
+                (network.get_submodule(projection.path), _row_hook(left[variant_of_row], right[variant_of_row]))
+            )
         if self._steering is not None:
             for layer, block in enumerate(network.get_submodule(self.model.anatomy.stack)):
-                vectors = self._steering[which, layer]
+                vectors = self._steering[variant_of_row, layer]
                 if bool(vectors.any()):
-                    found.append((block, _steering_hook(vectors.to(device_of(block)))))
-        return found
+                    hooks.append((block, _steering_hook(vectors.to(device_of(block)))))
+        return hooks
 
-    def rows(self, which: Tensor, width: int) -> AbstractContextManager[None]:
+    def rows(self, variant_of_row: Tensor, width: int) -> AbstractContextManager[None]:
         """Edits a batch whose rows have these candidates and `width` tokens each."""
-        return registered(self.hooks(which, width))
+        return registered(self.hooks(variant_of_row, width))
 
 
 @contextmanager
@@ -171,29 +171,29 @@ def registered(hooks: RowHooks) -> Iterator[None]:
             handle.remove()
 
 
-def _adapter_hook(path: str, products: list[_Product], which: Tensor, width: int) -> Hook:
+def _adapter_hook(path: str, products: list[_Product], variant_of_row: Tensor, width: int) -> Hook:
     parts = []
     for product in products:
-        scales = product.scales[which]
-        own = scales.nonzero().flatten()
-        parts.append((product, own.to(product.a.device), scales[own, None, None].to(product.a.device)))
+        scales = product.scales[variant_of_row]
+        members = scales.nonzero().flatten()
+        parts.append((product, members.to(product.a.device), scales[members, None, None].to(product.a.device)))
     outputs = len(products[0].b)
 
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
         first, inputs = output[0] if isinstance(output, tuple) else output, arguments[0]
         tokens = inputs.shape[:-1].numel()
         # A module gets its tokens row by row (more than `width` where it also reads the cache), or as one list of all of them.
-        apart = tokens == len(which) * width or (inputs.ndim > 2 and len(inputs) == len(which))
+        apart = tokens == len(variant_of_row) * width or (inputs.ndim > 2 and len(inputs) == len(variant_of_row))
         if not apart or first.numel() != tokens * outputs:
             raise ModelError(
                 f"An adapter changes '{path}', which does not map every token once (an expert that only some tokens are sent "
                 "to, for example), so that candidates cannot be told apart in it. Pass an adapter without this module."
             )
-        rows = inputs.reshape(len(which), -1, inputs.shape[-1])
-        changed = first.reshape(len(which), -1, outputs).clone()
-        for product, own, scales in parts:
-            change = (rows[own].float() @ product.a.T) @ product.b.T
-            changed[own] = (changed[own].float() + scales * change).to(first.dtype)
+        rows = inputs.reshape(len(variant_of_row), -1, inputs.shape[-1])
+        changed = first.reshape(len(variant_of_row), -1, outputs).clone()
+        for product, members, scales in parts:
+            change = (rows[members].float() @ product.a.T) @ product.b.T
+            changed[members] = (changed[members].float() + scales * change).to(first.dtype)
         changed = changed.view(first.shape)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from burnish.errors import InputError
+from burnish.model.device import widest
 
 NUCLEUS = (
     256  # most likely tokens looked at first when `top_p` cuts; all are sorted only where these do not hold the mass
@@ -62,14 +63,14 @@ def choose(
 def _draw(logits: Tensor, settings: Sampling, generator: torch.Generator) -> int:
     """One token by inverting the distribution function, which takes one random number. Tokens stay in the vocabulary's
     order, so that rounding, which differs with the size of a batch, moves a boundary and never swaps two tokens."""
-    weights = ((logits.double() - logits.max()) / settings.temperature).softmax(-1)
+    weights = ((logits.to(widest(logits.device)) - logits.max()) / settings.temperature).softmax(-1)
     if settings.top_p < 1:
         weights = torch.where(weights >= _least(weights, settings.top_p), weights, 0.0)
     bounds = weights.cumsum(-1)
     point = torch.rand((), generator=generator, dtype=torch.float64).item() * bounds[-1]
     # The first bound above the point belongs to a token with a weight above zero; `point` may round up to the last bound.
-    found = int(torch.searchsorted(bounds, point, right=True))
-    return found if found < len(bounds) else int(weights.argmax())
+    index = int(torch.searchsorted(bounds, point, right=True))
+    return index if index < len(bounds) else int(weights.argmax())
 
 
 def _least(weights: Tensor, mass: float) -> Tensor:

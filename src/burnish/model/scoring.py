@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import ModelError
-from burnish.model.capture import ReachedError, batches
+from burnish.model.capture import ReachedError, in_batches, padded
+from burnish.model.device import widest
 from burnish.model.model import Model
-from burnish.model.prefix import SHORTEST_PREFIX, decoder_of, prefix_cache, shared_prefix
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
+from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
+from burnish.steps import Progress, advancing
 
 CPU_TOKENS, GPU_TOKENS = 1024, 16384  # a batch, padding and candidates included
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def score(
     longest = max(len(i.prompt) + len(i.answer) for i in items)
     group = max(1, min(len(candidates), tokens // longest - 1))
     base: list[TokenScores] = []
-    found: list[tuple[TokenScores, ...]] = []
+    scored: list[tuple[TokenScores, ...]] = []
     for start in range(0, max(1, len(candidates)), group):
         part = list(candidates[start : start + group])
         rows = _score_group(model, items, part, tokens, progress)
@@ -81,8 +82,8 @@ def score(
                 "Load it with --dtype float32, or lower the factor."
             )
         base = base or rows[0]
-        found += [tuple(row) for row in rows[1:]]
-    return Scores(tuple(base), tuple(found))
+        scored += [tuple(row) for row in rows[1:]]
+    return Scores(tuple(base), tuple(scored))
 
 
 def likelihood_changes(base: Sequence[TokenScores], scores: Sequence[TokenScores]) -> Tensor:
@@ -120,95 +121,87 @@ def score_prompts(
 def _score_group(
     model: Model, items: Sequence[Item], candidates: list[Candidate], tokens: int, progress: Progress | None
 ) -> list[list[TokenScores]]:
-    kinds = 1 + len(candidates)
+    variants = 1 + len(candidates)
     edits = RowEdits(model, [Candidate("base"), *candidates])
     sequences = [i.prompt + i.answer for i in items]
     prefix = min(shared_prefix(sequences), min(len(i.prompt) for i in items) - 1)
     cache = None
     if prefix >= SHORTEST_PREFIX:
-        with edits.rows(torch.arange(kinds), prefix):
-            cache = prefix_cache(model, sequences[0][:prefix], rows=kinds)
+        with edits.rows(torch.arange(variants), prefix):
+            cache = filled_cache(model, sequences[0][:prefix], rows=variants)
     prefix = prefix if cache is not None else 0
-    lengths = [len(s) - prefix for s in sequences]
-    order = sorted(range(len(items)), key=lambda i: (lengths[i], i))
-    found: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(kinds)]
-    done = 0
-    for size in batches([lengths[i] * kinds for i in order], tokens):
-        members = order[done : done + size]
+    scores: list[list[TokenScores]] = [[_NOTHING] * len(items) for _ in range(variants)]
+    advance = advancing(progress, "scoring answers", len(items))
+    for members in in_batches([(len(s) - prefix) * variants for s in sequences], tokens):
         logits = _answer_logits(model, [items[i] for i in members], edits, prefix, cache)
         for number, i in enumerate(members):
-            for kind, row in enumerate(_token_scores(logits[number], items[i].answer)):
-                found[kind][i] = row
-        done += size
-        if progress is not None:
-            progress("scoring answers", done, len(items))
-    return found
+            for variant, row in enumerate(_token_scores(logits[number], items[i].answer)):
+                scores[variant][i] = row
+        advance(len(members))
+    return scores
 
 
 _NOTHING = TokenScores(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 
 
 def _token_scores(logits: Tensor, answer: list[int]) -> Iterator[TokenScores]:
-    """logits: [kinds, tokens, vocabulary], the base model's first."""
+    """logits: [variants, tokens, vocabulary], the base model's first."""
     target = torch.tensor(answer, device=logits.device)[:, None]
     reference = logits[0].float()
     base = reference.log_softmax(-1)
     weights, likely = base.exp(), base.argmax(-1)
-    weights /= weights.sum(-1, keepdim=True, dtype=torch.float64)
-    yield TokenScores(base.gather(1, target)[:, 0].double().cpu(), torch.zeros(len(answer)).double(), likely.cpu() < 0)
+    weights /= weights.sum(-1, keepdim=True, dtype=widest(weights.device))
+    yield TokenScores(base.gather(1, target)[:, 0].cpu().double(), torch.zeros(len(answer)).double(), likely.cpu() < 0)
     for row in logits[1:]:
         # With the centred change c of the logits (E[c] = 0 under the base model): KL = log E[e^c]. No second softmax over the
         # vocabulary, and nothing large is subtracted from something large.
         change = row.float() - reference
         change -= torch.linalg.vecdot(weights, change)[:, None]
-        rest = torch.linalg.vecdot(weights, change)  # what rounding left
+        residue = torch.linalg.vecdot(weights, change)  # what rounding left
         log_mass = torch.linalg.vecdot(weights, change.expm1()).log1p()
-        found = base.gather(1, target)[:, 0] + change.gather(1, target)[:, 0] - log_mass
-        kl = log_mass - rest
+        log_probability = base.gather(1, target)[:, 0] + change.gather(1, target)[:, 0] - log_mass
+        kl = log_mass - residue
         flipped = (row.argmax(-1) != likely).cpu()
         if not bool(torch.isfinite(log_mass).all()):  # a token that the base model held for impossible: the long way
             other = row.float().log_softmax(-1)
-            found, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
-        yield TokenScores(found.double().cpu(), kl.double().clamp_min(0).cpu(), flipped)
+            log_probability, kl = other.gather(1, target)[:, 0], (weights * (base - other)).sum(-1)
+        yield TokenScores(log_probability.cpu().double(), kl.cpu().double().clamp_min(0), flipped)
 
 
 def _answer_logits(model: Model, items: list[Item], edits: RowEdits, prefix: int, cache: Any | None) -> list[Tensor]:
-    """[kinds, answer tokens, vocabulary] of each item."""
-    kinds = edits.kinds
+    """[variants, answer tokens, vocabulary] of each item."""
+    variants = edits.variants
     width = max(len(i.prompt) + len(i.answer) for i in items) - prefix
-    ids = torch.zeros(len(items), width, dtype=torch.long)
-    for row, item in enumerate(items):
-        tail = (item.prompt + item.answer)[prefix:]
-        ids[row, : len(tail)] = torch.tensor(tail)
+    ids = padded([(item.prompt + item.answer)[prefix:] for item in items])
     first = edits.first_block if cache is not None else 0
     # Rows: every candidate of the first item, then of the second, and so on.
-    which = torch.arange(kinds).repeat(len(items))
-    at_row = torch.cat([torch.full((len(i.answer) * kinds,), n) for n, i in enumerate(items)]) * kinds
-    at_row += torch.cat([torch.arange(kinds).repeat_interleave(len(i.answer)) for i in items])
-    at = torch.cat([torch.arange(len(i.answer)).repeat(kinds) + len(i.prompt) - prefix - 1 for i in items])
+    variant_of_row = torch.arange(variants).repeat(len(items))
+    at_row = torch.cat([torch.full((len(i.answer) * variants,), n) for n, i in enumerate(items)]) * variants
+    at_row += torch.cat([torch.arange(variants).repeat_interleave(len(i.answer)) for i in items])
+    at = torch.cat([torch.arange(len(i.answer)).repeat(variants) + len(i.prompt) - prefix - 1 for i in items])
     with ExitStack() as stack:
         if first:
             below = _run_below(model, ids, first, cache)
-            stack.enter_context(_start_at(model, first, below.repeat_interleave(kinds, 0)))
-        stack.enter_context(edits.rows(which, width))
+            stack.enter_context(_start_at(model, first, below.repeat_interleave(variants, 0)))
+        stack.enter_context(edits.rows(variant_of_row, width))
         stack.enter_context(only_at(model, at_row, at))
         arguments: dict[str, Any] = {"use_cache": cache is not None}
         if cache is not None:
-            cache.pick(which)
+            cache.pick(variant_of_row)
             arguments["past_key_values"] = cache
-        logits: Tensor = model.network(input_ids=ids.repeat_interleave(kinds, 0).to(model.device), **arguments).logits[
-            0
-        ]
-    parts = torch.split(logits, [len(i.answer) * kinds for i in items])
-    return [part.view(kinds, -1, part.shape[-1]) for part in parts]
+        logits: Tensor = model.network(
+            input_ids=ids.repeat_interleave(variants, 0).to(model.device), **arguments
+        ).logits[0]
+    parts = torch.split(logits, [len(i.answer) * variants for i in items])
+    return [part.view(variants, -1, part.shape[-1]) for part in parts]
 
 
 def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
     """The hidden states [rows, tokens, hidden] that enter block `first` of the base model."""
-    kept: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: Any, keywords: Any) -> None:
-        kept.append(arguments[0] if arguments else keywords["hidden_states"])
+        inputs.append(arguments[0] if arguments else keywords["hidden_states"])
         raise ReachedError
 
     cache.pick(torch.zeros(len(ids), dtype=torch.long))
@@ -220,7 +213,7 @@ def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
         pass
     finally:
         handle.remove()
-    return kept[0]
+    return inputs[0]
 
 
 @contextmanager
@@ -236,14 +229,14 @@ def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
 
     handle = stack[first].register_forward_pre_hook(enter, with_kwargs=True)
     below = list(stack[:first])
-    own = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
+    forwards = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
     for block in below:
         block.forward = pass_on
     try:
         yield
     finally:
         handle.remove()
-        for block, forward in zip(below, own, strict=True):
+        for block, forward in zip(below, forwards, strict=True):
             del block.forward
             if forward is not None:
                 block.forward = forward

@@ -19,10 +19,10 @@ def resolve(model: str | Path, *, revision: str | None = None) -> Path:
     if path.exists():
         refuse_partial(path)
     if path.is_dir():
-        for found in path.iterdir():
-            if found.exists() and not found.is_file() and not found.is_dir():
+        for entry in path.iterdir():
+            if entry.exists() and not entry.is_file() and not entry.is_dir():
                 raise ModelNotFoundError(
-                    f"{found} is no file but a pipe or a device. Remove it, and do not trust the folder."
+                    f"{entry} is no file but a pipe or a device. Remove it, and do not trust the folder."
                 )
         _require_model(path)
         return path

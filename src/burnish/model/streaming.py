@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from burnish.model.detokenizer import Detokenizer
 from burnish.model.model import Model
 
 
@@ -12,19 +13,13 @@ def stream(model: Model, prompt: str, *, tokens: int = 256, system: str | None =
     """Greedy pieces of text. The caller keeps any live enhancement open until the last piece."""
     asked = model.tokens(prompt, system)
     ids = torch.tensor([asked], device=model.device)
-    cache = None
-    written: list[int] = []
-    shown = ""
+    cache, text = None, Detokenizer(model.tokenizer)
     for _ in range(model.room(len(asked), tokens)):
         out = model.network(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         token = int(out.logits[0, -1].argmax())
         if token in model.stop_tokens:
-            return
-        written.append(token)
-        text = str(model.tokenizer.decode(written, skip_special_tokens=True))
-        # A character may need several tokens: wait until its last byte has come.
-        if not text.endswith("\ufffd"):
-            yield text[len(shown) :]
-            shown = text
+            break
+        yield text.add(token)
         ids = torch.tensor([[token]], device=model.device)
+    yield text.rest()

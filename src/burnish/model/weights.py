@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from burnish.anatomy import Projection
 from burnish.artifacts.adapter import AdapterLayer, adapter_layer
@@ -34,15 +34,6 @@ def network_layers(network: Any, edits: Iterator[tuple[Projection, LowRankEdit]]
     return layers
 
 
-def stored_weight(module: nn.Module) -> Tensor | None:
-    """The weight as the module holds it, None where what it applies is not just that (quantised, packed, rounded in use)."""
-    weight: Any = getattr(module, "weight", None)
-    ordinary = type(module) is nn.Linear or type(module).__name__ == "Conv1D"
-    if ordinary and type(weight) in (Tensor, nn.Parameter) and weight.dtype in FULL:
-        return weight  # type: ignore[no-any-return]
-    return None
-
-
 @torch.no_grad()
 def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
     """The weight [outputs, inputs] that the map at `path` applies, float32 on the CPU, without its bias.
@@ -58,9 +49,9 @@ def applied_weight(network: Any, path: str, inputs: int) -> Tensor:
         columns = []
         for start in range(0, inputs, IDENTITY_ROWS):
             rows = identity[start : start + IDENTITY_ROWS].to(device)
-            found = module(rows).float() - origin
-            columns.append(found.cpu())
-            if start == 0 and _apart(module(rows * SHARE).float() - origin, found * SHARE) > LINEAR:
+            part = module(rows).float() - origin
+            columns.append(part.cpu())
+            if start == 0 and _apart(module(rows * SHARE).float() - origin, part * SHARE) > LINEAR:
                 raise QuantisedModelError(
                     f"'{path}' is not a linear map: it rounds its inputs to steps fixed in advance, or norms them, so that no adapter does "
                     "exactly what the enhancement does. Use the enhancement live (--form enhancement, then --with), or pass the "
@@ -79,9 +70,9 @@ def _bias(network: Any, projection: Projection) -> Tensor:
     return bias.float().cpu()
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def _apart(measured: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest number expected."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    return float((measured - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 @contextmanager

@@ -1,2 +1,2 @@
-"""One person's taste: coefficients over named directions, learned from choices and writing, kept apart from everyone
+"""One person's taste: coefficients over named directions, learned from choices, kept apart from everyone
 else's."""

@@ -23,19 +23,19 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction, Enhancement
+from burnish.catalogue import named_directions
 from burnish.errors import InputError
-from burnish.evaluation.material import answered_items, damage_prompts, greedy_answers
+from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
+from burnish.maths.strength import Search
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, score
-from burnish.naming import named_directions
 from burnish.options import EvaluateOptions
-from burnish.personal.features import Progress, answer_means, everyday_answers
+from burnish.personal.features import answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
-from burnish.pieces import Pieces, whole
 from burnish.prompts.domains import load_general
-from burnish.tuning.material import template
+from burnish.steps import Progress, Steps, finish
 
-RESERVE = 0.9  # of the budget is aimed at: a step that lands just above it would have to be taken again
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
 PIECE = 8  # prompts measured at a time
 
@@ -70,14 +70,12 @@ def plan_of(
     profile: Profile,
     directions: Mapping[str, Direction],
     *,
-    style: Direction | None = None,
     writes: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Enhancement:
     """The doses, not yet scaled into the budget.
 
-    directions: `editing_directions` of `profile.active`, or more, of which only those are used; style: the direction of
-    the person's own (`learn_writing`), for this model; writes: `everyday_writes`, where several plans are made. Raises
+    directions: `editing_directions` of `profile.active`, or more, of which only those are used; writes: `everyday_writes`, where several plans are made. Raises
     InputError when there is nothing to strengthen, or for a name without a direction, WrongModelError for another
     model's direction.
     """
@@ -88,17 +86,13 @@ def plan_of(
         )
     used = [directions[name] for name in profile.active]
     values = [profile.coefficients[name].mean for name in profile.active]
-    if style is not None and profile.written is not None and profile.written.residual_weight:
-        used.append(style)
-        values.append(profile.written.residual_weight)
     if not used:
         raise InputError(
-            f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices "
-            "or writing."
+            f"The profile '{profile.name}' says nothing yet, so there is no enhancement. Set a slider, or give it choices."
         )
     for direction in used:
-        template([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
-    plan = template(used)
+        Enhancement.of([direction]).require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
+    plan = Enhancement.of(used)
     if writes is None:
         writes = everyday_writes(model, profile.language, progress)
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor(values)))
@@ -110,37 +104,31 @@ def scales_within(
     """A scale up to 1 for each plan at which its mean KL on everyday prompts keeps the budget, in nats per token.
 
     Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them
-    keeps the budget. 1 where the plan keeps it as it is, else smaller until it does; near zero KL grows as the square
-    of the scale, so about nine tenths of the budget are used. Raises ModelError where the model's numbers overflow.
+    keeps the budget. Raises ModelError where the model's numbers overflow.
     """
-    return whole(scaling(model, plans, budget, language, progress))
+    return finish(scaling(model, plans, budget, language, progress))
 
 
 def scaling(
     model: Model, plans: Sequence[Enhancement], budget: float, language: str, progress: Progress | None = None
-) -> Pieces[list[float]]:
-    """`scales_within` in pieces, so that a server can answer in between."""
+) -> Steps[list[float]]:
+    """`scales_within` in steps, so that a server can answer in between."""
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
-    scales, waiting = [1.0] * len(plans), list(range(len(plans)))
-    while waiting:
-        candidates = [Candidate("damage", plans[i].scaled(scales[i])) for i in waiting]
-        moved: list[list[Tensor]] = [[] for _ in waiting]
+    search = Search([1.0] * len(plans), most=1.0)
+    while search.asked:
+        candidates = [Candidate("damage", plans[i].scaled(scale)) for i, scale in search.asked.items()]
+        moved: list[list[Tensor]] = [[] for _ in candidates]
         for start in range(0, len(items), PIECE):
             yield
-            found = score(model, items[start : start + PIECE], candidates)
+            scores = score(model, items[start : start + PIECE], candidates).candidates
             if progress is not None:
                 progress("measuring damage", min(start + PIECE, len(items)), len(items))
-            for means, rows in zip(moved, found.candidates, strict=True):
-                means += [s.kl.mean() for s in rows]
-        over = []
-        for i, kls in zip(waiting, map(torch.stack, moved), strict=True):
-            damage = max(float(half.mean()) for half in (kls[:first], kls[first:]))
-            if damage > budget:
-                scales[i] *= min(0.95, (RESERVE * budget / damage) ** 0.5)
-                over.append(i)
-        waiting = over
-    return scales
+            for rows, each in zip(moved, scores, strict=True):
+                rows.append(prompt_kl(each))
+        kls = [torch.cat(rows) for rows in moved]
+        search.tell([float(max(kl[:first].mean(), kl[first:].mean())) / budget for kl in kls])
+    return search.strengths
 
 
 def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Profile:
@@ -148,11 +136,11 @@ def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress
 
     A scale that was measured for another plan or budget is measured anew: the directions may have changed since.
     """
-    return whole(fitting(model, profile, plan, progress))
+    return finish(fitting(model, profile, plan, progress))
 
 
-def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Pieces[Profile]:
-    """`fitted` in pieces."""
+def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Steps[Profile]:
+    """`fitted` in steps."""
     gains, vectors = (t.contiguous().numpy().tobytes() for t in (plan.gains, plan.vectors))
     digest = hashlib.sha256(repr(profile.budget).encode() + gains + vectors).hexdigest()[:16]
     known = profile.scales.get(model.fingerprint)
@@ -167,10 +155,9 @@ def enhancement_of(
     profile: Profile,
     directions: Mapping[str, Direction],
     *,
-    style: Direction | None = None,
     progress: Progress | None = None,
 ) -> Enhancement:
     """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of
     `plan_of`."""
-    plan = plan_of(model, profile, directions, style=style, progress=progress)
+    plan = plan_of(model, profile, directions, progress=progress)
     return plan.scaled(fitted(model, profile, plan, progress).scales[model.fingerprint].value)

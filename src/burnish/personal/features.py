@@ -7,26 +7,26 @@ spread over the base model's own everyday answers, so that coefficients of diffe
 be compared.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.material import Answered, greedy_answers
-from burnish.model.capture import answer_sequences, capture
+from burnish.evaluation.pairs import Answered, greedy_answers
+from burnish.model.capture import answer_sequences, captured
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions, Site
 from burnish.personal.profile import Units
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
+from burnish.steps import Progress, advancing
 
 RIDGE = 0.01  # added to the Gram matrix of the directions, whose diagonal is 1
 READ_TOKENS = 96  # longest part of an answer that is read
 EVERYDAY = EvaluateOptions(prompts=32, tokens=48)  # everyday answers that the spread is measured on
 FEWEST = 8  # everyday answers that a spread can be measured on
-Progress = Callable[[str, int, int], None]
 
 
 def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
@@ -43,23 +43,23 @@ def everyday_answers(model: Model, language: str, progress: Progress | None = No
 
 def answered(model: Model, rows: Sequence[tuple[Prompt, str]]) -> list[Answered]:
     """Prompts and answers as tokens. Raises InputError for an answer without text."""
-    found = []
+    answers = []
     for prompt, text in rows:
         tokens = model.encode(text)[:READ_TOKENS]
         if not tokens:
             raise InputError(
                 f"An answer to '{prompt.text[:60]}' is empty: it says nothing of a taste. Leave the row out."
             )
-        found.append(Answered(Prompt(prompt.messages), tokens))
-    return found
+        answers.append(Answered(Prompt(prompt.messages), tokens))
+    return answers
 
 
 def coordinates(states: Tensor, directions: Tensor) -> Tensor:
     """Least-squares coordinates with a ridge, [n, k], of states [n, hidden] on unit vectors [k, hidden]; float64."""
     rows = directions.double()
     gram = rows @ rows.T + RIDGE * torch.eye(len(rows), dtype=torch.float64)
-    found: Tensor = torch.linalg.solve(gram, rows @ states.double().T)
-    return found.T
+    solved: Tensor = torch.linalg.solve(gram, rows @ states.double().T)
+    return solved.T
 
 
 def answer_means(
@@ -67,19 +67,10 @@ def answer_means(
 ) -> Tensor:
     """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not
     finite."""
-    layers, hidden = model.anatomy.layers, model.anatomy.hidden_size
-    states = torch.zeros((len(rows), layers, hidden) if layer is None else (len(rows), hidden))
-    done = 0
-
-    def keep(which: list[int], batch: Tensor) -> None:
-        nonlocal done
-        states[which] = batch if layer is None else batch[:, layer]
-        done += len(which)
-        if progress is not None:
-            progress("reading answers", done, len(rows))
-
     sequences = answer_sequences(model, [r.prompt for r in rows], [r.answer for r in rows])
-    capture(model, sequences, keep, site=site, last_layer=layer)
+    each = slice(None) if layer is None else layer
+    advance = advancing(progress, "reading answers", len(rows))
+    states = captured(model, sequences, lambda batch: batch[:, each], site=site, last_layer=layer, progress=advance)
     if not bool(torch.isfinite(states).all()):
         raise ModelError(
             "The hidden states are not finite: the model's number type overflows. Load it with --dtype float32."
@@ -92,7 +83,7 @@ def raw_features(
 ) -> Tensor:
     """Coordinates before they are divided by their spread, [n, names] in the mapping's order."""
     names = list(directions)
-    found = torch.zeros(len(rows), len(names), dtype=torch.float64)
+    features = torch.zeros(len(rows), len(names), dtype=torch.float64)
     places = sorted({(d.site, d.layer) for d in directions.values()})
     for site, layer in places:
         members = [
@@ -100,8 +91,8 @@ def raw_features(
         ]
         vectors = torch.stack([directions[names[i]].vectors[layer] for i in members])
         states = answer_means(model, rows, site=site, layer=layer, progress=progress)
-        found[:, members] = coordinates(states, vectors)
-    return found
+        features[:, members] = coordinates(states, vectors)
+    return features
 
 
 def units_of(

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from burnish.errors import InputError
 from burnish.personal.accuracy import Z95, Accuracy
 
-Source = Literal["sliders", "choices", "writing"]
+Source = Literal["sliders", "choices"]
 BUDGET = 0.01  # nats per token that everyday prompts may move, on average
 LONGEST_NAME = 80
 STRONGEST = 10.0  # standard deviations that a slider may ask for
@@ -30,25 +30,6 @@ class Coefficient:
     def sure(self) -> bool:
         """Whether the 95 % interval excludes zero."""
         return abs(self.mean) > Z95 * self.deviation
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a person's own writing says, before any shrinking."""
-
-    passages: int
-    weight: float  # 0..1: how far the named part is believed
-    coefficients: dict[str, float]
-    deviations: dict[str, float]
-    residual: str | None  # digest of the residual direction, which the store keeps beside the profile
-    residual_weight: float  # 0..1: how far what the names leave over is believed
-    fingerprint: str  # of the model that the residual direction is for; other models go without it
-
-    @property
-    def sure(self) -> dict[str, float]:
-        """Shrunk coefficients whose 95 % interval excludes zero."""
-        shrunk = {name: self.weight * value for name, value in self.coefficients.items()}
-        return {name: value for name, value in shrunk.items() if abs(value) > Z95 * self.deviations[name]}
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,6 @@ class Profile:
     budget: float = BUDGET
     keep_text: bool = False
     sliders: dict[str, float] = field(default_factory=dict)
-    written: Written | None = None
     coefficients: dict[str, Coefficient] = field(default_factory=dict)
     choices: int = 0
     accuracy: Accuracy | None = None
@@ -111,16 +91,6 @@ class Profile:
     def active(self) -> list[str]:
         """Names whose coefficient is not zero."""
         return [name for name, coefficient in self.coefficients.items() if coefficient.mean]
-
-    def start(self) -> dict[str, float]:
-        """Where choices begin: what was set by hand, moved towards what the writing says as far as that is believed."""
-        if self.written is None:
-            return dict(self.sliders)
-        weight, said = self.written.weight, self.written.coefficients
-        return {
-            name: (1 - weight) * self.sliders.get(name, 0.0) + weight * said.get(name, 0.0)
-            for name in sorted({*self.sliders, *said})
-        }
 
     def with_coefficients(
         self, coefficients: Mapping[str, Coefficient], choices: int, accuracy: Accuracy | None
@@ -148,7 +118,7 @@ ADAPTER = TypeAdapter(Profile)
 def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
     """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value beyond
     +-10."""
-    from burnish.naming import names_in
+    from burnish.catalogue import names_in
 
     known = names_in(profile.language)
     for name, value in names.items():
@@ -162,26 +132,16 @@ def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
 
 
 def describe(profile: Profile) -> str:
-    """The profile in words: what choices and writing say for sure (the 95 % interval excludes zero), what was set by
-    hand, and from how much."""
+    """The profile in words: what choices say for sure (the 95 % interval excludes zero), what was set by hand, and from how much."""
     chosen = {n: c.mean for n, c in profile.coefficients.items() if c.sure and c.source == "choices"}
-    parts = [_words(chosen), _own_words(profile.written)]
-    if not any(parts) and not profile.sliders:
+    parts = [_words(chosen)]
+    if not chosen and not profile.sliders:
         parts = [NOTHING]
     if profile.sliders:
         parts.append(f"set by hand: {_words(profile.sliders)}")
     if profile.choices:
         parts.append(f"{profile.choices} choice{'s' * (profile.choices != 1)}" + _foreseen(profile.accuracy))
     return "; ".join(part for part in parts if part)
-
-
-def _own_words(written: Written | None) -> str:
-    """What the writing says by itself: choices start from it, and have an uncertainty of their own."""
-    if written is None:
-        return ""
-    manner = "a manner of its own" if written.residual is not None else ""
-    said = ", ".join(part for part in (_words(written.sure), manner) if part)
-    return said and f"{said} from {written.passages} passages of writing"
 
 
 def _words(values: Mapping[str, float]) -> str:
@@ -202,7 +162,7 @@ def _phrase(name: str, value: float) -> str:
     return f"{grade}{'more' if value > 0 else 'less'} like {title}"
 
 
-def _foreseen(found: Accuracy | None) -> str:
-    if found is None:
+def _foreseen(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
         return ""
-    return f", predicts {found.share:.0%} of held-out choices ({found.low:.0%} to {found.high:.0%})"
+    return f", predicts {accuracy.share:.0%} of held-out choices ({accuracy.low:.0%} to {accuracy.high:.0%})"

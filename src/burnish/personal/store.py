@@ -19,14 +19,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from burnish.errors import InputError, OutputError
+from burnish.paths import data_root
 from burnish.personal.profile import Choice, Profile
-from burnish.places import data_root
-
-if TYPE_CHECKING:
-    from burnish.artifacts.direction import Direction
 
 FILE = "profiles.sqlite"
 LOCAL = "local"  # the person at this computer, who needs no key
@@ -41,12 +37,9 @@ MIGRATIONS = (
         "CREATE TABLE choices (id INTEGER PRIMARY KEY, profile TEXT NOT NULL REFERENCES profiles ON DELETE CASCADE, "
         "event INTEGER NOT NULL REFERENCES events ON DELETE CASCADE, first TEXT NOT NULL, second TEXT NOT NULL, "
         "outcome REAL NOT NULL, fingerprint TEXT NOT NULL, time TEXT NOT NULL, text TEXT)",
-        "CREATE TABLE styles (event INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE, profile TEXT NOT NULL "
-        "REFERENCES profiles ON DELETE CASCADE, digest TEXT NOT NULL, body BLOB NOT NULL)",
         "CREATE INDEX events_of ON events (profile)",
         "CREATE INDEX choices_of ON choices (profile)",
         "CREATE INDEX choices_at ON choices (event)",
-        "CREATE INDEX styles_of ON styles (profile)",
     ),
 )
 Change = Callable[[Profile, list[Choice]], Profile]
@@ -113,28 +106,12 @@ class Store:
     def profile(self, person: str, name: str) -> Profile:
         """Raises InputError for a name that the person has not."""
         with self._open() as database:
-            return _found(database, person, name)
+            return _profile_named(database, person, name)
 
     def choices(self, person: str, name: str) -> list[Choice]:
         """A profile's choices in the order they were made. Raises InputError for a name that the person has not."""
         with self._open() as database:
-            return _choices(database, _found(database, person, name).id)
-
-    def style(self, person: str, name: str, fingerprint: str) -> Direction | None:
-        """The residual direction of a profile's writing, None where there is none for the model of this fingerprint.
-
-        Raises InputError for a name that the person has not.
-        """
-        from burnish.artifacts.direction import Direction
-
-        with self._open() as database:
-            profile = _found(database, person, name)
-            if profile.written is None or profile.written.fingerprint != fingerprint:
-                return None
-            row = database.execute(
-                "SELECT body FROM styles WHERE profile = ? AND digest = ?", (profile.id, profile.written.residual)
-            ).fetchone()
-        return Direction.from_bytes(row[0]) if row else None
+            return _choices(database, _profile_named(database, person, name).id)
 
     def update(
         self,
@@ -143,46 +120,39 @@ class Store:
         what: str,
         change: Change,
         choices: Sequence[Choice] = (),
-        *,
-        style: Direction | None = None,
     ) -> Profile:
         """Adds choices and changes the profile in one step that can be undone; returns the profile.
 
         change: (profile, all its choices) -> profile, called while nobody else can change it. The choices' text is
-        dropped unless the profile keeps text. style: the residual direction of the writing that `change` puts into the
-        profile, kept where it names one. what: in a word, for `undo` to say. Raises InputError for a name that the
-        person has not.
+        dropped unless the profile keeps text. what: in a word, for `undo` to say. Raises InputError for a name that
+        the person has not.
         """
         with self._change() as database:
-            before = _found(database, person, name)
+            before = _profile_named(database, person, name)
             event = database.execute(
                 "INSERT INTO events (profile, what, before) VALUES (?, ?, ?)", (before.id, what, before.as_json())
             ).lastrowid
             for choice in choices:
-                kept = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
+                text = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
                 sides = (json.dumps(choice.first), json.dumps(choice.second))
                 database.execute(
                     "INSERT INTO choices (profile, event, first, second, outcome, fingerprint, time, text) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), kept),
+                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), text),
                 )
-            after = _save(database, before, change(before, _choices(database, before.id)))
-            if style is not None and after.written is not None and after.written.residual is not None:
-                kept_style = (event, before.id, after.written.residual, style.as_bytes())
-                database.execute("INSERT INTO styles VALUES (?, ?, ?, ?)", kept_style)
-            return after
+            return _save(database, before, change(before, _choices(database, before.id)))
 
     def remember(self, person: str, profile: Profile) -> None:
         """Keeps what was measured for a profile (units, scales), unless it has learned something else meanwhile."""
         with self._change() as database:
-            stored = _found(database, person, profile.name)
+            stored = _profile_named(database, person, profile.name)
             if replace(stored, units=profile.units, scales=profile.scales) == profile:
                 _save(database, stored, replace(profile, scales={**stored.scales, **profile.scales}))
 
     def undo(self, person: str, name: str) -> tuple[str, Profile]:
         """Takes the last step back; returns what it was, and the profile as before. Raises InputError for none."""
         with self._change() as database:
-            now = _found(database, person, name)
+            now = _profile_named(database, person, name)
             row = database.execute(
                 "SELECT id, what, before FROM events WHERE profile = ? ORDER BY id DESC LIMIT 1", (now.id,)
             ).fetchone()
@@ -202,7 +172,7 @@ class Store:
             if name is None:
                 database.execute("DELETE FROM people WHERE id = ?", (person,))
             else:
-                database.execute("DELETE FROM profiles WHERE id = ?", (_found(database, person, name).id,))
+                database.execute("DELETE FROM profiles WHERE id = ?", (_profile_named(database, person, name).id,))
         with self._open() as database:
             database.execute("VACUUM")
             (busy, _, _) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -287,7 +257,7 @@ def _names(database: sqlite3.Connection, person: str) -> list[str]:
     return [name for (name,) in rows]
 
 
-def _found(database: sqlite3.Connection, person: str, name: str) -> Profile:
+def _profile_named(database: sqlite3.Connection, person: str, name: str) -> Profile:
     row = database.execute("SELECT body FROM profiles WHERE person = ? AND name = ?", (person, name)).fetchone()
     if row is None:
         names = ", ".join(_names(database, person)) or "none yet"

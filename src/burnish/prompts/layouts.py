@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from burnish.errors import PromptFileError
-from burnish.prompts.tables import ASKED, TALKS, Row
+from burnish.prompts.table_files import ASKED, TALKS, Row
 
 INSTRUCTIONS = ("system", "system_prompt")  # of what the model is told before
 ABOUT = ("input", "context")  # of what an instruction or a question is about

@@ -5,53 +5,55 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
-from burnish.prompts.reading import PromptSet
+from burnish.languages import languages
+from burnish.prompts.prompt_files import PromptSet
 
 FEW = 32  # prompts in a set below which a mean is shaky
 LENGTH_RATIO = 1.35  # of mean lengths
 FORM_GAP = 0.2  # difference in the share of questions
-LANGUAGE_GAP = 0.2  # difference in the share of Hangul prompts
+LANGUAGE_GAP = 0.2  # difference in the share of prompts in a script
 NEAR = 0.8  # Jaccard similarity of word sets
 SHARED = 2  # rare words that any two near sets share; a set of one word is near to itself alone
 
 _WORD = re.compile(r"[\w']+")
-_HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
 
 def lint(enhance: PromptSet, normal: PromptSet | None = None) -> list[str]:
     """Findings in words, most serious first; an empty list means none."""
-    found: list[str] = []
+    warnings: list[str] = []
     for prompts in (enhance, *([normal] if normal else [])):
-        found += _within(prompts)
+        warnings += _within(prompts)
     if normal is None:
-        return found
+        return warnings
     shared = {t.casefold() for t in enhance.texts} & {t.casefold() for t in normal.texts}
     if shared and any(p.answer is None for p in enhance.prompts):
-        found.insert(0, f"{len(shared)} prompts are in both sets, for example '{sorted(shared)[0]}': remove them.")
+        warnings.insert(0, f"{len(shared)} prompts are in both sets, for example '{sorted(shared)[0]}': remove them.")
     longer, shorter = sorted((mean_length(enhance), mean_length(normal)), reverse=True)
     if longer > LENGTH_RATIO * shorter:
-        found.append(
+        warnings.append(
             f"mean lengths differ ({mean_length(enhance):.1f} and {mean_length(normal):.1f} words): the direction may measure length."
         )
     if abs(question_share(enhance) - question_share(normal)) > FORM_GAP:
-        found.append(
+        warnings.append(
             f"the shares of questions differ ({question_share(enhance):.0%} and {question_share(normal):.0%}): "
             "the direction may measure form. Match the mix of questions and requests."
         )
-    if abs(hangul_share(enhance) - hangul_share(normal)) > LANGUAGE_GAP:
-        found.append("the languages differ: the direction may measure language. Use the same language in both sets.")
-    return found
+    if any(abs(one.share(enhance.texts) - one.share(normal.texts)) > LANGUAGE_GAP for one in languages().values()):
+        warnings.append("the languages differ: the direction may measure language. Use the same language in both sets.")
+    return warnings
 
 
 def _within(prompts: PromptSet) -> list[str]:
-    found = []
+    warnings = []
     if len(prompts) < FEW:
-        found.append(f"'{prompts.name}' has {len(prompts)} prompts: few for a steady mean; {FEW} or more are better.")
+        warnings.append(
+            f"'{prompts.name}' has {len(prompts)} prompts: few for a steady mean; {FEW} or more are better."
+        )
     pairs = near_duplicates(prompts.texts)
     if pairs:
         first, second = pairs[0]
-        found.append(f"'{prompts.name}' has {len(pairs)} near-duplicates, for example '{first}' and '{second}'.")
-    return found
+        warnings.append(f"'{prompts.name}' has {len(pairs)} near-duplicates, for example '{first}' and '{second}'.")
+    return warnings
 
 
 def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -68,7 +70,7 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
         frozenset[str], int
     ] = {}  # of a set of words that was seen: the first text near to it, which may be its own
     holders: dict[str, list[int]] = defaultdict(list)  # by each of their rarest words, earlier texts
-    found = []
+    pairs = []
     for i, bag in enumerate(bags):
         if not bag:
             continue
@@ -81,8 +83,8 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
             for word in rarest:
                 holders[word].append(i)
         if nearest[bag] != i:
-            found.append((texts[i], texts[nearest[bag]]))
-    return found
+            pairs.append((texts[i], texts[nearest[bag]]))
+    return pairs
 
 
 def _near(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -97,7 +99,3 @@ def mean_length(prompts: PromptSet) -> float:
 
 def question_share(prompts: PromptSet) -> float:
     return sum(text.rstrip().endswith(("?", "？")) for text in prompts.texts) / len(prompts)
-
-
-def hangul_share(prompts: PromptSet) -> float:
-    return sum(bool(_HANGUL.search(text)) for text in prompts.texts) / len(prompts)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from burnish import naming
+from burnish import catalogue
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
-from burnish.evaluation.material import Progress
+from burnish.languages import DEFAULT, languages
 from burnish.mix import Term
 from burnish.model.model import Model
 from burnish.personal.enhancing import editing_directions
@@ -18,9 +18,8 @@ from burnish.personal.profile import Units
 from burnish.pipeline import read_enhancement
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
-from burnish.server.measuring import damage_items
-
-LANGUAGES = ("en", "ko")
+from burnish.server.measurements import damage_items
+from burnish.steps import Progress
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class Directions:
 
     def read_in(self, language: str) -> dict[str, Direction]:
         """The directions of a language's names along which answers are read."""
-        return {name: self.reading[name] for name in naming.names_in(language) if name in self.reading}
+        return {name: self.reading[name] for name in catalogue.names_in(language) if name in self.reading}
 
     def edited_in(self, language: str) -> dict[str, Direction]:
         """The directions of a language's names along which the model is edited."""
-        return {name: self.editing[name] for name in naming.names_in(language) if name in self.editing}
+        return {name: self.editing[name] for name in catalogue.names_in(language) if name in self.editing}
 
     def writes(self, model: Model, language: str) -> Tensor:
         """What attention writes on everyday answers, [answers, layers, hidden]. Uses the model when first asked."""
@@ -63,18 +62,18 @@ def read_enhancements(entries: Sequence[str]) -> dict[str, Enhancement]:
 
     Raises InputError for a file that cannot be read or a name that is taken.
     """
-    found: dict[str, Enhancement] = {}
+    enhancements: dict[str, Enhancement] = {}
     for entry in entries:
         name, equals, path = entry.partition("=")
         if not equals or Path(entry).exists():
             name, path = Path(entry).name.removesuffix(".safetensors"), entry
         Term(1.0, name)  # raises for a name that no expression could hold
-        if name in found or name in (*domain_names(), *axis_names()):
+        if name in enhancements or name in (*domain_names(), *axis_names()):
             raise InputError(
                 f"The name '{name}' of {path} is taken by another enhancement or a packaged domain. Pass --with OTHER={path}."
             )
-        found[name] = read_enhancement(Path(path), None, "all")
-    return found
+        enhancements[name] = read_enhancement(Path(path), None, "all")
+    return enhancements
 
 
 def prepare(
@@ -88,20 +87,20 @@ def prepare(
         enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if not profiles:
         return Directions(loaded)
-    names = [name for language in LANGUAGES for name in naming.names_in(language)]
-    reading = naming.named_directions(model, names, progress=progress)
+    names = [name for language in languages() for name in catalogue.names_in(language)]
+    reading = catalogue.named_directions(model, names, progress=progress)
     editing = editing_directions(model, names, progress)
-    for language in LANGUAGES:
+    for language in languages():
         everyday_answers(model, language, progress)
         damage_items(model, language, progress)
-    found = Directions(loaded, reading, editing)
-    found.writes(model, LANGUAGES[0])
-    return found
+    directions = Directions(loaded, reading, editing)
+    directions.writes(model, DEFAULT)
+    return directions
 
 
 def language_of(name: str) -> str:
     """The language of a packaged name."""
-    return next(language for language in LANGUAGES if name in naming.names_in(language))
+    return next(language for language in languages() if name in catalogue.names_in(language))
 
 
 def title_of(name: str) -> str:

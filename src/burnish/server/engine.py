@@ -12,9 +12,9 @@ from typing import TypeVar
 from burnish.errors import BurnishError
 from burnish.model.decoding import DecodedToken, Decoder, DecodeRequest
 from burnish.model.model import Model
-from burnish.pieces import Pieces
-from burnish.server.answering import Answering, Job, stopping, too_slow, unexpected
-from burnish.server.waiting import FairQueue
+from burnish.server.fair_queue import FairQueue
+from burnish.server.pending import Answering, Job, stopping, too_slow, unexpected
+from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")
 T = TypeVar("T")
@@ -78,17 +78,17 @@ class Engine:
             self._changed.notify()
         return answering
 
-    async def run(self, person: str, pieces: Pieces[T]) -> T:
+    async def run(self, person: str, steps: Steps[T]) -> T:
         """The result of work that uses the model. Raises what the work raises, and RefusedError as `submit` or after the time limit (504)."""
-        job = Job(pieces)
+        job = Job(steps)
         with self._changed:
             self._require_open()
             self._jobs.put(person, job)
             self._changed.notify()
         try:
             async with asyncio.timeout(self.seconds):
-                found: T = await asyncio.wrap_future(job.future)
-                return found
+                result: T = await asyncio.wrap_future(job.future)
+                return result
         except TimeoutError:
             raise too_slow(self.seconds) from None
 
@@ -172,7 +172,7 @@ class Engine:
             return
         started = time.perf_counter()
         try:
-            found = self._decoder.step()
+            tokens = self._decoder.step()
         except Exception as error:  # noqa: BLE001  what is left of the decoder is unknown: a new one serves the next requests
             self._report("decoding failed; running requests are ended", error)
             self.restarts += 1
@@ -180,8 +180,8 @@ class Engine:
             return
         self._owed -= time.perf_counter() - started
         # Whom a token belongs to is looked up before those that end are forgotten.
-        self._say([(self._running[token.request], token) for token in found if token.request in self._running])
-        for token in found:
+        self._say([(self._running[token.request], token) for token in tokens if token.request in self._running])
+        for token in tokens:
             if token.finished:
                 self._running.pop(token.request, None)
 
@@ -195,12 +195,12 @@ class Engine:
         if job is None:
             return
         if job.future.cancelled():
-            job.pieces.close()
+            job.steps.close()
             self._job = None
             return
         started = time.perf_counter()
         try:
-            next(job.pieces)
+            next(job.steps)
         except StopIteration as end:
             job.settle(end.value)
             self._job = None
@@ -237,7 +237,7 @@ def described(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
 
 
-def at_once(work: Callable[[], T]) -> Pieces[T]:
+def at_once(work: Callable[[], T]) -> Steps[T]:
     """Work of a single piece."""
     yield
     return work()

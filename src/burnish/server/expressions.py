@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -18,13 +19,12 @@ from burnish.model.row_edits import Candidate
 from burnish.personal.enhancing import dose_gains, fitting, plan_of
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
-from burnish.pieces import Pieces
 from burnish.prompts.domains import domain_names
 from burnish.server.directions import Directions, language_of
-from burnish.tuning.material import template
+from burnish.steps import Steps
 
 LONGEST = 1000  # characters
-KEPT = 64  # edits
+CACHED = 64  # edits
 _BASE = re.compile(r"\s*base(?:\s*$|(?=\s*\+)|(?=\s+-\s))")
 Kind = Literal["loaded", "profile", "packaged"]
 
@@ -40,17 +40,17 @@ class Part:
 
 def mix_of(text: str) -> Mix | None:
     """The mix behind `base`, None for the base model itself. Raises RefusedError: 404 for another model, 400 for a mix that cannot be read."""
-    found = _BASE.match(text) if len(text) <= LONGEST else None
-    if found is None:
+    base = _BASE.match(text) if len(text) <= LONGEST else None
+    if base is None:
         raise RefusedError(
             f"There is no model '{text[:100]}'. Pass `base`, or `base` with a mix behind it: base+0.6 creative-writing.",
             status=404,
             code="model_not_found",
             param="model",
         )
-    rest = text[found.end() :].strip()
+    weights = text[base.end() :].strip()
     try:
-        return Mix.parse(rest) if rest else None
+        return Mix.parse(weights) if weights else None
     except InputError as error:
         raise RefusedError(str(error), status=400, code="invalid_expression", param="model") from error
 
@@ -99,7 +99,7 @@ def domain_of(parts: tuple[Part, ...]) -> str | None:
 
 def dosed(model: Model, directions: Directions, terms: Sequence[Term]) -> Enhancement:
     """Packaged names with their doses in standard deviations. Uses the model when a language is first asked for."""
-    plan = template([directions.editing[term.name] for term in terms])
+    plan = Enhancement.of([directions.editing[term.name] for term in terms])
     writes = directions.writes(model, language_of(terms[0].name))
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor([term.weight for term in terms])))
 
@@ -111,30 +111,30 @@ class Expressions:
         self.model = model
         self.directions = directions
         self.store = store
-        self._kept: OrderedDict[str, Candidate] = OrderedDict()
+        self._candidates: OrderedDict[str, Candidate] = OrderedDict()
         self._lock = threading.Lock()  # read on the event loop, written by the engine
 
     def key_of(self, parts: tuple[Part, ...]) -> str:
         """What the edit depends on: names, weights and what they stand for. A profile enters with all that it says."""
-        said = [(str(p.term), p.kind, _said(p.profile) if p.profile else "") for p in parts]
-        return hashlib.sha256(repr((self.model.fingerprint, said)).encode()).hexdigest()
+        described = [(str(p.term), p.kind, _described(p.profile) if p.profile else "") for p in parts]
+        return hashlib.sha256(repr((self.model.fingerprint, described)).encode()).hexdigest()
 
     def known(self, key: str) -> Candidate | None:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._candidates:
+                self._candidates.move_to_end(key)
+            return self._candidates.get(key)
 
     def clear(self) -> None:
         """Forgets all edits: one may be of a profile that is forgotten."""
         with self._lock:
-            self._kept.clear()
+            self._candidates.clear()
 
-    def made(self, person: str, parts: tuple[Part, ...], key: str) -> Pieces[Candidate]:
+    def made(self, person: str, parts: tuple[Part, ...], key: str) -> Steps[Candidate]:
         """The edit, from what is kept or made now. Raises InputError, WrongModelError and ModelError of what it is made of."""
         yield
-        if (found := self.known(key)) is not None:
-            return found
+        if (cached := self.known(key)) is not None:
+            return cached
         made: list[Enhancement] = []
         for part in parts:
             if part.profile is not None:
@@ -146,17 +146,16 @@ class Expressions:
         if doses:
             made.append(dosed(self.model, self.directions, doses))
         name = expression_of(Mix(tuple(part.term for part in parts)))
-        candidate = Candidate(name, _together(made))
+        candidate = Candidate(name, reduce(Enhancement.combined, made) if made else None)
         with self._lock:
-            self._kept[key] = candidate
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._candidates[key] = candidate
+            while len(self._candidates) > CACHED:
+                self._candidates.popitem(last=False)
         return candidate
 
-    def _of_profile(self, person: str, profile: Profile) -> Pieces[Enhancement | None]:
+    def _of_profile(self, person: str, profile: Profile) -> Steps[Enhancement | None]:
         """A profile within its budget; None for one that says nothing yet. What was measured is kept with the profile."""
-        style = self.store.style(person, profile.name, self.model.fingerprint)
-        if not profile.active and style is None:
+        if not profile.active:
             return None
         missing = [name for name in profile.active if name not in self.directions.editing]
         if missing:
@@ -165,7 +164,7 @@ class Expressions:
                 "Start it without --no-profiles."
             )
         writes = self.directions.writes(self.model, profile.language)
-        plan = plan_of(self.model, profile, self.directions.editing, style=style, writes=writes)
+        plan = plan_of(self.model, profile, self.directions.editing, writes=writes)
         yield
         known = yield from fitting(self.model, profile, plan)
         if known != profile:
@@ -174,16 +173,7 @@ class Expressions:
         return plan.scaled(known.scales[self.model.fingerprint].value)
 
 
-def _together(parts: list[Enhancement]) -> Enhancement | None:
-    if not parts:
-        return None
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.combined(part)
-    return whole
-
-
-def _said(profile: Profile) -> str:
+def _described(profile: Profile) -> str:
     """Everything of a profile that its edit depends on; what was measured follows from it."""
     return replace(profile, scales={}, units=None).as_json()
 

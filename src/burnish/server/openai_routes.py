@@ -12,12 +12,12 @@ from burnish.errors import BurnishError
 from burnish.mix import Mix, Term
 from burnish.model.decoding import DecodeRequest, Sampling
 from burnish.model.row_edits import Candidate
-from burnish.server.answer_text import Piece, pieces_of
-from burnish.server.answering import Answering
-from burnish.server.connection import Person, TheService, while_connected
+from burnish.server.access import Receive, Scope, Send
+from burnish.server.answer_pieces import Piece, pieces_of
+from burnish.server.dependencies import Person, TheService, while_connected
 from burnish.server.expressions import expression_of
-from burnish.server.guard import Receive, Scope, Send
-from burnish.server.replies import DONE, Answer, Kind, body_of, event
+from burnish.server.pending import Answering
+from burnish.server.responses import DONE, Answer, Kind, body_of, event
 from burnish.server.service import Service
 from burnish.server.wire import ChatRequest, CompletionRequest, Sampled
 
@@ -87,7 +87,7 @@ async def _reply(service: Service, person: str, body: Sampled, asked: DecodeRequ
         first = await anext(pieces)
         return _Stream(_events(service, answer, first, pieces, usage=body.usage_asked), service, answering)
     try:
-        return JSONResponse(answer.whole([piece async for piece in pieces]))
+        return JSONResponse(answer.complete([piece async for piece in pieces]))
     finally:
         service.count(answering)
 

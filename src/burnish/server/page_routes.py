@@ -5,14 +5,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from burnish.languages import languages
 from burnish.personal.profile import BUDGET
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import load_domain
-from burnish.server import measuring
-from burnish.server.connection import Person, TheService, while_connected
-from burnish.server.directions import LANGUAGES, Directions
+from burnish.server import measurements
+from burnish.server.dependencies import Person, TheService, while_connected
+from burnish.server.directions import Directions
 from burnish.server.expressions import domain_of
-from burnish.server.wire import ExpressionRequest, TokensRequest
+from burnish.server.wire import ExpressionRequest
 
 router = APIRouter(prefix="/api")
 
@@ -24,7 +25,7 @@ async def status(service: TheService, person: Person) -> JSONResponse:
         {
             "model": service.model.name,
             "person": person,
-            "languages": list(LANGUAGES),
+            "languages": list(languages()),
             "budget": BUDGET,
             "limits": {"tokens": service.options.tokens_limit, "context": service.context},
             "ready": engine.ready,
@@ -43,33 +44,22 @@ async def directions(service: TheService, person: Person) -> JSONResponse:
 async def damage(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        pieces = measuring.damage(service.model, edit.candidate.enhancement, edit.language)
-        return await service.measure(person, "damage", edit.key, pieces)
+        steps = measurements.damage(service.model, edit.candidate.enhancement, edit.language)
+        return await service.measure(person, "damage", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 @router.post("/dose")
 async def dose(request: Request, body: ExpressionRequest, service: TheService, person: Person) -> JSONResponse:
     async def work() -> dict[str, Any]:
         edit = await service.edit_of(person, body.model)
-        pieces = measuring.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
-        return await service.measure(person, "dose", edit.key, pieces)
+        steps = measurements.dose(service.model, edit.candidate.enhancement, edit.language, domain_of(edit.parts))
+        return await service.measure(person, "dose", edit.key, steps)
 
-    found = await while_connected(request, work())
-    return JSONResponse({"model": body.model, **found, "budget": BUDGET})
-
-
-@router.post("/tokens")
-async def tokens(request: Request, body: TokensRequest, service: TheService, person: Person) -> JSONResponse:
-    async def work() -> list[dict[str, Any]]:
-        edit = await service.edit_of(person, body.model)
-        prompt = await service.prompt_of(body.messages)
-        pieces = measuring.tokens(service.model, edit.candidate.enhancement, prompt, body.answer, service.context)
-        return await service.engine.run(person, pieces)
-
-    return JSONResponse({"tokens": await while_connected(request, work())})
+    measured = await while_connected(request, work())
+    return JSONResponse({"model": body.model, **measured, "budget": BUDGET})
 
 
 def listed(directions: Directions) -> list[dict[str, Any]]:

@@ -11,18 +11,18 @@ from fastapi.responses import JSONResponse
 from burnish.errors import InputError, RefusedError
 from burnish.mix import Mix, Term
 from burnish.model.model import Model
-from burnish.personal.choosing import belief_of, opposites, relearned
-from burnish.personal.comparing import choices_of
+from burnish.personal.choice_update import belief_of, opposites, relearned
 from burnish.personal.enhancing import scaling
+from burnish.personal.pair_proposal import choices_of
 from burnish.personal.profile import Choice, Profile, checked_names, describe
 from burnish.personal.store import Store, new_profile
-from burnish.pieces import Pieces
 from burnish.prompts import Prompt
-from burnish.server.connection import Person, TheService, while_connected
+from burnish.server.dependencies import Person, TheService, while_connected
 from burnish.server.directions import Directions, title_of
 from burnish.server.expressions import dosed, expression_of
 from burnish.server.service import Service
 from burnish.server.wire import ChoiceRequest, NewProfile, PairRequest, Sliders
+from burnish.steps import Steps
 
 router = APIRouter(prefix="/api/profiles")
 T = TypeVar("T")
@@ -53,12 +53,12 @@ async def make(body: NewProfile, service: TheService, person: Person) -> JSONRes
 
 @router.get("/{name}")
 async def profile(name: str, service: TheService, person: Person) -> JSONResponse:
-    return JSONResponse(shown(await _found(service, person, name)))
+    return JSONResponse(shown(await _profile(service, person, name)))
 
 
 @router.delete("/{name}")
 async def forget(name: str, service: TheService, person: Person) -> JSONResponse:
-    await _found(service, person, name)
+    await _profile(service, person, name)
     await asyncio.to_thread(service.store.forget, person, name)
     service.expressions.clear()
     return JSONResponse({"forgotten": name})
@@ -66,12 +66,12 @@ async def forget(name: str, service: TheService, person: Person) -> JSONResponse
 
 @router.put("/{name}/sliders")
 async def sliders(name: str, body: Sliders, service: TheService, person: Person) -> JSONResponse:
-    checked_names(await _found(service, person, name), body.values)
+    checked_names(await _profile(service, person, name), body.values)
 
     def move(now: Profile, choices: list[Choice]) -> Profile:
         return relearned(replace(now, sliders={n: v for n, v in {**now.sliders, **body.values}.items() if v}), choices)
 
-    def work() -> Pieces[Profile]:
+    def work() -> Steps[Profile]:
         yield
         return service.store.update(person, name, "sliders", move)
 
@@ -81,26 +81,26 @@ async def sliders(name: str, body: Sliders, service: TheService, person: Person)
 @router.post("/{name}/pair")
 async def pair(name: str, request: Request, body: PairRequest, service: TheService, person: Person) -> JSONResponse:
     """The messages do not change which two mixes are compared; they are checked, so that the page may go on with them."""
-    found = await _ready(service, person, name)
+    profile = await _ready(service, person, name)
     await service.prompt_of(body.messages)
     choices = await asyncio.to_thread(service.store.choices, person, name)
-    work = service.engine.run(person, _pair(service.model, service.directions, found, choices))
+    work = service.engine.run(person, _pair(service.model, service.directions, profile, choices))
     first, second = await while_connected(request, work)
     return JSONResponse({"first": first, "second": second, "seed": len(choices)})
 
 
 @router.post("/{name}/choices")
 async def choose(name: str, request: Request, body: ChoiceRequest, service: TheService, person: Person) -> JSONResponse:
-    found = await _ready(service, person, name)
+    profile = await _ready(service, person, name)
     await service.prompt_of(body.messages)
     prompt = Prompt(tuple(m.turn for m in body.messages), body.first, body.second)
-    work = _choice(service.model, service.directions, service.store, person, found, prompt, float(body.outcome))
+    work = _choice(service.model, service.directions, service.store, person, profile, prompt, float(body.outcome))
     return JSONResponse(shown(await while_connected(request, service.engine.run(person, work))))
 
 
 @router.post("/{name}/undo")
 async def undo(name: str, service: TheService, person: Person) -> JSONResponse:
-    await _found(service, person, name)
+    await _profile(service, person, name)
     what, now = await asyncio.to_thread(service.store.undo, person, name)
     return JSONResponse({"undone": what, "profile": shown(now)})
 
@@ -133,7 +133,7 @@ def shown(profile: Profile) -> dict[str, Any]:
     }
 
 
-async def _found(service: Service, person: str, name: str) -> Profile:
+async def _profile(service: Service, person: str, name: str) -> Profile:
     """Raises RefusedError (404) for a name that the person has not."""
     known = await service.profiles(person)
     if name not in known:
@@ -147,10 +147,10 @@ async def _found(service: Service, person: str, name: str) -> Profile:
 
 async def _ready(service: Service, person: str, name: str) -> Profile:
     """A profile that can be learned from answers here."""
-    found = await _found(service, person, name)
-    if not service.directions.read_in(found.language):
+    profile = await _profile(service, person, name)
+    if not service.directions.read_in(profile.language):
         raise InputError("This server was started without profiles. Start it without --no-profiles.")
-    return found
+    return profile
 
 
 def _taken(name: str, why: str) -> RefusedError:
@@ -159,7 +159,7 @@ def _taken(name: str, why: str) -> RefusedError:
     )
 
 
-def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Pieces[tuple[str, str]]:
+def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Steps[tuple[str, str]]:
     """Two opposite mixes within the budget as expressions, in random order."""
     names = list(directions.edited_in(profile.language))
     mixes = opposites(profile, names, belief_of(profile, choices, names))
@@ -168,18 +168,18 @@ def _pair(model: Model, directions: Directions, profile: Profile, choices: list[
     plans = [dosed(model, directions, terms) for terms in doses]
     yield
     scales = yield from scaling(model, plans, profile.budget, profile.language)
-    found = []
+    expressions = []
     for terms, scale in zip(doses, scales, strict=True):
         scaled = [(round(scale * term.weight, 3), term.name) for term in terms]
-        kept = tuple(Term(weight, name) for weight, name in scaled if abs(weight) >= SMALLEST)
-        found.append(expression_of(Mix(kept) if kept else None))
-    random.Random(len(choices)).shuffle(found)
-    return found[0], found[1]
+        notable = tuple(Term(weight, name) for weight, name in scaled if abs(weight) >= SMALLEST)
+        expressions.append(expression_of(Mix(notable) if notable else None))
+    random.Random(len(choices)).shuffle(expressions)
+    return expressions[0], expressions[1]
 
 
 def _choice(
     model: Model, directions: Directions, store: Store, person: str, profile: Profile, prompt: Prompt, outcome: float
-) -> Pieces[Profile]:
+) -> Steps[Profile]:
     units = directions.units(model, profile.language)
     yield
     (made,) = choices_of(model, directions.read_in(profile.language), units, [prompt])

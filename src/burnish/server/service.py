@@ -16,17 +16,17 @@ from burnish.model.decoding import DecodeRequest
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate
 from burnish.options import ServeOptions
+from burnish.paths import cache_root, data_root
 from burnish.personal.profile import Profile
 from burnish.personal.store import Store
-from burnish.pieces import Pieces
-from burnish.places import cache_root, data_root
 from burnish.prompts import Prompt
-from burnish.server.answering import Answering
 from burnish.server.directions import Directions, language_of
 from burnish.server.engine import Engine
 from burnish.server.expressions import Expressions, Part, mix_of, parts_of
 from burnish.server.metrics import Metrics
+from burnish.server.pending import Answering
 from burnish.server.wire import Message
+from burnish.steps import Steps
 
 log = logging.getLogger("burnish.server")
 BASE = Candidate("base")
@@ -102,8 +102,8 @@ class Service:
         return error
 
     async def profiles(self, person: str) -> dict[str, Profile]:
-        found = await asyncio.to_thread(self.store.profiles, person)
-        return {profile.name: profile for profile in found}
+        profiles = await asyncio.to_thread(self.store.profiles, person)
+        return {profile.name: profile for profile in profiles}
 
     async def parts_of(self, person: str, model: str) -> tuple[Part, ...]:
         """What an expression adds to the base model. Raises RefusedError as `mix_of` and `parts_of`."""
@@ -172,10 +172,10 @@ class Service:
 
     def answer(self, person: str, request: DecodeRequest) -> Answering:
         """The answer, on its way. Raises RefusedError as `Engine.submit`."""
-        found = self.engine.submit(person, request)
+        answering = self.engine.submit(person, request)
         self.metrics.tokens.labels("prompt").inc(len(request.prompt))
         self._hint()
-        return found
+        return answering
 
     def count(self, answering: Answering) -> None:
         """Counts an answer that is over."""
@@ -190,12 +190,12 @@ class Service:
             self._hinted = now
             log.warning(HINT, waiting)
 
-    async def measure(self, person: str, kind: str, key: str, pieces: Pieces[dict[str, Any]]) -> dict[str, Any]:
+    async def measure(self, person: str, kind: str, key: str, steps: Steps[dict[str, Any]]) -> dict[str, Any]:
         """What was measured for an edit before, else what the work finds now."""
         if (kind, key) not in self._measured:
-            found = await self.engine.run(person, pieces)
-            self._measured[kind, key] = found
+            measured = await self.engine.run(person, steps)
+            self._measured[kind, key] = measured
             while len(self._measured) > MEASURED:
                 del self._measured[next(iter(self._measured))]  # the oldest
-            return found
+            return measured
         return self._measured[kind, key]

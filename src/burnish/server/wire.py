@@ -181,18 +181,12 @@ class CompletionRequest(Sampled):
     def asked(self) -> str | list[int]:
         """The one prompt, which may stand in a list."""
         prompt: Any = self.prompt
-        found: str | list[int] = prompt[0] if isinstance(prompt, list) and not isinstance(prompt[0], int) else prompt
-        return found
+        one: str | list[int] = prompt[0] if isinstance(prompt, list) and not isinstance(prompt[0], int) else prompt
+        return one
 
 
 class ExpressionRequest(Body):
     model: Expression
-
-
-class TokensRequest(Body):
-    model: Expression
-    messages: Messages
-    answer: Text
 
 
 class NewProfile(Body):

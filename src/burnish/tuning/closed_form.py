@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.material import answered_items, pair_items
+from burnish.evaluation.pairs import answered_items, pair_items
+from burnish.maths.strength import Search
 from burnish.maths.trust_region import best_gains, choose_ridge, depth_basis, information
 from burnish.model.derivatives import Derivatives, derivatives
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress
+from burnish.model.scoring import Candidate
 from burnish.options import TuneOptions, layer_window
+from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material, Point, damage_of, measure
 
 SKETCHES = 4  # rows of the information for each prompt to leave alone
 CURVATURE_SKETCHES = 2  # and for each answer aimed at
-CLOSE = 0.03  # relative distance to the budget at which the search for a scale ends
-ROUNDS = 4
 PARTS = (0.7, 0.4)  # of the scale at the budget, tried where the budget itself makes good answers less likely
 PAYS = 1.03  # a further step is kept when it multiplies the effect by this
 
@@ -77,13 +77,13 @@ def closed_form(
     local = _locals(model, everyone, basis, material, options, progress)
     ridge, predicted = choose_ridge(local[0].rows, local[0].weights, local[0].curvature, local[0].damage)
 
-    def solved(own: _Local, start: Tensor) -> Tensor:
-        pull = own.gradient + own.curvature @ start
-        damage = (own.damage[0] + own.damage[1]) / 2
-        return best_gains(pull, own.curvature, damage, ridge=ridge, non_negative=options.shape == "non-negative")
+    def solved(here: _Local, start: Tensor) -> Tensor:
+        pull = here.gradient + here.curvature @ start
+        damage = (here.damage[0] + here.damage[1]) / 2
+        return best_gains(pull, here.curvature, damage, ridge=ridge, non_negative=options.shape == "non-negative")
 
     zero = torch.zeros(basis.shape[1], dtype=torch.float64)
-    plans = [with_gains(p, basis @ solved(own, zero)) for p, own in zip(everyone, local, strict=True)]
+    plans = [with_gains(p, basis @ solved(here, zero)) for p, here in zip(everyone, local, strict=True)]
     plans = at_budget(model, plans, material, options, progress)
     points = measure(model, material, [_candidate(p) for p in plans], progress=progress)
     first, steps = Tried(plans[0], points[0]), 1
@@ -122,10 +122,8 @@ def with_gains(plan: Enhancement, gains: Tensor) -> Enhancement:
 
 
 def best_of(tried: Sequence[Tried], material: Material, options: TuneOptions) -> Tried | None:
-    """The largest effect above zero within the bounds and with no falling likelihood."""
-    fine = [
-        t for t in tried if t.point.within(options) and t.point.keeps_likelihood(material.aims) and t.point.effect > 0
-    ]
+    """The largest effect that ships."""
+    fine = [t for t in tried if t.point.ships(material.aims, options)]
     return max(fine, key=lambda t: t.point.effect, default=None)
 
 
@@ -136,29 +134,12 @@ def at_budget(
     options: TuneOptions,
     progress: Progress | None = None,
 ) -> list[Enhancement]:
-    """Each plan scaled until the tightest bound on measured damage is met. The load grows as the square of the scale near zero."""
-    found = list(plans)
-    scales = [1.0] * len(found)
-    open_ = [i for i, p in enumerate(found) if bool(p.gains.abs().max() > 0)]
-    last: dict[int, tuple[float, float]] = {}
-    for _ in range(ROUNDS):
-        if not open_:
-            break
-        loads = damage_of(model, material, [_candidate(found[i].scaled(scales[i])) for i in open_], progress=progress)
-        still = []
-        for i, point in zip(open_, loads, strict=True):
-            load = max(point.load(options), 1e-9)
-            if abs(load - 1) <= CLOSE:
-                continue
-            slope = 2.0
-            if i in last and last[i][0] != scales[i]:
-                ratio = torch.tensor([load / last[i][1], scales[i] / last[i][0]], dtype=torch.float64).log()
-                slope = float((ratio[0] / ratio[1]).clamp(1.0, 4.0))
-            last[i] = (scales[i], load)
-            scales[i] *= min(4.0, max(0.25, load ** (-1 / slope)))
-            still.append(i)
-        open_ = still
-    return [p.scaled(s) for p, s in zip(found, scales, strict=True)]
+    """Each plan scaled until the tightest bound on measured damage is met."""
+    search = Search([1.0] * len(plans))
+    while search.asked:
+        candidates = [_candidate(plans[i].scaled(scale)) for i, scale in search.asked.items()]
+        search.tell([point.load(options) for point in damage_of(model, material, candidates, progress=progress)])
+    return [plan.scaled(scale) for plan, scale in zip(plans, search.strengths, strict=True)]
 
 
 def _candidate(plan: Enhancement) -> Candidate:
@@ -186,13 +167,13 @@ def _locals(
     general = read(answered_items(model, material.general[0]), SKETCHES)
     special = read(answered_items(model, material.special[0]), SKETCHES)
     aimed = [read(_aimed(model, aim), CURVATURE_SKETCHES) for aim in material.aims]
-    found, start = [], 0
+    local, start = [], 0
     for size in groups:
-        own = slice(start, start + size)
+        columns = slice(start, start + size)
         start += size
 
-        def inside(rows: Tensor, own: slice = own) -> Tensor:
-            return rows[..., own].flatten(-2) @ basis
+        def inside(rows: Tensor, columns: slice = columns) -> Tensor:
+            return rows[..., columns].flatten(-2) @ basis
 
         estimates = [
             information(inside(general.sketches[half::2]), general.tokens[half::2]) / options.budget
@@ -200,12 +181,12 @@ def _locals(
             for half in (0, 1)
         ]
         curvature = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64)
-        for aim, found_rows in zip(material.aims, aimed, strict=True):
+        for aim, derived in zip(material.aims, aimed, strict=True):
             n = len(aim.pairs.tune)
-            curvature += abs(aim.weight) * information(inside(found_rows.sketches[:n]), found_rows.tokens[:n])
+            curvature += abs(aim.weight) * information(inside(derived.sketches[:n]), derived.tokens[:n])
         rows = [_rows(aim, inside(d.gradient)) for aim, d in zip(material.aims, aimed, strict=True)]
-        found.append(_Local(rows, [a.weight for a in material.aims], curvature, (estimates[0], estimates[1])))
-    return found
+        local.append(_Local(rows, [a.weight for a in material.aims], curvature, (estimates[0], estimates[1])))
+    return local
 
 
 def _gradients(

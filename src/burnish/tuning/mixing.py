@@ -7,10 +7,11 @@ import torch
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.effect import pair_changes
-from burnish.evaluation.material import pair_items
+from burnish.evaluation.pairs import pair_items
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
+from burnish.steps import Progress
 from burnish.tuning.objective import Material
 
 TOO_ALIKE = 0.9  # mean cosine over the layers from which two directions are reported

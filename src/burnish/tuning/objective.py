@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
-from burnish.evaluation.effect import pair_changes
-from burnish.evaluation.material import Answered, Halves, PairKind, answered_items, pair_items
+from burnish.evaluation.effect import pair_changes, ships
+from burnish.evaluation.pairs import Answered, Halves, PairKind, answered_items, pair_items
+from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Item, Progress, TokenScores, score
+from burnish.model.scoring import Candidate, Item, TokenScores, score
 from burnish.options import TuneOptions
+from burnish.steps import Progress
 
 P95_RATIO = 10.0  # the 95th percentile of the KL may be this many budgets (it is 4 to 6 means on SmolLM2)
-SLACK = 1.05  # a measured damage within 5 % of the budget is inside
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Point:
     tokens: tuple[int, ...]  # of each aim's answers
     likelihood: tuple[float, ...]  # change of log p(chosen), by aim
     shift: tuple[float | None, ...]  # change of log p(chosen) - log p(rejected), by aim; None where not scored
-    kl: float  # mean per token on general and protect prompts
+    kl: float  # on general and protect prompts
     kl_p95: float
-    special_kl: float  # mean per token on the speciality's own prompts
+    special_kl: float  # on the speciality's own prompts
 
     def load(self, options: TuneOptions) -> float:
         """The tightest bound's use: 1 is the limit."""
@@ -62,12 +63,10 @@ class Point:
             self.kl / options.budget, self.kl_p95 / (P95_RATIO * options.budget), self.special_kl / options.movement
         )
 
-    def within(self, options: TuneOptions) -> bool:
-        return self.load(options) <= SLACK
-
-    def keeps_likelihood(self, aims: Sequence[Aim]) -> bool:
-        """Whether no good answer that is aimed at became less likely on average: a shift won otherwise is hollow."""
-        return all(change >= 0 for change, aim in zip(self.likelihood, aims, strict=True) if aim.weight > 0)
+    def ships(self, aims: Sequence[Aim], options: TuneOptions) -> bool:
+        """Within the bounds, and the effect is not won by making good answers that are aimed at less likely on average."""
+        likelihoods = (change for change, aim in zip(self.likelihood, aims, strict=True) if aim.weight > 0)
+        return ships(self.load(options), ((self.effect, change) for change in likelihoods))
 
 
 def counted(kind: PairKind, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ def damage_on(
     """Mean KL per token of each prompt's answer under some enhancements, [plans, rows]."""
     candidates = [Candidate("damage", plan) for plan in plans]
     scores = score(model, answered_items(model, rows), candidates, progress=progress).candidates
-    return torch.stack([torch.stack([s.kl.mean() for s in found]) for found in scores])
+    return torch.stack([prompt_kl(each) for each in scores])
 
 
 def _measure(
@@ -115,9 +114,9 @@ def _measure(
     sets: list[list[Item]] = [answered_items(model, rows[half]) for rows in (material.general, material.special)]
     sets += [_items(model, aim, half) for aim in aims]
     sizes = [len(items) for items in sets]
-    found = score(model, [item for items in sets for item in items], candidates, progress=progress)
-    base = _parts(found.base, sizes)
-    return [_point(aims, base, _parts(rows, sizes), half) for rows in found.candidates]
+    scores = score(model, [item for items in sets for item in items], candidates, progress=progress)
+    base = _parts(scores.base, sizes)
+    return [_point(aims, base, _parts(rows, sizes), half) for rows in scores.candidates]
 
 
 def chosen_alone(aim: Aim, half: int) -> bool:
@@ -159,7 +158,6 @@ def _point(
     changes = [
         _changes(b, s, alone=chosen_alone(aim, half)) for b, s, aim in zip(base[2:], scores[2:], aims, strict=True)
     ]
-    kl, special = (torch.cat([s.kl for s in rows]) for rows in scores[:2])
     gains = [counted(aim.kind, *change) for aim, change in zip(aims, changes, strict=True)]
     return Point(
         rows=weighted_rows(aims, gains),
@@ -171,7 +169,7 @@ def _point(
             None if chosen_alone(aim, half) else float((chosen - rejected).mean())
             for aim, (chosen, rejected) in zip(aims, changes, strict=True)
         ),
-        kl=float(kl.mean()),
-        kl_p95=float(kl.quantile(0.95)),
-        special_kl=float(special.mean()),
+        kl=float(prompt_kl(scores[0]).mean()),
+        kl_p95=float(torch.cat([s.kl for s in scores[0]]).quantile(0.95)),
+        special_kl=float(prompt_kl(scores[1]).mean()),
     )

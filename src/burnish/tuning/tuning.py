@@ -11,24 +11,22 @@ from burnish.checking import repetition
 from burnish.errors import InputError, WrongModelError
 from burnish.evaluation.damage import perplexity, prose_items
 from burnish.evaluation.effect import Effect, effect_from
-from burnish.evaluation.material import PairKind, base_answers
+from burnish.evaluation.pairs import PairKind, both_answers
 from burnish.maths.intervals import Interval, interval, interval_above
+from burnish.maths.strength import Search
 from burnish.mix import Mix
 from burnish.model.model import Model
-from burnish.model.scoring import Candidate, Progress, score
+from burnish.model.scoring import Candidate, score
 from burnish.options import TuneOptions
 from burnish.prompts import PromptSet
 from burnish.prompts.domains import load_domain
+from burnish.steps import Progress
+from burnish.tuning.aims import Scorer, Speciality, directions_of, gather, random_template
 from burnish.tuning.closed_form import Tried, at_budget, best_of, closed_form
-from burnish.tuning.material import Scorer, Speciality, directions_of, gather, random_template, template
 from burnish.tuning.mixing import Alike, alike, interference, merged
 from burnish.tuning.objective import Material, Point, damage_on, measure
 
-BATCH = 8
 FRONTIER = (0.25, 0.5, 1.0, 1.5, 2.0)  # multiples of the chosen gains
-SHRINK = 0.8  # what a broken floor takes off the gains at a time
-SHRINKINGS = 4
-SETTLINGS = 3
 RESERVE = 0.95  # of the budget: prompts that nothing was chosen on move a little more than those that were
 ADVICE = (
     "What may help: more prompts, or prompts that differ more from everyday ones; reference answers (--references); another "
@@ -104,18 +102,29 @@ def tune(
     options: TuneOptions | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Chooses gains [layers, directions] for one speciality or several at once.
+    """Chooses gains for one speciality or several at once.
 
-    directions: by default those `options.basis` asks for, found on the way; domain: a packaged name, a mix of them
-    ("0.6 creative-writing + 0.3 education"), or specialities made of the user's files; pairs: the user's own, for the first
-    speciality; scorer: (prompt, answer) -> number, ranks sampled answers into pairs.
-    Raises InputError for unknown domains or nothing to aim at, WrongModelError for directions of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        directions: by default those that `options.basis` asks for, found on the way.
+        domain: a packaged name, a mix of them (`0.6 creative-writing + 0.3 education`), or specialities made of the user's files.
+        pairs: the user's own, for the first speciality.
+        scorer: (prompt, answer) -> number; ranks sampled answers into pairs.
+        options: basis, budget in nats per token, sizes, the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        The enhancement, gains [layers, directions], with the frontier of strengths and what was measured.
+
+    Raises:
+        InputError: a domain is unknown, or there is nothing to aim at.
+        WrongModelError: directions are of another model.
     """
     options = options or TuneOptions()
     started = time.perf_counter()
     specialities = _specialities(domain, pairs)
-    found, owners = _directions(model, directions, specialities, options, progress)
-    plan = template(found)
+    used, owners = _directions(model, directions, specialities, options, progress)
+    plan = Enhancement.of(used)
     plan.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if options.merge is not None:
         plan, owners = merged(plan, owners, options.merge)
@@ -125,17 +134,15 @@ def tune(
     result = closed_form(model, plan, nulls, material, options, progress=progress)
     best, reason = result.best, ""
     above = _above(result.first, result.null, options)
-    ratio: float | None = None
-    repeated: tuple[float, float] | None = None
+    bounds: Settled | None = None
     if best is None:
         reason = "no gains within the bounds have an effect without making good answers less likely"
     elif above is None or above.low <= 0:
         best, reason = None, f"the effect is not above that of random directions tuned in the same way ({above})"
     else:
-        best = settle(model, best, material, options, progress)
-        best, ratio, repeated = _within_floors(model, best, material, specialities, options, progress)
+        best, bounds = settle(model, best, material, specialities[0].domain.language, options, progress)
         if best is None:
-            reason = "perplexity or repetition stays beyond its floor at every strength tried"
+            reason = "no strength tried keeps perplexity, repetition and all everyday prompts within their bounds and has an effect"
     chosen = plan if best is None else best.enhancement
     frontier: tuple[FrontierPoint, ...] = ()
     reported, table = None, None
@@ -157,8 +164,8 @@ def tune(
         alike=too_alike,
         ridge=result.ridge,
         steps=result.steps,
-        perplexity_ratio=ratio,
-        repetition=repeated,
+        perplexity_ratio=None if bounds is None else bounds.perplexity_ratio,
+        repetition=None if bounds is None else bounds.repetition,
         model=model.name,
         dtype=str(model.network.dtype).removeprefix("torch."),
         options=options,
@@ -200,13 +207,13 @@ def _directions(
                     f"A direction was made for {direction.provenance.model}, not for this model. Find it again on this model."
                 )
         return listed, [d.provenance.enhance for d in listed]
-    found: list[Direction] = []
+    used: list[Direction] = []
     owners: list[str] = []
     for speciality in specialities:
-        own = directions_of(model, speciality, options, progress)
-        found += own
-        owners += [speciality.domain.name] * len(own)
-    return found, owners
+        new = directions_of(model, speciality, options, progress)
+        used += new
+        owners += [speciality.domain.name] * len(new)
+    return used, owners
 
 
 def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> Interval | None:
@@ -215,60 +222,58 @@ def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> 
     return interval_above(first.point.rows[None], torch.stack([p.rows for p in null]), seed=options.seed)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What bounds beside the chosen ones measure on the tuning half."""
+
+    kl: float  # on all everyday prompts: the sample that the gains were chosen on may have been lucky
+    perplexity_ratio: float  # of neutral prose
+    repetition: tuple[float, float]  # of everyday answers: base, enhanced
+
+    def load(self, options: TuneOptions) -> float:
+        """The tightest bound's use: 1 is the limit."""
+        risen = self.repetition[1] - self.repetition[0]
+        bounds = (RESERVE * options.budget, options.perplexity_floor - 1, options.repetition_floor)
+        return max(v / max(b, 1e-9) for v, b in zip((self.kl, self.perplexity_ratio - 1, risen), bounds, strict=True))
+
+
 def settle(
-    model: Model, best: Tried, material: Material, options: TuneOptions, progress: Progress | None = None
-) -> Tried:
-    """The chosen gains, weakened where they break the budget on all everyday prompts of the tuning half: the sample they were
-    chosen on may have been lucky."""
-    scale = 1.0
-    for _ in range(SETTLINGS):
-        kl = float(damage_on(model, material.everyday[0], [best.enhancement.scaled(scale)], progress=progress).mean())
-        if kl <= RESERVE * options.budget * 1.01:
-            break
-        scale *= (RESERVE * options.budget / kl) ** 0.5  # KL grows as the square of the scale
-    if scale == 1.0:
-        return best
-    plan = best.enhancement.scaled(scale)
-    return Tried(plan, measure(model, material, [Candidate("settled", plan)], progress=progress)[0])
-
-
-def _within_floors(
     model: Model,
     best: Tried,
     material: Material,
-    specialities: Sequence[Speciality],
+    language: str,
     options: TuneOptions,
-    progress: Progress | None,
-) -> tuple[Tried | None, float | None, tuple[float, float] | None]:
-    """The chosen gains, shrunk until perplexity of neutral prose and repetition of everyday answers keep their floors."""
+    progress: Progress | None = None,
+) -> tuple[Tried | None, Settled]:
+    """The chosen gains, weakened until everyday prompts keep the budget and prose and answers their floors, and what those measure;
+    None where no strength does and has an effect."""
     prompts = PromptSet("everyday", tuple(row.prompt for row in material.general[0]))
-    prose = prose_items(model, specialities[0].domain.language, options.prompts)
-    base = repetition(base_answers(model, prompts, options.tokens, progress=progress))
-    scale = 1.0
-    for attempt in range(SHRINKINGS + 1):
+    prose = prose_items(model, language, options.prompts)
+    search = Search([1.0], most=1.0)
+    measured: dict[float, Settled] = {}
+    while search.asked:
+        scale = search.asked[0]
         plan = best.enhancement.scaled(scale)
-        scores = score(model, prose, [Candidate("tuned", plan)], progress=progress)
-        ratio = perplexity(scores.candidates[0]) / perplexity(scores.base)
-        answers: list[list[int]] = []
-        with model.enhanced(plan):
-            for start in range(0, len(prompts), BATCH):
-                part = [model.tokens(p) for p in prompts.prompts[start : start + BATCH]]
-                answers += model.continuations(part, options.tokens)
-        repeated = repetition(answers)
-        if ratio <= options.perplexity_floor and repeated <= base + options.repetition_floor:
-            if attempt:
-                point = measure(model, material, [Candidate("tuned", plan)], progress=progress)[0]
-                kept = best_of([Tried(plan, point)], material, options)
-                return kept, ratio, (base, repeated)
-            return best, ratio, (base, repeated)
-        scale *= SHRINK
-    return None, ratio, (base, repeated)
+        scores = score(model, prose, [Candidate("settled", plan)], progress=progress)
+        before, after = both_answers(model, plan, prompts, options.tokens, progress=progress)
+        measured[scale] = bounds = Settled(
+            float(damage_on(model, material.everyday[0], [plan], progress=progress).mean()),
+            perplexity(scores.candidates[0]) / perplexity(scores.base),
+            (repetition(before), repetition(after)),
+        )
+        search.tell([bounds.load(options)])
+    (scale,) = search.strengths
+    if scale == 1:
+        return best, bounds
+    plan = best.enhancement.scaled(scale)
+    point = measure(model, material, [Candidate("settled", plan)], progress=progress)[0]
+    return best_of([Tried(plan, point)], material, options), measured.get(scale, bounds)
 
 
 def _frontier_point(multiple: float, point: Point, material: Material, options: TuneOptions) -> FrontierPoint:
-    fine = point.within(options) and point.keeps_likelihood(material.aims) and point.effect > 0
+    ships = point.ships(material.aims, options)
     return FrontierPoint(
-        multiple, point.effect, point.likelihood, point.shift, point.kl, point.kl_p95, point.special_kl, fine
+        multiple, point.effect, point.likelihood, point.shift, point.kl, point.kl_p95, point.special_kl, ships
     )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from burnish.artifacts.card import base_facts, read_card, write_card
@@ -47,6 +47,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 
 
 @settings(deadline=None)
+@example({}, ["\xa0"])
 @given(st.dictionaries(st.sampled_from(["license", "license_name", "base_model"]), WORDS), st.lists(WORDS, min_size=1))
 def test_what_is_written_is_read_back(texts: dict[str, str], languages: list[str]) -> None:
     front: dict[str, Any] = {**texts, "language": languages}

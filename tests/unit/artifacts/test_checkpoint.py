@@ -21,14 +21,14 @@ def stored(folder: Path, tensors: dict[str, torch.Tensor], file: str = "model.sa
 
 def test_a_tensor_is_read_as_it_is_stored(tmp_path: Path) -> None:
     weight = torch.randn(4, 6).bfloat16()
-    found = stored(tmp_path / "m", {f"{NAME}.weight": weight})
-    assert torch.equal(found.read(f"{NAME}.weight"), weight)
-    assert found.tensors[f"{NAME}.weight"].end - found.tensors[f"{NAME}.weight"].start == 48
+    checkpoint = stored(tmp_path / "m", {f"{NAME}.weight": weight})
+    assert torch.equal(checkpoint.read(f"{NAME}.weight"), weight)
+    assert checkpoint.tensors[f"{NAME}.weight"].end - checkpoint.tensors[f"{NAME}.weight"].start == 48
 
 
 def test_a_wrapper_prefix_does_not_matter(tmp_path: Path) -> None:
-    found = stored(tmp_path / "m", {f"language_model.{NAME}.weight": torch.zeros(4, 6)})
-    assert found.match(f"model.language_model.{NAME[6:]}", "weight", (4, 6)) == f"language_model.{NAME}.weight"
+    checkpoint = stored(tmp_path / "m", {f"language_model.{NAME}.weight": torch.zeros(4, 6)})
+    assert checkpoint.match(f"model.language_model.{NAME[6:]}", "weight", (4, 6)) == f"language_model.{NAME}.weight"
 
 
 def test_the_fingerprint_sees_names_types_and_bytes(tmp_path: Path) -> None:

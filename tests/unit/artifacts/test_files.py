@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from burnish.artifacts.copying import copy_file
 from burnish.artifacts.files import check_output, overlapping, publish, written
 from burnish.errors import DiskFullError, OutputError, OutputExistsError
 
@@ -87,7 +88,7 @@ def test_the_disk_behind_a_link_is_the_one_that_is_looked_at(tmp_path: Path, mon
 
 
 def test_a_mounted_disk_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path)
     with pytest.raises(OutputError, match="a new folder inside it"):
         check_output(tmp_path, 0, overwrite=False)
     check_output(tmp_path / "model", 0, overwrite=False)
@@ -132,3 +133,12 @@ def test_overlapping_folders(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(model)
     assert all(overlapping(model, p) for p in (model, model / "out", tmp_path, tmp_path / "link", model / "." / "x"))
     assert not overlapping(model, tmp_path / "model-enhanced")
+
+
+def test_a_system_without_copies_inside_the_kernel_copies_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.copy_file_range", raising=False)
+    (tmp_path / "source").write_bytes(bytes(range(256)) * 100)
+    copy_file(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()

@@ -1,4 +1,4 @@
-"""Vectors go to repeng and steering-vectors and come back; a pickle that would run code is refused."""
+"""Vectors of repeng and steering-vectors are read; a pickle that would run code is refused."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, GGUFWriter
-from safetensors.torch import load_file, save_file
+from gguf import GGUFWriter
+from safetensors.torch import save_file
 
 from burnish.artifacts.direction import Direction
-from burnish.artifacts.foreign import (
-    control_vector_bytes,
-    is_foreign,
-    read_foreign,
-    write_control_vector,
-    write_steering_vector,
-)
+from burnish.artifacts.foreign import is_foreign, read_foreign
 from burnish.errors import BurnishError, InputError, ModelError, WrongModelError
-from gguf_files import HIDDEN, anatomy, enhancement, write_model
+from gguf_files import HIDDEN, anatomy, enhancement, write_control_vector, write_model, write_steering_vector
 
 SHAPE = anatomy(layers=6)
 VECTORS = torch.randn(6, HIDDEN, generator=torch.Generator().manual_seed(0))
@@ -28,33 +22,19 @@ def direction(path: Path, shape: object = SHAPE) -> Direction:
     return read_foreign(path).direction(path, shape, model="m", fingerprint="f", architecture="a")  # type: ignore[arg-type]
 
 
-def test_a_control_vector_has_the_format_that_llama_cpp_reads(tmp_path: Path) -> None:
-    """common/common.cpp, common_control_vector_load_one: float32, one dimension, layers from 1, one width."""
-    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
-    reader = GGUFReader(tmp_path / "c.gguf")
-    assert reader.fields["general.architecture"].contents() == "controlvector"
-    assert reader.fields["controlvector.model_hint"].contents() == "llama"
-    assert reader.fields["controlvector.layer_count"].contents() == 5
-    assert [t.name for t in reader.tensors] == [f"direction.{layer}" for layer in range(1, 6)]
-    for layer, tensor in enumerate(reader.tensors, 1):
-        assert tensor.data.dtype == np.float32
-        assert tensor.data.tolist() == VECTORS[layer].tolist()
-    assert (tmp_path / "c.gguf").stat().st_size == control_vector_bytes(6, HIDDEN, "llama")
-
-
 def test_layers_without_a_vector_are_never_edited(tmp_path: Path) -> None:
     vectors = VECTORS.clone()
     vectors[[2, 4]] = 0
-    write_control_vector(tmp_path / "c.gguf", vectors, hint="llama")
-    found = direction(tmp_path / "c.gguf")
-    assert found.vectors.norm(dim=1).tolist() == pytest.approx([0, 1, 0, 1, 0, 1])
-    assert found.enhancement(0.5).edited_layers() == [1, 3, 5]
-    assert found.enhancement(0.5, layers="0..2").edited_layers() == [1]
-    assert found.layer == 3
-    assert "repeng control vector, llama" in found.provenance.enhance
-    assert found.report.held_out == 0
-    found.save(tmp_path / "d.safetensors")
-    assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, found.vectors)
+    write_control_vector(tmp_path / "c.gguf", vectors)
+    read = direction(tmp_path / "c.gguf")
+    assert read.vectors.norm(dim=1).tolist() == pytest.approx([0, 1, 0, 1, 0, 1])
+    assert read.enhancement(0.5).edited_layers() == [1, 3, 5]
+    assert read.enhancement(0.5, layers="0..2").edited_layers() == [1]
+    assert read.layer == 3
+    assert "repeng control vector, llama" in read.provenance.enhance
+    assert read.report.held_out == 0
+    read.save(tmp_path / "d.safetensors")
+    assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, read.vectors)
 
 
 def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_path: Path) -> None:
@@ -67,32 +47,21 @@ def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_pat
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        found = direction(tmp_path / f"{kind.__name__}.gguf")
-        assert float(found.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
+        read = direction(tmp_path / f"{kind.__name__}.gguf")
+        assert float(read.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
 
 
-def test_repengs_own_class_reads_ours_and_writes_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    control = _repeng(monkeypatch)
-    write_control_vector(tmp_path / "ours.gguf", VECTORS, hint="llama")
-    vector = control.import_gguf(tmp_path / "ours.gguf")
-    assert vector.model_type == "llama"
-    assert sorted(vector.directions) == [1, 2, 3, 4, 5]
-    (vector * 2.0).export_gguf(tmp_path / "theirs.gguf")
-    torch.testing.assert_close(direction(tmp_path / "theirs.gguf").vectors, direction(tmp_path / "ours.gguf").vectors)
+def test_what_repengs_own_class_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "float_", np.float64, raising=False)  # repeng 0.4.0 names it, and NumPy 2 took it away
+    control = pytest.importorskip("repeng", reason="repeng is not installed").ControlVector
+    ours = write_control_vector(tmp_path / "ours.gguf", VECTORS)
+    (control.import_gguf(ours) * 2.0).export_gguf(tmp_path / "theirs.gguf")
+    torch.testing.assert_close(direction(tmp_path / "theirs.gguf").vectors, direction(ours).vectors)
 
 
-def _repeng(monkeypatch: pytest.MonkeyPatch) -> type:
-    """repeng 0.4.0 names `np.float_`, which NumPy 2 took away: the name is put back for the import."""
-    monkeypatch.setattr(np, "float_", np.float64, raising=False)
-    return pytest.importorskip("repeng", reason="repeng is not installed").ControlVector  # type: ignore[no-any-return]
-
-
-def test_steering_vectors_own_class_is_built_from_ours_in_the_documented_lines(tmp_path: Path) -> None:
+def test_what_steering_vectors_own_class_holds_is_read_and_its_pickle_is_not(tmp_path: Path) -> None:
     steering = pytest.importorskip("steering_vectors", reason="steering-vectors is not installed")
-    write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
-    tensors = load_file(tmp_path / "vector.safetensors")
-    vector = steering.SteeringVector({int(name.split(".")[1]): tensor for name, tensor in tensors.items()})
-    assert sorted(vector.layer_activations) == list(range(6))
+    vector = steering.SteeringVector(dict(enumerate(VECTORS)))
     torch.save(vector.layer_activations, tmp_path / "theirs.pt")
     torch.testing.assert_close(direction(tmp_path / "theirs.pt").vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
     torch.save(vector, tmp_path / "pickled.pt")
@@ -100,12 +69,12 @@ def test_steering_vectors_own_class_is_built_from_ours_in_the_documented_lines(t
         read_foreign(tmp_path / "pickled.pt")
 
 
-def test_steering_vectors_come_back_from_safetensors(tmp_path: Path) -> None:
+def test_steering_vectors_are_read_from_safetensors(tmp_path: Path) -> None:
     write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
     assert is_foreign(tmp_path / "vector.safetensors")
-    found = direction(tmp_path / "vector.safetensors")
-    torch.testing.assert_close(found.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
-    assert found.site == "residual"
+    read = direction(tmp_path / "vector.safetensors")
+    torch.testing.assert_close(read.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    assert read.site == "residual"
 
 
 def test_vectors_of_attention_keep_their_site(tmp_path: Path) -> None:
@@ -150,7 +119,7 @@ def test_other_contents_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_vector_of_another_model_is_refused(tmp_path: Path) -> None:
-    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
+    write_control_vector(tmp_path / "c.gguf", VECTORS)
     with pytest.raises(WrongModelError, match="64 wide up to layer 5"):
         direction(tmp_path / "c.gguf", anatomy(layers=4))
     save_file({"layer_activations.1": torch.ones(8)}, tmp_path / "narrow.safetensors")
@@ -165,7 +134,7 @@ def test_our_own_files_are_not_foreign(tmp_path: Path) -> None:
 
 
 def test_a_truncated_control_vector_is_refused(tmp_path: Path) -> None:
-    write_control_vector(tmp_path / "c.gguf", VECTORS, hint="llama")
+    write_control_vector(tmp_path / "c.gguf", VECTORS)
     data = (tmp_path / "c.gguf").read_bytes()
     (tmp_path / "c.gguf").write_bytes(data[:-40])
     with pytest.raises(ModelError, match="ends before"):

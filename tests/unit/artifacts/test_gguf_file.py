@@ -17,7 +17,7 @@ PEAK = 8 << 20  # bytes: the reader's own buffer and little else
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def data_of_a_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_model(tmp_path_factory.mktemp("gguf") / "model.gguf", Kind.Q4_0).read_bytes()
 
 
@@ -25,8 +25,8 @@ def text(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
 
-def header(*, version: int = 3, tensors: int = 0, keys: int = 0, rest: bytes = b"") -> bytes:
-    return struct.pack("<4sIQQ", b"GGUF", version, tensors, keys) + rest + bytes(4096)
+def header(*, version: int = 3, tensors: int = 0, keys: int = 0, body: bytes = b"") -> bytes:
+    return struct.pack("<4sIQQ", b"GGUF", version, tensors, keys) + body + bytes(4096)
 
 
 def entry(name: bytes = b"t", sizes: tuple[int, ...] = (4,), kind: int = 0, offset: int = 0) -> bytes:
@@ -58,26 +58,26 @@ def test_the_header_and_values_are_those_of_the_packages_own_reader(kind: Kind, 
         (struct.pack("<4sIQQ", b"GGUF", 3 << 24, 0, 0), "big-endian"),
         (header(tensors=2**63), "claims 9223372036854775808 tensors"),
         (header(keys=2**64 - 1), "keys"),
-        (header(keys=1, rest=struct.pack("<Q", 2**60)), "a key is"),
-        (header(keys=1, rest=text(b"\xff\xfe")), "is not text"),
-        (header(keys=1, rest=text(b"")), "is empty"),
-        (header(keys=2, rest=2 * (text(b"k") + struct.pack("<II", 4, 1))), "there twice"),
-        (header(keys=1, rest=text(b"k") + struct.pack("<I", 99)), "no value type 99"),
-        (header(keys=1, rest=text(b"k") + struct.pack("<IQ", 8, 2**62)), "longer than the file"),
-        (header(keys=1, rest=text(b"k") + struct.pack("<IIQ", 9, 8, 2**61)), "a list of"),
-        (header(keys=1, rest=text(b"k") + struct.pack("<IIQ", 9, 4, 2**61)), "longer than the file"),
-        (header(keys=1, rest=text(b"k") + struct.pack("<IIQ", 9, 9, 1)), "no lists of value type 9"),
-        (header(keys=1, rest=text(b"general.alignment") + struct.pack("<II", 4, 48)), "no power of two"),
-        (header(keys=1, rest=text(b"general.alignment") + struct.pack("<II", 4, 0)), "no power of two"),
-        (header(tensors=1, rest=entry(name=b"n" * 80)), "tensor's name is 80 bytes"),
-        (header(tensors=1, rest=entry(sizes=(1, 1, 1, 1, 1))), "5 dimensions"),
-        (header(tensors=1, rest=entry(sizes=(2**40, 2**40))), "cannot have the shape"),
-        (header(tensors=1, rest=entry(sizes=(2**50,))), "ends before the tensor"),
-        (header(tensors=1, rest=entry(kind=2, sizes=(31,))), "cannot have the shape"),
-        (header(tensors=1, rest=entry(kind=5000)), "type 5000"),
-        (header(tensors=1, rest=entry(offset=2**40)), "lies at"),
-        (header(tensors=2, rest=entry() + entry(offset=32)), "there twice"),
-        (header(tensors=2, rest=entry(b"a", (16,)) + entry(b"b", (16,), offset=32)), "lies at 32"),
+        (header(keys=1, body=struct.pack("<Q", 2**60)), "a key is"),
+        (header(keys=1, body=text(b"\xff\xfe")), "is not text"),
+        (header(keys=1, body=text(b"")), "is empty"),
+        (header(keys=2, body=2 * (text(b"k") + struct.pack("<II", 4, 1))), "there twice"),
+        (header(keys=1, body=text(b"k") + struct.pack("<I", 99)), "no value type 99"),
+        (header(keys=1, body=text(b"k") + struct.pack("<IQ", 8, 2**62)), "longer than the file"),
+        (header(keys=1, body=text(b"k") + struct.pack("<IIQ", 9, 8, 2**61)), "a list of"),
+        (header(keys=1, body=text(b"k") + struct.pack("<IIQ", 9, 4, 2**61)), "longer than the file"),
+        (header(keys=1, body=text(b"k") + struct.pack("<IIQ", 9, 9, 1)), "no lists of value type 9"),
+        (header(keys=1, body=text(b"general.alignment") + struct.pack("<II", 4, 48)), "no power of two"),
+        (header(keys=1, body=text(b"general.alignment") + struct.pack("<II", 4, 0)), "no power of two"),
+        (header(tensors=1, body=entry(name=b"n" * 80)), "tensor's name is 80 bytes"),
+        (header(tensors=1, body=entry(sizes=(1, 1, 1, 1, 1))), "5 dimensions"),
+        (header(tensors=1, body=entry(sizes=(2**40, 2**40))), "cannot have the shape"),
+        (header(tensors=1, body=entry(sizes=(2**50,))), "ends before the tensor"),
+        (header(tensors=1, body=entry(kind=2, sizes=(31,))), "cannot have the shape"),
+        (header(tensors=1, body=entry(kind=5000)), "type 5000"),
+        (header(tensors=1, body=entry(offset=2**40)), "lies at"),
+        (header(tensors=2, body=entry() + entry(offset=32)), "there twice"),
+        (header(tensors=2, body=entry(b"a", (16,)) + entry(b"b", (16,), offset=32)), "lies at 32"),
     ],
 )
 def test_a_hostile_header_is_named(data: bytes, message: str, tmp_path: Path) -> None:
@@ -88,20 +88,20 @@ def test_a_hostile_header_is_named(data: bytes, message: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("share", [i / 40 for i in range(40)])
-def test_a_file_cut_short_anywhere_is_refused(share: float, whole: bytes, tmp_path: Path) -> None:
+def test_a_file_cut_short_anywhere_is_refused(share: float, data_of_a_file: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
-    path.write_bytes(whole[: int(share * (len(whole) - 32))])
+    path.write_bytes(data_of_a_file[: int(share * (len(data_of_a_file) - 32))])
     assert _error(path) is not None
 
 
-def test_random_damage_to_the_header_gives_a_file_or_a_clear_error(whole: bytes, tmp_path: Path) -> None:
+def test_random_damage_to_the_header_gives_a_file_or_a_clear_error(data_of_a_file: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
-    path.write_bytes(whole)
+    path.write_bytes(data_of_a_file)
     end = read_gguf(path).entries_end
     chance = random.Random(0)
     refused = 0
     for _ in range(600):
-        data = bytearray(whole)
+        data = bytearray(data_of_a_file)
         for _ in range(chance.choice((1, 1, 2, 8))):
             place = chance.randrange(4, end)
             if chance.random() < 0.5:

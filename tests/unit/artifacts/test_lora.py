@@ -36,19 +36,19 @@ def written(folder: Path, tensors: dict[str, torch.Tensor] = FACTORS, **settings
     ],
 )
 def test_the_scale_is_folded_into_b(settings: dict[str, Any], scale: float, tmp_path: Path) -> None:
-    found = read_lora(written(tmp_path / "own", **settings))
-    assert found.name == "own"
-    assert list(found.factors) == [PATH]
-    torch.testing.assert_close(found.factors[PATH][0], A, rtol=0, atol=0)
-    torch.testing.assert_close(found.factors[PATH][1], B * scale)
+    lora = read_lora(written(tmp_path / "own", **settings))
+    assert lora.name == "own"
+    assert list(lora.factors) == [PATH]
+    torch.testing.assert_close(lora.factors[PATH][0], A, rtol=0, atol=0)
+    torch.testing.assert_close(lora.factors[PATH][1], B * scale)
 
 
 @pytest.mark.parametrize("prefix", ["", "base_model.model."])
 def test_names_with_the_adapters_name_and_half_precision_are_read(prefix: str, tmp_path: Path) -> None:
     tensors = {f"{prefix}{PATH}.lora_{s}.default.weight": t.bfloat16() for s, t in (("A", A), ("B", B))}
-    found = read_lora(written(tmp_path / "own", tensors))
-    assert found.factors[PATH][0].dtype == torch.float32
-    torch.testing.assert_close(found.factors[PATH][1], 4 * B)
+    lora = read_lora(written(tmp_path / "own", tensors))
+    assert lora.factors[PATH][0].dtype == torch.float32
+    torch.testing.assert_close(lora.factors[PATH][1], 4 * B)
 
 
 @pytest.mark.parametrize(

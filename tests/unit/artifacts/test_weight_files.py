@@ -50,7 +50,7 @@ def test_a_config_may_name_other_weights(tmp_path: Path) -> None:
 
 def test_a_copy_holds_everything_but_other_forms_of_the_weights(tmp_path: Path) -> None:
     others = ("consolidated.00.pth", "model.fp16.safetensors", "onnx/model.onnx", "original/a.pth", "pytorch_model.bin")
-    kept = (
+    copied = (
         "1_Pooling/model.safetensors",
         "config.json",
         "heads.safetensors",
@@ -58,8 +58,8 @@ def test_a_copy_holds_everything_but_other_forms_of_the_weights(tmp_path: Path) 
         "optimizer.pt",
         "tokenizer.model",
     )
-    folder = holding(tmp_path, *kept, *others)
+    folder = holding(tmp_path, *copied, *others)
     (folder / "config.json").write_text("{}")
     assert left_out(folder) == sorted(others)
-    assert {p.relative_to(folder).as_posix() for p in copied_files(folder)} == set(kept)
-    assert copied_bytes(folder) == 4 * (len(kept) - 1) + 2
+    assert {p.relative_to(folder).as_posix() for p in copied_files(folder)} == set(copied)
+    assert copied_bytes(folder) == 4 * (len(copied) - 1) + 2

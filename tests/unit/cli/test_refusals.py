@@ -20,7 +20,7 @@ from burnish.artifacts.card import base_facts
 from burnish.cli.app import run
 from burnish.cli.explain import _json
 from burnish.errors import InputError
-from burnish.model.outlines import REFUSALS
+from burnish.model.skeleton import REFUSALS
 from conftest import Folders
 
 SYSTEM = (PermissionError(13, "no"), OSError(5, "input/output"), OSError(24, "too many open files"))
@@ -167,6 +167,6 @@ def test_an_option_of_the_wrong_kind_is_told_from_the_config_that_is_refused(
             (folder / file.name).write_bytes(file.read_bytes())
         (folder / "config.json").write_text(json.dumps(stated | change))
         assert run(["chat", str(folder), "--prompt", "hi", "--tokens", "1"]) in (0, 3)
-        said = capsys.readouterr().err
-        assert "Error: " not in said or words in said
-        assert "install what" not in said
+        message = capsys.readouterr().err
+        assert "Error: " not in message or words in message
+        assert "install what" not in message

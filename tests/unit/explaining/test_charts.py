@@ -9,7 +9,6 @@ import pytest
 
 from burnish.explaining import chart_parts, charts, effect_charts
 from burnish.explaining.drawing import (
-    PALETTE,
     AnyChart,
     chart_png,
     chart_svg,
@@ -18,8 +17,8 @@ from burnish.explaining.drawing import (
     finished,
     ink,
 )
-from burnish.explaining.facts import Attribution, ProjectedSet
-from burnish.explaining.gist import effects_of
+from burnish.explaining.palette import PALETTE
+from burnish.explaining.summary import effects_of
 from explaining_example import LAYERS, attribution, direction, doses, full, tuned
 
 FULL = full()
@@ -28,23 +27,14 @@ ATTRIBUTION = attribution()
 assert FIRST.likenesses is not None and FULL.evaluation is not None and FULL.tuned is not None
 DRAWN: dict[str, AnyChart] = {
     "separation": charts.separation(FIRST),
-    "distance": charts.distance(FIRST),
-    "stability": charts.stability(FIRST),
-    "cosine_map": charts.cosine_map(FIRST),
-    "writers": charts.writers(FIRST),
-    "projections": charts.projections(FIRST),
-    "scatter": charts.scatter(FIRST),
     "likenesses": charts.likenesses(FIRST.likenesses),
     "gains": effect_charts.gains(FULL),
     "layer_parts": effect_charts.layer_parts(ATTRIBUTION),
-    "head_map": effect_charts.head_map(ATTRIBUTION),
-    "head_bars": effect_charts.head_bars(ATTRIBUTION),
     "effects": effect_charts.effects(effects_of(FULL)),
     "frontier": effect_charts.frontier(FULL.tuned),
     "dose_curve": effect_charts.dose_curve(FULL.dose),
     "dose_curve_alone": effect_charts.dose_curve(doses(answers=0)),
     "statistics": effect_charts.statistics(FULL.evaluation),
-    "interference": effect_charts.interference(FULL.tuned),
 }
 HOSTILE = "<b>a.b[0]'\"\\\x00\u202e\ud800 {{x}} " + "y" * 100_000
 
@@ -72,8 +62,10 @@ def axis_titles(spec: Any) -> set[str]:
         return set().union(*map(axis_titles, spec))
     if not isinstance(spec, dict):
         return set()
-    own = {spec[axis]["title"] for axis in ("x", "y") if isinstance(spec.get(axis), dict) and spec[axis].get("title")}
-    return own.union(*map(axis_titles, spec.values()))
+    titles = {
+        spec[axis]["title"] for axis in ("x", "y") if isinstance(spec.get(axis), dict) and spec[axis].get("title")
+    }
+    return titles.union(*map(axis_titles, spec.values()))
 
 
 def its_axes_have_titles_that_are_drawn(chart: AnyChart, svg: ElementTree.Element) -> None:
@@ -115,7 +107,7 @@ def test_a_picture_has_real_colours_for_light_and_for_dark(monkeypatch: pytest.M
     drawn: list[str] = []
     png = vl_convert.vegalite_to_png
     monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda spec, **k: drawn.append(str(spec)) or png(spec, **k))
-    pictures = [chart_png(DRAWN["distance"], dark=dark) for dark in (False, True)]
+    pictures = [chart_png(DRAWN["separation"], dark=dark) for dark in (False, True)]
     assert all(p.startswith(b"\x89PNG\r\n") for p in pictures)
     for spec, paper in zip(drawn, PALETTE["paper"], strict=True):
         assert "var(" not in spec and paper in spec
@@ -141,34 +133,6 @@ def test_separation_table_holds_every_layers_numbers() -> None:
     )
 
 
-def test_cosine_map_table_is_a_square_and_a_deep_model_is_thinned() -> None:
-    table = chart_table(DRAWN["cosine_map"])
-    assert (len(table.rows), len(table.headers)) == (LAYERS, LAYERS + 1)
-    assert table.rows[20][11] == f"{FIRST.cosine_map[20][10]:.3f}"
-    deep = direction("deep", "deep", 1, cosine_map=tuple((0.5,) * 100 for _ in range(100)))
-    chart = charts.cosine_map(deep)
-    assert len(chart_table(chart).rows) <= charts.LAYERS_DRAWN
-    assert len(chart_svg(chart, "deep")) < 100_000
-
-
-def test_what_all_marks_of_a_group_share_is_written_once() -> None:
-    drawing = ElementTree.fromstring(chart_svg(DRAWN["distance"], "distance"))
-    marks = next(e for e in drawing.iter("g") if "mark-symbol" in e.get("class", ""))
-    assert marks.get("fill") == ink("accent")
-    assert len(list(marks)) == LAYERS and not any("fill" in mark.attrib for mark in marks)
-
-
-def test_histogram_counts_every_prompt_once() -> None:
-    rows: list[dict[str, Any]] = DRAWN["projections"].usermeta["rows"]
-    assert sum(r["prompts"] for r in rows) == sum(len(s.values) for s in FIRST.projected)
-
-
-def test_equal_projections_and_empty_sets_are_drawn() -> None:
-    sets = (ProjectedSet("one", "enhance", (1.0, 1.0), ((0.0, 0.0),)), ProjectedSet("none", "protect", (), ()))
-    facts = direction("same", "same", 1, projected=sets)
-    assert chart_table(charts.projections(facts)).rows[0][3] == "2"
-
-
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour() -> None:
     look = chart_parts.in_series(list("abcdef"))
     for channel in look.values():
@@ -182,25 +146,11 @@ def test_a_long_legend_is_broken_into_columns() -> None:
     assert chart_parts.legend_columns(["a" * 20] * 3) == 2
 
 
-def test_a_map_of_heads_is_drawn_only_when_every_head_has_a_part() -> None:
-    heads = ATTRIBUTION.heads
-    assert effect_charts.mappable(ATTRIBUTION)
-    some = Attribution("aim", 2, 0.1, 0.1, ATTRIBUTION.layers, heads[:24], "")
-    assert not effect_charts.mappable(some)
-    assert not effect_charts.mappable(Attribution("aim", 2, 0.1, 0.1, (), (), "no heads"))
-
-
 def test_hostile_names_are_drawn_as_text() -> None:
-    facts = direction(HOSTILE, HOSTILE, 1, projected=tuple(
-        ProjectedSet(HOSTILE, "enhance", (0.0, 1.0), ((0.0, 1.0), (1.0, 0.0))) for _ in range(2)
-    ))  # fmt: skip
-    table = {HOSTILE: {HOSTILE: 0.1, HOSTILE + "2": -0.1}}
+    facts = direction(HOSTILE, HOSTILE, 1)
     aims = [[HOSTILE, "references", 1.0, 2, 2], [HOSTILE, "references", 1.0, 2, 2]]
     for chart in (
-        charts.projections(facts),
-        charts.scatter(facts),
         effect_charts.gains(full(directions=(facts, facts))),
-        effect_charts.interference(tuned(interference=table)),
         effect_charts.frontier(tuned(aims=aims)),
     ):
         drawn = chart_svg(chart, "hostile")

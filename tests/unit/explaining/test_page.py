@@ -10,18 +10,13 @@ from itertools import pairwise
 import pytest
 
 from burnish.explaining.facts import (
+    AnswerPair,
     AppliedGain,
-    Corpus,
-    CorpusText,
-    CorpusToken,
     Explanation,
     LayerTokens,
-    ShadedAnswers,
-    ShadedToken,
     TokenWeight,
 )
-from burnish.explaining.page import DRAWN_IN_FULL, MISSING, render_page
-from burnish.explaining.shading import ANSWERS_SHOWN, TOKENS_SHOWN, shading
+from burnish.explaining.page import MISSING, render_page
 from explaining_example import direction, evaluation, full, minimal, tuned
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
@@ -72,21 +67,11 @@ def hostile() -> Explanation:
     bare = minimal().directions[0]
     everything = " ".join(HOSTILE)
     words = tuple(TokenWeight(text, 1.0) for text in HOSTILE)
-    corpus = Corpus(
-        everything,
-        1,
-        2,
-        tuple(CorpusToken(t, t, t, 1.0) for t in HOSTILE),
-        (),
-        tuple(CorpusText(t, 1.0) for t in HOSTILE),
-        (),
-    )
-    tokens = tuple(ShadedToken(t, 1.0, -1.0) for t in HOSTILE)
     return minimal(
         model=everything,
         title=everything,
-        directions=(replace(bare, name=everything, title=everything, tokens=(LayerTokens(3, words, words, 4.0),), corpus=corpus),),
-        answers=tuple(ShadedAnswers(t, tokens, ()) for t in HOSTILE),
+        directions=(replace(bare, name=everything, title=everything, tokens=(LayerTokens(3, words, words, 4.0),)),),
+        answers=tuple(AnswerPair(t, t, "") for t in HOSTILE),
         notes=HOSTILE,
         versions={everything: everything},
     )  # fmt: skip
@@ -99,8 +84,8 @@ def pages() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def parsed(pages: dict[str, str]) -> Callable[[str], Parsed]:
-    found = {name: Parsed(page) for name, page in pages.items()}
-    return lambda name: found[name]
+    trees = {name: Parsed(page) for name, page in pages.items()}
+    return lambda name: trees[name]
 
 
 each = pytest.mark.parametrize("name", ["full", "minimal", "hostile"])
@@ -158,15 +143,15 @@ def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], 
     charts = [a for a in page.tags("figure") if a.get("class") == "chart"]
     drawings = page.tags("svg")
     numbers = [a for a in page.tags("details") if a.get("class") == "numbers"]
-    assert len(charts) == len(drawings) == len(numbers) == 2 * 8 + 9
+    assert len(charts) == len(drawings) == len(numbers) == 2 * 2 + 6
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
-def test_the_gist_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
-    from burnish.explaining.gist import gist
+def test_the_summary_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
+    from burnish.explaining.summary import summarise
 
     text = parsed("full").text
-    for sentence in gist(full()).sentences:
+    for sentence in summarise(full()).sentences:
         assert sentence.replace("`", "") in text
 
 
@@ -229,12 +214,11 @@ def test_a_page_is_small(name: str, pages: dict[str, str]) -> None:
     assert len(pages[name].encode("utf-8")) < 3_000_000
 
 
-def test_a_page_of_ten_directions_in_a_deep_model_is_small_and_says_what_it_leaves_out() -> None:
+def test_a_page_of_ten_directions_in_a_deep_model_is_small() -> None:
     directions = tuple(direction(f"set-{i}.txt", f"set-{i}.txt", i, layers=80) for i in range(10))
     gains = tuple(AppliedGain(layer, d, 0.5, 0.5) for layer in range(80) for d in range(10))
     page = render_page(full(directions=directions, gains=gains))
     assert len(page.encode("utf-8")) < 3_000_000
-    assert page.count("drawn in brief") == 10 - DRAWN_IN_FULL
 
 
 def test_the_same_facts_give_the_same_bytes(pages: dict[str, str]) -> None:
@@ -259,24 +243,3 @@ def test_an_evaluation_without_refusals_affinity_and_statistics_has_a_page() -> 
     bare = {**evaluation(harmful=0), "affinity": None, "statistics": (), "samples": ()}
     page = Parsed(render_page(minimal(evaluation=bare)))
     assert page.wrong == [] and "No harmful requests were tried." in page.text
-
-
-def test_each_shade_says_sign_and_size_of_both_numbers() -> None:
-    tokens = (
-        ShadedToken("a", 2.0, 1.0),
-        ShadedToken("b\n", -2.0, -0.5),
-        ShadedToken("", 0.0, 0.0),
-        ShadedToken("c", 0.0, 0.0),
-    )
-    found = shading([ShadedAnswers("p", tokens, tokens)])
-    assert [t.classes for t in found.pairs[0].base] == ["t p4 u4", "t n4 d2", "t p0 u0"]
-    assert found.pairs[0].base[1].text == "b↵\n"
-    assert found.pairs[0].base[0].said == "projection +2.00, log probability +1.00"
-
-
-def test_very_long_answers_and_very_many_prompts_are_cut_and_counted() -> None:
-    answer = (ShadedToken("x ", 0.1, 0.1),) * (TOKENS_SHOWN + 7)
-    found = shading([ShadedAnswers("p", answer, ())] * (ANSWERS_SHOWN + 2))
-    assert found.left_out == 2
-    assert (len(found.pairs[0].base), found.pairs[0].left_out) == (TOKENS_SHOWN, 7)
-    assert shading([]).pairs == ()

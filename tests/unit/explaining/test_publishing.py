@@ -6,10 +6,10 @@ CARD = "---\nbase_model: x\n---\n\n# x\n\n## Measured\n\nsomething\n\n## Undo\n\
 
 
 def test_the_section_stands_before_the_last_part_and_nothing_else_changes() -> None:
-    found = with_section(CARD, "## In pictures\n")
-    assert found.index("## Measured") < found.index("## In pictures") < found.index("## Undo")
-    before, _, rest = found.partition(BEGIN)
-    assert before + rest.partition(END + "\n")[2] == CARD
+    text = with_section(CARD, "## In pictures\n")
+    assert text.index("## Measured") < text.index("## In pictures") < text.index("## Undo")
+    before, _, after = text.partition(BEGIN)
+    assert before + after.partition(END + "\n")[2] == CARD
 
 
 def test_a_section_made_before_is_replaced() -> None:

@@ -23,14 +23,14 @@ def test_the_three_formats_hold_the_same_rows(tmp_path: Path) -> None:
     rows = [{"prompt": "Who, then?", "completion": 'The "keeper".'}, {"prompt": "When?", "completion": "At dusk."}]
     (tmp_path / "a.csv").write_text('prompt,completion\n"Who, then?","The ""keeper""."\nWhen?,At dusk.\n')
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    found = [
+    read = [
         read_rows(jsonl(tmp_path / "a.jsonl", *rows)),
         read_rows(tmp_path / "a.csv"),
         read_rows(tmp_path / "a.parquet"),
     ]
-    assert found[0].prompts == found[1].prompts == found[2].prompts == as_rows(rows).prompts
-    assert {r.hash for r in found} == {found[0].hash}
-    assert not found[0].preference
+    assert read[0].prompts == read[1].prompts == read[2].prompts == as_rows(rows).prompts
+    assert {r.hash for r in read} == {read[0].hash}
+    assert not read[0].preference
 
 
 def test_messages_and_texts_are_the_same_row() -> None:

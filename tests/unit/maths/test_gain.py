@@ -1,11 +1,10 @@
 """Laws of the edit."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.maths.gain import adapter_factors, edit_output, edit_weight, low_rank_edit, undo_gains
+from burnish.maths.gain import adapter_factors, edit_output, edit_weight, low_rank_edit
 from burnish.maths.statistics import unit
 
 sizes = st.tuples(st.integers(4, 24), st.integers(2, 30), st.integers(1, 3), st.integers(0, 10_000))
@@ -70,14 +69,3 @@ def test_the_three_forms_agree() -> None:
     adapter = x @ weight.float().T + x @ a.T @ b.T
     torch.testing.assert_close(live, baked, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(live, adapter, rtol=1e-4, atol=1e-4)
-
-
-@given(factors)
-def test_undo_takes_the_edit_back(factor: float) -> None:
-    gains = torch.tensor([factor], dtype=torch.float64)
-    torch.testing.assert_close((1 + gains) * (1 + undo_gains(gains)), torch.ones(1, dtype=torch.float64))
-
-
-def test_removing_a_direction_cannot_be_undone() -> None:
-    with pytest.raises(ValueError, match="cannot be undone"):
-        undo_gains(torch.tensor([-1.0]))

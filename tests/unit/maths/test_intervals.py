@@ -24,8 +24,8 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     generator = torch.Generator().manual_seed(1)
     covered = 0
     for seed in range(100):
-        found = interval(torch.randn(30, generator=generator) + 0.3, seed=seed)
-        covered += found.low <= 0.3 <= found.high
+        bounds = interval(torch.randn(30, generator=generator) + 0.3, seed=seed)
+        covered += bounds.low <= 0.3 <= bounds.high
     assert 86 <= covered <= 99
 
 

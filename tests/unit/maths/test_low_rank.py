@@ -223,10 +223,10 @@ def test_values_that_are_not_finite_are_refused() -> None:
 def test_the_inputs_are_left_alone_and_the_answer_is_the_same_twice() -> None:
     weight = (0.02 * random(96, 128)).bfloat16()
     after = edited(weight, columns(96, 2, cosine=0.3), [0.5, 0.2])
-    kept = weight.clone(), after.clone()
+    before = weight.clone(), after.clone()
     first, second = analyse_change(weight, after), analyse_change(weight, after)
-    assert torch.equal(weight, kept[0])
-    assert torch.equal(after, kept[1])
+    assert torch.equal(weight, before[0])
+    assert torch.equal(after, before[1])
     assert first.gains == pytest.approx(second.gains, rel=1e-6)  # sums over several threads round differently
     torch.testing.assert_close(first.directions, second.directions, rtol=0, atol=1e-5)
 

@@ -55,8 +55,10 @@ def test_a_tiny_addition_survives_bfloat16_along_its_columns() -> None:
     added = b @ torch.randn(4, 128, generator=generator)
     assert added.norm() < 1e-3 * weight.norm()
 
-    def kept(rounded: torch.Tensor) -> float:
+    def shares_kept(rounded: torch.Tensor) -> float:
         return float(((rounded.float() - weight) * added).sum() / added.square().sum())
 
-    assert kept(round_along(weight + added, torch.linalg.qr(b).Q.T, torch.bfloat16)) == pytest.approx(1, abs=0.02)
-    assert kept((weight + added).bfloat16()) < 0.3
+    assert shares_kept(round_along(weight + added, torch.linalg.qr(b).Q.T, torch.bfloat16)) == pytest.approx(
+        1, abs=0.02
+    )
+    assert shares_kept((weight + added).bfloat16()) < 0.3

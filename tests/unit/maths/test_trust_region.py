@@ -70,12 +70,12 @@ def test_nothing_that_pulls_is_no_gain() -> None:
     assert not best_gains(-torch.ones(4), torch.eye(4), torch.eye(4), ridge=0.1, non_negative=True).any()
 
 
-def test_information_is_the_mean_outer_product_over_the_tokens() -> None:
+def test_information_is_the_mean_over_items_of_the_outer_product_a_token() -> None:
     sketches = torch.randn(7, 3, 4, dtype=torch.float64)
     tokens = torch.tensor([5, 6, 7, 8, 9, 10, 11])
-    found = information(sketches, tokens)
-    by_hand = sum(torch.outer(row, row) for rows in sketches for row in rows) / 3 / 56
-    torch.testing.assert_close(found, by_hand)
+    mean = information(sketches, tokens)
+    by_hand = sum(torch.outer(row, row) / n for rows, n in zip(sketches, tokens, strict=True) for row in rows) / 3 / 7
+    torch.testing.assert_close(mean, by_hand)
 
 
 def test_depth_bases_span_what_they_say() -> None:

@@ -29,17 +29,17 @@ def test_temperature_zero_takes_the_most_likely_token() -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_tokens_are_drawn_as_often_as_their_probability(temperature: float) -> None:
     logits = torch.tensor([0.0, 1.0, -1.0, 2.0, -math.inf])
-    found = shares(logits, Sampling(temperature=temperature, seed=3))
-    torch.testing.assert_close(found, (logits / temperature).softmax(-1), rtol=0, atol=0.03)
-    assert found[4] == 0
+    drawn = shares(logits, Sampling(temperature=temperature, seed=3))
+    torch.testing.assert_close(drawn, (logits / temperature).softmax(-1), rtol=0, atol=0.03)
+    assert drawn[4] == 0
 
 
 @pytest.mark.parametrize("nucleus", [1, 2, 256])
 def test_top_p_keeps_the_smallest_set_that_holds_its_mass(nucleus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "NUCLEUS", nucleus)
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
-    found = shares(logits, Sampling(temperature=1.0, top_p=0.65, seed=1))
-    torch.testing.assert_close(found, torch.tensor([0.0, 4 / 7, 0.0, 3 / 7]), rtol=0, atol=0.03)
+    drawn = shares(logits, Sampling(temperature=1.0, top_p=0.65, seed=1))
+    torch.testing.assert_close(drawn, torch.tensor([0.0, 4 / 7, 0.0, 3 / 7]), rtol=0, atol=0.03)
     assert shares(logits, Sampling(temperature=1.0, top_p=1e-9), 50)[1] == 1
 
 

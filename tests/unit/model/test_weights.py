@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from burnish.errors import QuantisedModelError
 from burnish.model import weights
-from burnish.model.weights import applied_weight, stored_weight
+from burnish.model.weights import applied_weight
 from quantised import Packed
 
 
@@ -61,12 +61,12 @@ def random(rows: int, columns: int) -> Tensor:
 
 
 def linear(weight: Tensor, kind: type[nn.Linear] = nn.Linear, bias: Tensor | None = None) -> nn.Linear:
-    found = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
+    module = kind(weight.shape[1], weight.shape[0], bias=bias is not None)
     with torch.no_grad():
-        found.weight.copy_(weight)
+        module.weight.copy_(weight)
         if bias is not None:
-            found.bias.copy_(bias)
-    return found.requires_grad_(False)
+            module.bias.copy_(bias)
+    return module.requires_grad_(False)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 256])
@@ -106,13 +106,3 @@ def test_a_bias_that_the_map_keeps_elsewhere_is_no_part_of_the_weight() -> None:
 def test_a_map_that_is_not_linear_is_refused_with_both_ways_out(kind: type[nn.Linear]) -> None:
     with pytest.raises(QuantisedModelError, match=r"'map' is not a linear map.*--form enhancement.*original"):
         applied_weight(Network(linear(random(5, 7), kind)), "map", 7)
-
-
-def test_the_stored_weight_is_asked_only_of_maps_that_apply_just_that() -> None:
-    weight = random(4, 4)
-    plain = linear(weight)
-    assert stored_weight(plain) is plain.weight
-    eight = linear(weight)
-    eight.weight = nn.Parameter(weight.to(torch.float8_e4m3fn), requires_grad=False)
-    assert [stored_weight(m) for m in (linear(weight, Scaled), Buffers(weight), Packed(plain), eight)] == [None] * 4
-    torch.testing.assert_close(applied_weight(Network(linear(weight, Scaled)), "map", 4), 3 * weight)

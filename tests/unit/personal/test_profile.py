@@ -7,13 +7,10 @@ import torch
 
 from burnish.errors import InputError
 from burnish.personal.accuracy import accuracy
-from burnish.personal.choosing import belief_of, opposites, relearned
-from burnish.personal.profile import Choice, Coefficient, Profile, Scale, Units, Written, checked_names, describe
+from burnish.personal.choice_update import belief_of, opposites, relearned
+from burnish.personal.profile import Choice, Coefficient, Profile, Scale, Units, checked_names, describe
 
 EMPTY = Profile("1", "mine")
-WRITING = Written(
-    40, 0.5, {"formal-casual": -0.8, "education": 0.2}, {"formal-casual": 0.1, "education": 0.3}, None, 0.0, "f"
-)
 
 
 def choices(count: int, name: str = "concrete-abstract", outcome: float = 1.0) -> list[Choice]:
@@ -26,7 +23,7 @@ def choices(count: int, name: str = "concrete-abstract", outcome: float = 1.0) -
 
 def test_a_profile_travels_as_json() -> None:
     full = replace(
-        relearned(replace(EMPTY, written=WRITING, sliders={"long-short": 0.4}), choices(6)),
+        relearned(replace(EMPTY, sliders={"long-short": 0.4}), choices(6)),
         units=Units("model", "f", {"education": 2.0}),
         scales={"f": Scale(0.7, "plan")},
         keep_text=True,
@@ -51,15 +48,15 @@ def test_a_name_is_visible_text(name: str) -> None:
 
 
 def test_only_what_excludes_zero_is_claimed() -> None:
-    found = {
+    coefficients = {
         "concrete-abstract": Coefficient(0.5, 0.2, "choices"),
         "long-short": Coefficient(-1.2, 0.3, "choices"),
         "formal-casual": Coefficient(0.2, 0.09, "choices"),
         "creative-writing": Coefficient(2.0, 1.5, "choices"),  # large, and not sure
         "education": Coefficient(-0.4, 0.1, "choices"),
     }
-    said = describe(EMPTY.with_coefficients(found, 14, accuracy(7, 9)))
-    assert said == (
+    text = describe(EMPTY.with_coefficients(coefficients, 14, accuracy(7, 9)))
+    assert text == (
         "much shorter, more concrete, less like education and explanation, slightly more formal; 14 choices, predicts 78% of held-out choices "
         "(45% to 94%)"
     )
@@ -75,23 +72,6 @@ def test_what_was_set_by_hand_is_said_to_be() -> None:
     profile = relearned(replace(EMPTY, sliders={"warm-neutral": 0.5, "creative-writing": -0.2}), [])
     assert profile.coefficients["warm-neutral"] == Coefficient(0.5, 0.0, "sliders")
     assert describe(profile) == "set by hand: warmer, slightly less like creative writing"
-
-
-def test_what_the_writing_says_is_still_said_after_a_first_choice() -> None:
-    profile = replace(EMPTY, written=WRITING)
-    said = "more casual from 40 passages of writing"
-    assert describe(relearned(profile, [])) == said
-    one = [Choice({"formal-casual": 0.1, "education": 0.0}, {"formal-casual": 0.0, "education": 0.0}, 1.0, "f")]
-    assert describe(relearned(profile, one)).startswith(f"{said}; 1 choice")
-
-
-def test_writing_pulls_as_far_as_it_is_believed() -> None:
-    profile = relearned(replace(EMPTY, sliders={"formal-casual": 0.4, "long-short": 1.0}, written=WRITING), [])
-    means = {name: c.mean for name, c in profile.coefficients.items()}
-    assert means == pytest.approx({"formal-casual": -0.2, "education": 0.1, "long-short": 0.5})
-    assert profile.coefficients["formal-casual"] == Coefficient(pytest.approx(-0.2), 0.1, "writing")
-    unheard = relearned(replace(profile, written=replace(WRITING, weight=0.0)), [])
-    assert {name: c.mean for name, c in unheard.coefficients.items()} == {"formal-casual": 0.4, "long-short": 1.0}
 
 
 def test_choices_start_from_the_sliders_and_overrule_them() -> None:

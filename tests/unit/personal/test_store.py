@@ -8,25 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from burnish.anatomy import Anatomy
-from burnish.artifacts.direction import Direction, LayerReport, Provenance
 from burnish.errors import InputError, OutputError
-from burnish.personal.profile import Choice, Profile, Scale, Written
+from burnish.paths import data_root
+from burnish.personal.profile import Choice, Profile, Scale
 from burnish.personal.store import FILE, LOCAL, MIGRATIONS, Store, new_profile
-from burnish.places import data_root
 
 MARKER = "zq-unmistakable-9137"
 WRITER = """
 import sys
 from pathlib import Path
 from dataclasses import replace
+from burnish.paths import data_root
 from burnish.personal.profile import Choice
 from burnish.personal.store import Store
 store, count = Store(Path(sys.argv[1])), int(sys.argv[2])
@@ -55,20 +52,6 @@ def mine(store: Store) -> Store:
     """A store in which the local person has the profile 'mine'."""
     store.add(store.local(), new_profile("mine"))
     return store
-
-
-def style(name: str, seed: int = 0) -> Direction:
-    """A direction whose name can be searched for."""
-    ones, anatomy = [1.0] * 2, Anatomy("stack", 2, 8, (), ())
-    provenance = Provenance("model", "f", "Llama", 2, 8, name, "n", "0", "1", 8, 8, "answer", True, 0, True)
-    vectors = torch.randn(2, 8, generator=torch.Generator().manual_seed(seed))
-    report = LayerReport(ones, ones, ones, ones, ones, ones, 8)
-    return Direction(vectors, 1, "per-layer", "attention", provenance, report, anatomy)
-
-
-def written(residual: str) -> Callable[[Profile, list[Choice]], Profile]:
-    said = Written(9, 0.5, {}, {}, residual, 0.5, "f")
-    return lambda profile, choices: replace(profile, written=said)
 
 
 def every_byte(store: Store) -> bytes:
@@ -110,28 +93,6 @@ def test_undo_takes_back_one_step_at_a_time(mine: Store) -> None:
         mine.undo(LOCAL, "mine")
 
 
-def test_a_style_is_kept_undone_and_out_of_anothers_reach(mine: Store) -> None:
-    other, _ = mine.new_person()
-    mine.add(other, new_profile("mine"))
-    assert mine.style(LOCAL, "mine", "f") is None
-    first, second = style("own writing", 1), style("own writing", 2)
-    mine.update(LOCAL, "mine", "writing", written("first"), style=first)
-    mine.update(LOCAL, "mine", "writing", written("second"), style=second)
-    found = mine.style(LOCAL, "mine", "f")
-    assert found is not None
-    assert found.provenance == second.provenance
-    assert torch.equal(found.vectors, second.vectors)
-    assert mine.style(LOCAL, "mine", "another model") is None
-    assert mine.style(other, "mine", "f") is None
-    mine.undo(LOCAL, "mine")
-    again = mine.style(LOCAL, "mine", "f")
-    assert again is not None
-    assert torch.equal(again.vectors, first.vectors)
-    mine.undo(LOCAL, "mine")
-    assert mine.style(LOCAL, "mine", "f") is None
-    assert b"own writing" not in every_byte(mine)
-
-
 def test_a_change_that_fails_leaves_nothing(mine: Store) -> None:
     before = mine.profile(LOCAL, "mine")
 
@@ -165,17 +126,16 @@ def test_one_persons_profile_is_out_of_anothers_reach(store: Store) -> None:
     assert (store.person_of(one_key), store.person_of(two_key)) == (one, two)
     store.add(one, new_profile("mine", keep_text=True))
     store.update(one, "mine", "1 choice", counted, [choice(text=MARKER)])
-    kept = store.profile(one, "mine")
+    profile = store.profile(one, "mine")
     assert store.profiles(two) == []
     reaches = (
         lambda: store.profile(two, "mine"),
         lambda: store.choices(two, "mine"),
         lambda: store.update(two, "mine", "x", counted, [choice()]),
-        lambda: store.remember(two, kept),
+        lambda: store.remember(two, profile),
         lambda: store.undo(two, "mine"),
-        lambda: store.style(two, "mine", "f"),
         lambda: store.forget(two, "mine"),
-        lambda: store.profile(two, kept.id),
+        lambda: store.profile(two, profile.id),
         lambda: store.profile("' OR 1=1 --", "mine"),
     )
     for reach in reaches:
@@ -185,7 +145,7 @@ def test_one_persons_profile_is_out_of_anothers_reach(store: Store) -> None:
     store.update(two, "mine", "3 choices", counted, [choice()] * 3)
     store.undo(two, "mine")
     store.forget(two)
-    assert store.profile(one, "mine") == kept
+    assert store.profile(one, "mine") == profile
     assert len(store.choices(one, "mine")) == 1
 
 
@@ -214,13 +174,12 @@ def test_forgetting_leaves_no_byte(name: str | None, store: Store) -> None:
         store.update(person, "mine", f"x {MARKER}", counted, [choice(text=MARKER * 50)])
     for _ in range(15):
         store.undo(person, "mine")
-    kept = store.profile(person, "mine")
-    store.update(person, "mine", "writing", written(MARKER), style=style(MARKER))
+    profile = store.profile(person, "mine")
     store.update(person, "mine", "more", counted, [choice(text=MARKER)])
     assert MARKER.encode() in every_byte(store)
     store.forget(person, name)
     assert MARKER.encode() not in every_byte(store)
-    assert kept.id.encode() not in every_byte(store)
+    assert profile.id.encode() not in every_byte(store)
     assert {f.name for f in store.folder.iterdir()} == {FILE}
     assert [p.name for p in store.profiles(person)] == (["second"] if name else [])
     assert len(store.choices(other, "mine")) == 1

@@ -84,23 +84,23 @@ def test_the_user_prompts_ask_for_no_style(name: str) -> None:
 
 def test_no_prompt_is_near_another_nor_one_of_the_domains_or_general_sets() -> None:
     axis = load_axis(NAMES[0])
-    own = axis.positive.texts + axis.held_positive.texts
+    texts = axis.positive.texts + axis.held_positive.texts
     sets = [load_protect()]
     for general in map(load_general, ("en", "ko")):
         sets += [general.prompts, general.held_out]
     for domain in map(load_domain, packaged_names()):
         sets += [domain.enhance, domain.held_out]
     others = [(text, bag(text)) for prompts in sets for text in prompts.texts]
-    known = [*others, *((text, bag(text)) for text in own)]
+    known = [*others, *((text, bag(text)) for text in texts)]
     near = [
         (text, other)
-        for text in own
+        for text in texts
         for other, words in known
         if other is not text and 2 * len(bag(text) & words) >= len(bag(text) | words)
     ]
     assert near == []
     assert lint(axis.positive) == []
-    assert len({" ".join(text.casefold().split()[:3]) for text in own}) >= 0.9 * len(own)
+    assert len({" ".join(text.casefold().split()[:3]) for text in texts}) >= 0.9 * len(texts)
 
 
 def test_an_unknown_axis_lists_the_known_ones() -> None:

@@ -65,10 +65,10 @@ def test_reference_answers_are_short_and_complete(name: str) -> None:
 def test_form_length_and_language_match_the_general_set(name: str) -> None:
     domain = load_domain(name)
     general = load_general(domain.language)
-    for own, everyday in ((domain.enhance, general.prompts), (domain.held_out, general.held_out)):
-        assert lint(own, everyday) == []
-        assert question_share(own) == pytest.approx(question_share(everyday), abs=0.01)
-        assert mean_length(own) == pytest.approx(mean_length(everyday), rel=0.12)
+    for special, everyday in ((domain.enhance, general.prompts), (domain.held_out, general.held_out)):
+        assert lint(special, everyday) == []
+        assert question_share(special) == pytest.approx(question_share(everyday), abs=0.01)
+        assert mean_length(special) == pytest.approx(mean_length(everyday), rel=0.12)
 
 
 def test_general_and_protect_sets_have_their_sizes() -> None:

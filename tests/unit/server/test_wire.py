@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from burnish.errors import InputError, ModelError, RefusedError, WrongModelError
-from burnish.server.replies import body_of, event
+from burnish.server.responses import body_of, event
 from burnish.server.wire import TAG, ChatRequest, ChoiceRequest, CompletionRequest, NewProfile, Sliders
 
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
@@ -101,8 +101,8 @@ def test_values_that_ask_for_nothing_and_unknown_fields_pass() -> None:
 def test_messages_become_turns_that_templates_know() -> None:
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]
-    found = ChatRequest.model_validate({**CHAT, "messages": messages})
-    assert [m.turn for m in found.messages] == [("system", "be brief"), ("user", "one two")]
+    request = ChatRequest.model_validate({**CHAT, "messages": messages})
+    assert [m.turn for m in request.messages] == [("system", "be brief"), ("user", "one two")]
 
 
 def test_stops_are_a_list_whatever_was_sent() -> None:
@@ -171,12 +171,14 @@ def test_what_is_wrong_is_said_of_the_alternative_that_was_meant(
 ) -> None:
     with pytest.raises(ValidationError) as error:
         kind.model_validate({**CHAT, "prompt": "x", **change})
-    (found,) = error.value.errors()
-    assert tuple(part for part in found["loc"] if not str(part).startswith(TAG)) == place
-    assert words in found["msg"]
+    (problem,) = error.value.errors()
+    assert tuple(part for part in problem["loc"] if not str(part).startswith(TAG)) == place
+    assert words in problem["msg"]
 
 
 def test_null_is_what_was_not_set() -> None:
-    found = ChatRequest.model_validate({**CHAT, "stream_options": {"include_usage": None}, "stop": None, "tools": None})
-    assert not found.usage_asked
+    request = ChatRequest.model_validate(
+        {**CHAT, "stream_options": {"include_usage": None}, "stop": None, "tools": None}
+    )
+    assert not request.usage_asked
     assert CompletionRequest.model_validate({"model": "base", "prompt": [[5, 6]], "n": None}).asked == [5, 6]

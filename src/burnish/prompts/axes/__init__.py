@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.axes")
 
@@ -70,8 +70,8 @@ def load_axis(name: str) -> Axis:
 
 @cache
 def _table() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "axes.yaml").read_text(encoding="utf-8"))
-    return found
+    table: dict[str, Any] = yaml.safe_load((ROOT / "axes.yaml").read_text(encoding="utf-8"))
+    return table
 
 
 def _under(file: str, name: str, systems: list[str]) -> PromptSet:

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
+from burnish.languages import load_language
 from burnish.prompts.domains.own import own_folder, own_names, read_about, read_rows
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 ROOT = files("burnish.prompts.domains")
-GENERAL = ("normal", "normal-ko")
 PROTECT = "protect"
 NONE = PromptSet("none", ())
 
@@ -59,11 +59,21 @@ def packaged_names() -> list[str]:
 
 
 def load_domain(name: str) -> Domain:
-    """Raises InputError for an unknown name."""
+    """Loads a speciality with its prompts, reference answers and expert's prompt.
+
+    Args:
+        name: packaged, or made by `burnish domains add`.
+
+    Returns:
+        The domain.
+
+    Raises:
+        InputError: there is no such domain.
+    """
     if name not in domain_names():
         raise InputError(f"There is no domain '{name}'. Pass one of: {', '.join(domain_names())}.")
     if name not in packaged_names():
-        return _own(name)
+        return _own_domain(name)
     folder = ROOT / name
     about = yaml.safe_load((folder / "domain.yaml").read_text(encoding="utf-8"))
     rows = _rows(folder, "references.jsonl")
@@ -96,17 +106,17 @@ def _asked(folder: Traversable, file: str) -> PromptSet:
     return PromptSet(f"{folder.name} {file.removesuffix('.jsonl')}", prompts)
 
 
-def _own(name: str) -> Domain:
+def _own_domain(name: str) -> Domain:
     """Raises InputError for a file that was changed."""
     folder = own_folder(name)
     about = read_about(folder / "domain.yaml")
     rows = read_rows(folder / "references.jsonl")
 
-    def kept(file: str, label: str) -> PromptSet:
+    def prompts_in(file: str, label: str) -> PromptSet:
         return PromptSet(label, tuple(prompt for prompt, _ in read_rows(folder / file)))
 
     def references(split: str) -> PromptSet:
-        return PromptSet(f"{name} references", tuple(prompt for prompt, own in rows if own == split))
+        return PromptSet(f"{name} references", tuple(prompt for prompt, half in rows if half == split))
 
     return Domain(
         name=name,
@@ -115,33 +125,43 @@ def _own(name: str) -> Domain:
         summary=about["summary"],
         expert_system_prompt=about["expert_system_prompt"],
         measures=(),
-        enhance=kept("enhance.jsonl", name),
-        held_out=kept("held-out.jsonl", f"{name} held-out"),
+        enhance=prompts_in("enhance.jsonl", name),
+        held_out=prompts_in("held-out.jsonl", f"{name} held-out"),
         references_tune=references("tune"),
         references_report=references("report"),
     )
 
 
 def load_general(language: str = "en") -> GeneralSet:
-    """The general set of a language: en or ko. Raises InputError for another."""
-    name = {"en": "normal", "ko": "normal-ko"}.get(language)
-    if name is None:
-        raise InputError(f"There is no packaged general set in '{language}'. Pass --normal with a file of your own.")
-    folder = ROOT / name
-    about = yaml.safe_load((folder / "set.yaml").read_text(encoding="utf-8"))
+    """Loads the general prompts of a language.
+
+    Args:
+        language: a packaged one, such as `en`.
+
+    Returns:
+        Prompts, and others that are held out.
+
+    Raises:
+        InputError: there is no set in the language.
+    """
+    of = load_language(language)
+    prompts = _lines(of.folder, "prompts.txt", of.general)
     return GeneralSet(
-        name,
-        about["title"],
-        about["language"],
-        _lines(folder, "prompts.txt", name),
-        _lines(folder, "held-out.txt", f"{name} held-out"),
+        of.general, of.title, language, prompts, _lines(of.folder, "held-out.txt", f"{of.general} held-out")
     )
 
 
 def load_protect(*, category: str | None = None) -> PromptSet:
-    """The prompts that an enhancement must leave alone; one category of them if asked."""
-    kept = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
-    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in kept))
+    """The prompts that an enhancement must leave alone.
+
+    Args:
+        category: one alone, such as `code`.
+
+    Returns:
+        The prompts, some with answers.
+    """
+    rows = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
+    return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in rows))
 
 
 def _lines(folder: Traversable, file: str, name: str) -> PromptSet:

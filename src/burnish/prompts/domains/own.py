@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from burnish.errors import InputError
-from burnish.places import data_root
-from burnish.prompts.reading import Prompt, PromptSet
+from burnish.languages import load_language
+from burnish.paths import data_root
+from burnish.prompts.prompt_files import Prompt, PromptSet
 
 NAME = re.compile(r"[A-Za-z_][\w-]{0,59}")
 EXPERT = "You are a leading expert in this kind of task. Answer as the best specialists in the field would."
 FEWEST = 16  # prompts, and reference answers where there are any
-LANGUAGES = ("en", "ko")  # of the packaged everyday prompts
 
 
 def own_root() -> Path:
@@ -48,11 +48,7 @@ def domain_files(
     references: prompts with good answers, every other one of which is for reporting. Raises InputError for too few of either, and for
     another language than the everyday prompts are packaged in.
     """
-    if language not in LANGUAGES:
-        raise InputError(
-            f"Everyday prompts to contrast with are packaged in {' and '.join(LANGUAGES)}, not in '{language}'. Pass --normal with "
-            "files of your own to `burnish enhance` instead of adding a domain."
-        )
+    load_language(language)
     held, tune = split(enhance, references, seed)
     about = {
         "title": title or name,
@@ -89,8 +85,8 @@ def split(enhance: PromptSet, references: PromptSet | None, seed: int) -> tuple[
 def read_about(path: Path) -> dict[str, str]:
     """What `domain_files` wrote of a domain. Raises InputError for a file that was changed."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {key: str(found[key]) for key in ("title", "language", "summary", "expert_system_prompt")}
+        about = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {key: str(about[key]) for key in ("title", "language", "summary", "expert_system_prompt")}
     except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _changed(path, error) from error
 
@@ -101,16 +97,16 @@ def _changed(path: Path, error: Exception) -> InputError:
 
 def read_rows(path: Path) -> list[tuple[Prompt, str]]:
     """(prompt, split) of every row that `domain_files` wrote. Raises InputError for a file that was changed."""
-    found = []
+    rows = []
     try:
         for line in path.read_text(encoding="utf-8").split("\n"):
             if line:
                 row = json.loads(line)
                 messages = tuple((turn["role"], turn["content"]) for turn in row["messages"])
-                found.append((Prompt(messages, row.get("answer"), row.get("rejected")), row.get("split", "")))
+                rows.append((Prompt(messages, row.get("answer"), row.get("rejected")), row.get("split", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _changed(path, error) from error
-    return found
+    return rows
 
 
 def _row(prompt: Prompt) -> dict[str, Any]:

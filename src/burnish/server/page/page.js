@@ -464,7 +464,7 @@ function history(turn, kind) {
 
 /** A side of a turn: what is asked of which model, and what it said. `model` null: nothing is asked. */
 function side(kind, label, model) {
-  const made = { kind, label, model, messages: [], text: '', ends: null, problem: null, shading: null };
+  const made = { kind, label, model, messages: [], text: '', ends: null, problem: null };
   made.expression = make('code', { 'data-testid': 'model' });
   made.said = make('div', { class: 'said', dir: 'auto', 'data-testid': 'text' });
   made.foot = make('footer');
@@ -561,14 +561,12 @@ function renderSide(turn, one) {
   one.expression.textContent = one.kind === 'enhanced' ? one.model ?? '' : '';
   one.said.textContent = one.model === null ? HINT : one.text;
   one.said.classList.toggle('hint', one.model === null);
-  one.said.classList.remove('shaded');
   one.said.hidden = false;
   one.below.replaceChildren();
   const whole = one.text && !one.element.classList.contains('streaming');
-  const shade = whole && one.kind === 'enhanced' && make('button', { type: 'button', class: 'link', 'aria-pressed': 'false', 'data-testid': 'shade', onclick: (event) => shadeTokens(turn, one, event.target) }, 'Shade tokens');
   refill(one.foot,
     make('span', { class: one.problem ? 'ends problem' : 'ends', 'data-testid': 'ends' }, one.problem ?? ENDS[one.ends] ?? ''),
-    shade, shade && button('Edit the answer', () => edit(turn, one), 'edit', 'link'),
+    whole && one.kind === 'enhanced' && button('Edit the answer', () => edit(turn, one), 'edit', 'link'),
     whole && button('Copy', (event) => copy(one.said, event.target), 'copy', 'link'));
 }
 
@@ -607,45 +605,6 @@ function freshConversation() {
   byId('turns').replaceChildren();
   byId('welcome').hidden = false;
   byId('prompt').focus();
-}
-
-// ---------------------------------------------------------------- Tokens
-
-const LEVELS = [0.05, 0.3, 0.8, 1.6]; // nats from which a shade is deeper
-const level = (gain) => LEVELS.filter((from) => Math.abs(gain) >= from).length;
-const shadeClass = (gain) => (level(gain) === 0 ? 'token' : `token ${gain > 0 ? 'more' : 'less'}${level(gain)}`);
-
-/** One token's numbers in words. */
-function tokenWords({ gain, projection }) {
-  const change = `${signed(gain)} nats, ${level(gain) === 0 ? 'hardly changed' : gain > 0 ? 'likelier than before' : 'less likely than before'}`;
-  return projection === null ? change : `${change}; ${signed(projection, 1)} standard deviations along the direction`;
-}
-
-/** Turns the shading of an enhanced answer on or off. */
-async function shadeTokens(turn, one, toggle) {
-  if (one.said.classList.contains('shaded')) return renderSide(turn, one);
-  if (toggle.ariaBusy === 'true') return undefined;
-  toggle.ariaBusy = 'true';
-  one.shading ??= await attempt(() => send('POST', '/api/tokens', { model: one.model, messages: one.messages, answer: one.text }));
-  toggle.ariaBusy = 'false';
-  if (!one.shading) return undefined;
-  toggle.setAttribute('aria-pressed', 'true');
-  const readout = make('span', { class: 'readout', role: 'status', 'data-testid': 'readout' }, 'Point at a token, or walk with the arrow keys.');
-  const marks = one.shading.tokens.map((token) => make('span', { class: shadeClass(token.gain), title: tokenWords(token), tabindex: -1, 'data-testid': 'token' }, token.text));
-  const tell = (target) => {
-    const token = one.shading.tokens[marks.indexOf(target)];
-    if (token) readout.replaceChildren('“', isolated(token.text), `” ${tokenWords(token)}`);
-  };
-  if (marks.length) marks[0].tabIndex = 0;
-  one.said.classList.add('shaded');
-  const group = make('span', { role: 'group', 'aria-label': 'Tokens: arrow keys tell each one’s number' }, ...marks);
-  group.addEventListener('pointerover', (event) => tell(event.target));
-  group.addEventListener('focusin', (event) => tell(event.target));
-  group.addEventListener('keydown', (event) => walk(event, marks, ['ArrowLeft', 'ArrowRight']));
-  one.said.replaceChildren(group);
-  const key = (kind, text) => make('span', {}, ...[1, 3].map((n) => make('span', { class: `token ${kind}${n}` }, n === 1 ? 'a' : 'b')), ` ${text}`);
-  one.below.replaceChildren(make('div', { class: 'legend', 'data-testid': 'legend' }, key('more', 'filled, underlined: likelier than in the base model'), key('less', 'hatched, dotted: less likely'), readout));
-  return undefined;
 }
 
 /** Arrow keys, Home and End move the one focus stop of a group. */
@@ -728,7 +687,7 @@ function edit(turn, one) {
 function saveEdit(turn, one, final, back) {
   const draft = one.text;
   if (final.trim() === '') return;
-  if (final !== draft) Object.assign(one, { text: final, shading: null });
+  if (final !== draft) Object.assign(one, { text: final });
   back();
   if (final !== draft && profile()) learn(turn, { messages: one.messages, first: final, second: draft, outcome: 1 }, 'You edited the answer');
 }

@@ -1,0 +1,345 @@
+"""The summary of an explanation in sentences: the same on the page and in the terminal.
+
+Wording follows the numbers. An effect whose interval holds zero is "no effect measured", never "no effect"; what was not measured is said
+to be not measured.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from burnish.checking import FINE
+from burnish.evaluation.effect import SLACK, Effect, word_of
+from burnish.evaluation.evaluation_tables import KINDS
+from burnish.explaining.facts import DirectionFacts, Explanation
+from burnish.explaining.formats import label, number, percent
+from burnish.maths.intervals import Interval
+from burnish.tuning.objective import P95_RATIO
+
+CARRIED = 0.5  # of the squared length in four coordinates: above, the direction may measure size, not content
+FEW = 20  # prompts or pairs below which intervals are wide and their edges unsteady
+MORE_REPEATED = 0.05  # rise of the share of repeated 4-grams that is worth a warning
+MORE_PERPLEXED = 1.05
+EACH = 3  # directions that get a sentence each
+NAME = 60  # letters of a name in a sentence
+
+
+@dataclass(frozen=True)
+class Card:
+    """One of the three answers at the top of the page."""
+
+    title: str
+    figure: str  # the number to remember
+    unit: str  # what it is
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Verdict, three cards and the caveats that apply."""
+
+    verdict: str
+    ships: bool | None  # None: not enough was measured to say
+    cards: tuple[Card, Card, Card]
+    caveats: tuple[str, ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Everything in reading order."""
+        return (self.verdict, *(s for card in self.cards for s in card.sentences), *self.caveats)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Movement of general and protect prompts, from the best measurement there is; nats per token."""
+
+    kl: float
+    interval: Interval | None
+    p95: float
+    prompts: int | None
+    budget: float
+    budgeted: bool  # the budget was asked for; otherwise it is the bound above which answers visibly change
+
+    @property
+    def within(self) -> bool:
+        return self.kl <= self.budget * SLACK
+
+
+def summarise(facts: Explanation) -> Summary:
+    """What was enhanced, how sure that is, what it cost, whether it ships, and what speaks against believing it."""
+    ships, verdict = _verdict(facts)
+    return Summary(verdict, ships, (_what(facts), _sure(facts), _cost(facts)), tuple(_caveats(facts)))
+
+
+def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:
+    """(name, effect) on every kind of pairs: of the evaluation, or else of tuning's report half."""
+    if facts.evaluation is not None:
+        return [(KINDS[e["kind"]], _effect(e)) for e in facts.evaluation["effects"]]
+    reported = None if facts.tuned is None else facts.tuned["reported"]
+    if reported is None:
+        return []
+    # "speciality: kind", as tuning names them
+    return [
+        (f"{label(name.rpartition(': ')[0], NAME)}, {KINDS[e['kind']]}", _effect(e))
+        for name, e in reported["effects"].items()
+    ]
+
+
+def cost_of(facts: Explanation) -> Cost | None:
+    """Of the evaluation, or else of tuning's report half, or else of the short check; None where nothing was measured."""
+    budgeted = facts.tuned is not None
+    budget = facts.tuned["options"]["budget"] if facts.tuned is not None else FINE
+    if facts.evaluation is not None:
+        damage = facts.evaluation["damage"]
+        kl = Interval(**damage["kl"])
+        return Cost(kl.mean, kl, damage["kl_p95"], damage["prompts"], budget, budgeted)
+    if facts.tuned is not None and facts.tuned["reported"] is not None:
+        reported = facts.tuned["reported"]
+        kl = Interval(**reported["kl"])
+        return Cost(kl.mean, kl, reported["kl_p95"], kl.n, budget, budgeted)
+    if facts.check is not None:
+        check = facts.check
+        return Cost(check["kl_mean"], None, check["kl_p95"], check["prompts"], budget, budgeted)
+    if facts.dose is not None:
+        dose = facts.dose.at_one
+        return Cost(dose.damage.mean, dose.damage, dose.damage_p95, facts.dose.prompts, budget, budgeted)
+    return None
+
+
+def damage_text(cost: Cost) -> str:
+    """A damage in nats per token, with its interval where it has one: 0.0104 [0.0090, 0.0118]."""
+    spread = "" if cost.interval is None else f" [{cost.interval.low:.4f}, {cost.interval.high:.4f}]"
+    return f"{cost.kl:.4f}{spread}"
+
+
+def _effect(stored: dict[str, Any]) -> Effect:
+    parts = {name: Interval(**stored[name]) for name in ("shift", "above", "likelihood", "rejected")}
+    return Effect(kind=stored["kind"], pairs=stored["pairs"], tokens=stored["tokens"], **parts)
+
+
+def _edited(facts: Explanation) -> list[int]:
+    return sorted({g.layer for g in facts.gains if g.asked})
+
+
+def _what(facts: Explanation) -> Card:
+    layers, title, model = _edited(facts), label(facts.title, NAME), label(facts.model, NAME)
+    count, depth = len(facts.directions), len(facts.directions[0].quality)
+    along = "one direction" if count == 1 else f"{count} directions"
+    if layers:
+        asked = [g.asked for g in facts.gains if g.asked]
+        low, high = (number(v, digits=2, signed=True) for v in (min(asked), max(asked)))
+        first = (
+            f"{title} was strengthened in {model} ({facts.dtype}) along {along} in {len(layers)} of {depth} layers, with "
+            + (f"a gain of {low}." if low == high else f"gains from {low} to {high}.")
+        )
+    else:
+        first = f"Nothing is strengthened in {model}: every gain is zero."
+    sentences = [
+        f"Direction {name}: made of {d.enhance_prompts} specialised and {d.normal_prompts} everyday prompts, layer {d.layer} chosen."
+        for name, d in _named(facts)
+    ]
+    if count > EACH:
+        sentences = [f"Directions: {', '.join(name for name, _ in _named(facts))}."]
+    return Card("What was enhanced", f"{len(layers)} of {depth}", "layers edited", (first, *sentences))
+
+
+def _named(facts: Explanation) -> list[tuple[str, DirectionFacts]]:
+    return [(label(d.name, NAME), d) for d in facts.directions]
+
+
+def _sure(facts: Explanation) -> Card:
+    sentences = _separations(facts)
+    effects = effects_of(facts)
+    for name, e in effects:
+        sentences.append(
+            f"Effect on {e.pairs} {name}: {e.above.short} nats per token above random directions of the same damage; "
+            f"{_in_words(e)}."
+        )
+    if effects:
+        name, e = effects[0]
+        figure, unit = f"{e.above.mean:+.3f}", f"nats per token above random, {name}"
+    else:
+        sentences.append("The effect on answers was not measured. `burnish evaluate` measures it.")
+        figure, unit = f"{facts.directions[0].at_chosen.auroc:.3f}", "AUROC on held-out prompts"
+    return Card("How sure that is", figure, unit, tuple(sentences))
+
+
+def _separations(facts: Explanation) -> list[str]:
+    """One sentence a direction; one for all where they are many."""
+    best = [d.at_chosen for d in facts.directions]
+    split = [q.split_half_cosine for q in best if q.split_half_cosine is not None]
+    if len(best) > EACH:
+        halves = (
+            f"; made from two halves of the prompts they have cosines of {min(split):.2f} or more with themselves"
+            if split
+            else ""
+        )
+        return [
+            f"The directions separate their held-out prompts with AUROC {min(q.auroc for q in best):.3f} to "
+            f"{max(q.auroc for q in best):.3f} (shuffled labels: at most {max(q.null_auroc for q in best):.3f}){halves}."
+        ]
+    return [
+        f"Direction {name} separates {d.held_out} held-out prompts with AUROC {q.auroc:.3f} (shuffled labels: {q.null_auroc:.3f})"
+        + (
+            "."
+            if q.split_half_cosine is None
+            else f"; made from two halves of the prompts it has cosine {q.split_half_cosine:.2f} with itself."
+        )
+        for (name, d), q in zip(_named(facts), best, strict=True)
+    ]
+
+
+def _in_words(effect: Effect) -> str:
+    return {
+        "gain": "a gain",
+        "none": "no effect measured, the interval contains zero",
+        "loss": "a loss",
+        "hollow": "hollow, the good answers became less likely",
+    }[word_of(effect)]
+
+
+def _cost(facts: Explanation) -> Card:
+    cost = cost_of(facts)
+    if cost is None:
+        return Card("What it cost", "?", "not measured", ("What the edit disturbs was not measured.",))
+    bound = "the budget is" if cost.budgeted else "answers visibly change above"
+    sentences = [
+        f"General and protect prompts moved by {damage_text(cost)} nats per token on average ({bound} {cost.budget:g}); the 95th "
+        f"percentile of their tokens is {cost.p95:.3f}."
+    ]
+    if facts.evaluation is not None:
+        damage = facts.evaluation["damage"]
+        ratio = damage["perplexity_enhanced"] / damage["perplexity_base"]
+        sentences += [
+            f"Repeated 4-grams went from {percent(damage['repetition_base'])} to {percent(damage['repetition_enhanced'])}, the "
+            f"perplexity of neutral prose from {damage['perplexity_base']:.2f} to {damage['perplexity_enhanced']:.2f} "
+            f"({100 * ratio - 100:+.1f} %).",
+            _refusals(damage),
+        ]
+    elif facts.tuned is not None and facts.tuned["repetition"] is not None:
+        before, after = facts.tuned["repetition"]
+        sentences.append(
+            f"Repeated 4-grams went from {percent(before)} to {percent(after)}, the perplexity of neutral prose changed by "
+            f"{100 * facts.tuned['perplexity_ratio'] - 100:+.1f} %. Refusals were not counted."
+        )
+    elif facts.check is not None:
+        sentences.append(
+            f"Repeated 4-grams went from {percent(facts.check['repetition_base'])} to "
+            f"{percent(facts.check['repetition_enhanced'])}. Perplexity and refusals were not measured."
+        )
+    return Card("What it cost", f"{cost.kl:.4f}", "nats per token on general prompts", tuple(sentences))
+
+
+def _refusals(damage: dict[str, Any]) -> str:
+    if not damage["harmful"]:
+        return "No harmful requests were tried."
+    return (
+        f"Of {damage['harmful']} harmful requests the base model declined {damage['refused_base']}, the enhanced one "
+        f"{damage['refused_enhanced']}; {damage['refusals_kept']} refusals were kept."
+    )
+
+
+def _verdict(facts: Explanation) -> tuple[bool | None, str]:
+    if facts.tuned is not None and facts.tuned["abstained"]:
+        return False, f"Does not ship: tuning left the model alone, because {facts.tuned['reason']}."
+    if not _edited(facts):
+        return False, "Does not ship: every gain is zero, so nothing is edited."
+    effects, cost = effects_of(facts), cost_of(facts)
+    against = []
+    if cost is not None and not cost.within:
+        against.append(f"the damage of {cost.kl:.4f} nats per token is beyond {cost.budget:g}")
+    against += [f"on {name}: {_in_words(e)}" for name, e in effects if word_of(e) != "gain"]
+    if facts.tuned is not None and not against:
+        against = _broken_bounds(facts.tuned)
+    if against:
+        return False, f"Does not ship: {'; '.join(against)}."
+    missing = [name for name, seen in (("the effect", effects), ("the damage", cost)) if not seen]
+    if missing or cost is None:
+        was = "was" if len(missing) == 1 else "were"
+        return None, f"Whether it ships cannot be said: {' and '.join(missing)} {was} not measured."
+    limit = "the budget" if cost.budgeted else "the bound of visible change"
+    within = f"within {limit}" if cost.kl <= cost.budget else f"within {percent(SLACK - 1)} of {limit}"
+    return True, f"Ships: an effect above random on every kind of pairs, no falling likelihood, and damage {within}."
+
+
+def _broken_bounds(tuned: dict[str, Any]) -> list[str]:
+    """Why the chosen gains do not ship on tuning's report half."""
+    options, at_one = tuned["options"], next((p for p in tuned["frontier"] if p["multiple"] == 1), None)
+    if at_one is None or at_one["ships"]:
+        return []
+    bounds = (
+        ("the mean damage", at_one["kl"], options["budget"]),
+        ("the 95th percentile of the damage", at_one["kl_p95"], P95_RATIO * options["budget"]),
+        ("the movement of the speciality's own prompts", at_one["special_kl"], options["movement"]),
+    )
+    broken = [f"{what} of {value:.4f} is beyond {bound:g}" for what, value, bound in bounds if value > bound * SLACK]
+    for (name, kind, weight, *_), change in zip(tuned["aims"], at_one["likelihood"], strict=True):
+        if weight > 0 and change < 0:
+            broken.append(f"the likelihood of {label(name, NAME)}, {KINDS[kind]}, fell by {number(-change)}")
+    if at_one["effect"] <= 0:
+        broken.append("the effect is not above zero")
+    return [f"{reason} on the report half" for reason in broken]
+
+
+def _caveats(facts: Explanation) -> list[str]:
+    caveats = []
+    for name, d in _named(facts):
+        best = d.at_chosen
+        if not d.found:
+            caveats.append(
+                f"The direction {name} is not above its null: with shuffled labels a direction separates held-out prompts as well. "
+                "It may be noise."
+            )
+        if best.largest_share > CARRIED:
+            caveats.append(
+                f"A few coordinates carry the direction {name}: {percent(best.largest_share)} of its squared length is in the four "
+                "largest. It may measure the size of activations, not content."
+            )
+        if d.held_out < FEW:
+            caveats.append(f"Small sample: the direction {name} was tried on {d.held_out} held-out prompts only.")
+    effects = effects_of(facts)
+    for name, e in effects:
+        word = word_of(e)
+        if word == "none":
+            caveats.append(
+                f"No effect measured on {name}: the interval contains zero. More pairs may show one, or that there is none."
+            )
+        if word == "loss":
+            caveats.append(f"On {name} the effect is below that of random directions: the edit works against it.")
+        if word == "hollow":
+            caveats.append(
+                f"Hollow on {name}: the shift was won by making both answers less likely; the likelihood of good answers fell by "
+                f"{number(-e.likelihood.mean)} nats per token."
+            )
+        if word == "gain" and e.likelihood.mean < 0:
+            caveats.append(
+                f"On {name} the likelihood of good answers did not rise: {e.likelihood.short} nats per token."
+            )
+    few = [f"{e.pairs} {name}" for name, e in effects if e.pairs < FEW]
+    if few:
+        caveats.append(f"Small sample: the effect was measured on {' and '.join(few)}.")
+    caveats += _costs_to_know(facts)
+    return caveats
+
+
+def _costs_to_know(facts: Explanation) -> list[str]:
+    cost, caveats = cost_of(facts), []
+    if cost is not None and cost.kl > cost.budget:
+        bound = "the budget" if cost.budgeted else "the bound above which answers visibly change"
+        caveats.append(
+            f"The damage is beyond {bound}: {cost.kl:.4f} against {cost.budget:g} nats per token, "
+            f"{percent(cost.kl / cost.budget - 1)} more."
+        )
+    if cost is not None and cost.prompts is not None and cost.prompts < FEW:
+        caveats.append(f"Small sample: the damage was measured on {cost.prompts} prompts.")
+    if facts.evaluation is not None:
+        damage = facts.evaluation["damage"]
+        if damage["repetition_enhanced"] > damage["repetition_base"] + MORE_REPEATED:
+            caveats.append("Enhanced answers repeat themselves more than the base model's.")
+        if damage["perplexity_enhanced"] > MORE_PERPLEXED * damage["perplexity_base"]:
+            caveats.append(f"Neutral prose became more than {percent(MORE_PERPLEXED - 1)} more perplexing.")
+        lost = damage["refused_base"] - damage["refusals_kept"]
+        if lost:
+            caveats.append(
+                f"{lost} refusal{'s' if lost > 1 else ''} of harmful requests {'were' if lost > 1 else 'was'} lost."
+            )
+    return caveats

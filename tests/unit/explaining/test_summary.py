@@ -1,0 +1,207 @@
+"""Every sentence of the summary is true of the numbers, and every caveat appears exactly where it applies."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from burnish.evaluation.effect import Effect
+from burnish.explaining.facts import Explanation
+from burnish.explaining.summary import cost_of, effects_of, summarise
+from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
+
+
+def words_of(facts: Explanation) -> str:
+    return "\n".join(summarise(facts).sentences)
+
+
+def evaluated(*effects: Effect, tuning: dict[str, Any] | None = None, **damage: Any) -> Explanation:
+    return full(tuned=tuning, evaluation=evaluation(*effects, **damage))
+
+
+def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
+    text = words_of(minimal())
+    assert (
+        f"enhance.txt was strengthened in smollm2-135m (bfloat16) along one direction in {FEW_LAYERS} of {FEW_LAYERS} layers"
+        in text
+    )
+    assert "with a gain of +0.50." in text
+    assert "95 specialised and 95 everyday prompts, layer 6 chosen" in text
+
+
+def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval() -> None:
+    text = words_of(full())
+    best = full().directions[0].quality[18]
+    assert f"AUROC 0.980 (shuffled labels: {best.null_auroc:.3f})" in text
+    assert "cosine 0.92 with itself" in text
+    assert "Effect on 24 reference answers: +0.168 [+0.128, +0.208] nats per token above random" in text
+
+
+def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refusals() -> None:
+    text = words_of(full())
+    assert "moved by 0.0102 [0.0090, 0.0114] nats per token on average (the budget is 0.01)" in text
+    assert "95th percentile of their tokens is 0.041" in text
+    assert "5.2 % to 5.5 %" in text and "24.31 to 24.62 (+1.3 %)" in text
+    assert "Of 20 harmful requests the base model declined 17, the enhanced one 16; 16 refusals were kept." in text
+
+
+def test_nothing_measured_says_so_and_gives_no_verdict() -> None:
+    summary = summarise(minimal())
+    assert summary.ships is None
+    assert summary.verdict == "Whether it ships cannot be said: the effect and the damage were not measured."
+    assert "not measured" in summary.cards[2].unit
+    assert not summary.caveats
+
+
+def test_a_check_alone_leaves_the_effect_open() -> None:
+    summary = summarise(minimal(check=check().as_dict()))
+    assert summary.ships is None
+    assert "the effect was not measured" in summary.verdict
+    text = "\n".join(summary.sentences)
+    assert "Perplexity and refusals were not measured." in text
+    assert "answers visibly change above 0.05" in text
+
+
+def test_a_gain_within_the_budget_ships_without_caveats() -> None:
+    summary = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
+    assert summary.ships is True
+    assert summary.verdict.endswith("damage within the budget.")
+    assert summary.caveats == ()
+
+
+def test_a_little_beyond_the_budget_ships_and_says_by_how_much() -> None:
+    summary = summarise(full())
+    assert summary.ships is True and "within 5 % of the budget" in summary.verdict
+    assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in summary.caveats
+
+
+def test_damage_beyond_the_budget_does_not_ship() -> None:
+    summary = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
+    assert summary.ships is False and "0.0200 nats per token is beyond 0.01" in summary.verdict
+    assert any("100 % more" in c for c in summary.caveats)
+
+
+def test_without_a_budget_the_bound_of_visible_change_counts() -> None:
+    assert summarise(evaluated(kl=interval(0.04, 0.001, 24))).ships is True
+    beyond = summarise(evaluated(kl=interval(0.06, 0.001, 24)))
+    assert beyond.ships is False
+    assert any("the bound above which answers visibly change" in c for c in beyond.caveats)
+
+
+def test_an_interval_with_zero_is_no_effect_measured() -> None:
+    summary = summarise(evaluated(effect("references", 0.03, 0.01)))
+    assert summary.ships is False
+    assert "no effect measured, the interval contains zero" in summary.cards[1].sentences[-1]
+    assert any(c.startswith("No effect measured on reference answers") for c in summary.caveats)
+
+
+def test_a_falling_likelihood_is_hollow() -> None:
+    summary = summarise(evaluated(effect("made", 0.12, -0.08)))
+    assert summary.ships is False and "hollow" in summary.verdict
+    assert any("likelihood of good answers fell by 0.0800 nats per token" in c for c in summary.caveats)
+
+
+def test_a_likelihood_that_may_have_fallen_is_mentioned() -> None:
+    summary = summarise(evaluated(effect("made", 0.12, -0.01)))
+    assert summary.ships is True
+    assert any("did not rise: -0.010 [-0.030, +0.010]" in c for c in summary.caveats)
+
+
+def test_an_effect_below_random_is_a_loss() -> None:
+    summary = summarise(evaluated(effect("references", -0.2, -0.2)))
+    assert summary.ships is False
+    assert any("below that of random directions" in c for c in summary.caveats)
+
+
+def test_a_direction_at_its_null_may_be_noise() -> None:
+    facts = minimal(directions=(direction("weak", "weak", 1, found=False),))
+    assert any(c.startswith("The direction weak is not above its null") for c in summarise(facts).caveats)
+
+
+def test_a_few_coordinates_that_carry_a_direction_are_named() -> None:
+    facts = minimal(directions=(direction("spiky", "spiky", 1, quality=quality(1, 30, share=0.7)),))
+    assert any("70 % of its squared length is in the four largest" in c for c in summarise(facts).caveats)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (minimal(directions=(direction("d", "d", 1, held_out=8),)), "8 held-out prompts only"),
+        (evaluated(effect("references", 0.2, 0.1, pairs=6)), "measured on 6 reference answers"),
+        (evaluated(prompts=5), "damage was measured on 5 prompts"),
+    ],
+)
+def test_small_samples_are_named(facts: Explanation, words: str) -> None:
+    assert any(c.startswith("Small sample") and words in c for c in summarise(facts).caveats)
+
+
+def test_repetition_perplexity_and_lost_refusals_are_caveats() -> None:
+    caveats = summarise(evaluated(repetition_enhanced=0.2, perplexity_enhanced=30.0, refusals_kept=14)).caveats
+    assert "Enhanced answers repeat themselves more than the base model's." in caveats
+    assert "Neutral prose became more than 5 % more perplexing." in caveats
+    assert "3 refusals of harmful requests were lost." in caveats
+
+
+def test_abstaining_does_not_ship_and_gives_the_reason() -> None:
+    left_alone = tuned(
+        abstained=True, reason="the effect is not above random", frontier=[], reported=None, repetition=None
+    )
+    summary = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
+    assert summary.ships is False and summary.verdict.endswith("because the effect is not above random.")
+    assert "every gain is zero" in summary.cards[0].sentences[0]
+
+
+def test_zero_gains_do_not_ship() -> None:
+    assert summarise(minimal(gains=())).ships is False
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"kl": 0.02}, "the mean damage of 0.0200 is beyond 0.01 on the report half"),
+        ({"kl_p95": 0.2}, "the 95th percentile of the damage of 0.2000 is beyond 0.1"),
+        ({"special_kl": 0.2}, "the movement of the speciality's own prompts of 0.2000 is beyond 0.1"),
+        ({"likelihood": [-0.01, 0.1]}, "the likelihood of creative-writing, reference answers, fell by 0.0100"),
+        ({"effect": -0.1}, "the effect is not above zero"),
+    ],
+)
+def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
+    points = [{**p, "ships": False, **broken} for p in tuned()["frontier"]]
+    summary = summarise(full(tuned=tuned(frontier=points), evaluation=None))
+    assert summary.ships is False and words in summary.verdict
+
+
+def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> None:
+    costs = [cost_of(facts) for facts in (full(), full(evaluation=None), full(evaluation=None, tuned=None), minimal())]
+    assert [None if c is None else round(c.kl, 4) for c in costs] == [0.0102, 0.0104, 0.0104, None]
+    assert costs[1] is not None and costs[1].interval is not None
+    assert costs[2] is not None and costs[2].interval is None
+    assert [name for name, _ in effects_of(full())] == ["reference answers", "self-made pairs"]
+    assert [name for name, _ in effects_of(full(evaluation=None))] == [
+        "creative-writing, reference answers",
+        "creative-writing, self-made pairs",
+    ]
+    assert "Refusals were not counted." in words_of(full(evaluation=None))
+
+
+def test_many_directions_share_one_sentence() -> None:
+    many = tuple(direction(f"domain {i}", f"domain {i}", i) for i in range(6))
+    text = words_of(full(directions=many))
+    assert "The directions separate their held-out prompts with AUROC 0.980 to 0.980" in text
+    assert "Directions: domain 0, domain 1," in text
+
+
+def test_names_of_files_cannot_move_the_cursor() -> None:
+    facts = minimal(directions=(replace(minimal().directions[0], name="a\x1b[2Jb\u202e"),), title="x\x07\ny")
+    text = words_of(facts)
+    assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
+    assert "x\u2407 y was strengthened" in text
+
+
+def test_numbers_read_back_from_json_say_the_same() -> None:
+    import json
+
+    facts = full()
+    again = replace(facts, **{k: json.loads(json.dumps(getattr(facts, k))) for k in ("check", "tuned", "evaluation")})
+    assert summarise(again) == summarise(facts)
+    assert asdict(summarise(again))["ships"] is True
