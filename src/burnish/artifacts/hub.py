@@ -97,13 +97,14 @@ def hub_errors(what: str, *, after: str = "") -> Iterator[None]:
     """
     from huggingface_hub import errors
 
-    kinds: tuple[type[Exception], ...] = tuple(
-        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    # The client raises RuntimeError for an upload that failed and ValueError for an answer or a card that is not valid.
+    kinds: tuple[type[Exception], ...] = (
+        *(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+        *(OSError, RuntimeError, ValueError),
     )
     try:
         yield
-    # The client raises RuntimeError for an upload that failed and ValueError for an answer or a card that is not valid.
-    except (*kinds, OSError, RuntimeError, ValueError) as error:
+    except kinds as error:
         translated = _translated(error, what, f" {after}" if after else "")
         raise translated from None  # the cause may quote what the hub said, token and all
 
