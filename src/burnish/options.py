@@ -235,7 +235,7 @@ class LearnOptions:
     tokens: Annotated[int, "tokens of each of its answers"] = 28
     everyday: Annotated[int, "everyday and protect prompts that are held while learning"] = 48
     everyday_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
-    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 24
+    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 36
     reported: Annotated[int, "held-out prompts of the speciality that the effect is reported on"] = 12
     repetition: Annotated[
         float, "largest allowed rise of the share of repeated 4-grams in the speciality's answers"
