@@ -14,6 +14,7 @@ from burnish.errors import InputError
 from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
+from burnish.model.forecast import Work, lengths
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
 from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
@@ -188,6 +189,28 @@ def states_wanted(
     """The states that `find_direction` would read with these arguments, for what they cost (`burnish.model.estimating`)."""
     options = options or FindOptions()
     return _material(model, enhance, normal, options, held_out, protect, ALONE, None).wanted(options)
+
+
+def finding_work(
+    model: Model,
+    *,
+    enhance: PromptSet,
+    normal: PromptSet,
+    options: FindOptions,
+    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
+    protect: PromptSet | None = None,
+) -> Work:
+    """What `find_direction` would do with these arguments, in tokens. model: its outline."""
+    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
+    sets = [prompts for part in parts for prompts in (part.tune, part.held_out)]
+    sets += [_spared(protect, parts[1].tune, options)] if options.protect else []
+    work = Work()
+    for prompts in sets:
+        count, length = lengths(model, prompts)
+        answer = ANSWER_TOKENS if options.position == "answer" else 0
+        written = sum(prompt.answer is None for prompt in prompts.prompts) * answer
+        work += Work(count * (length + answer), written)
+    return work
 
 
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:

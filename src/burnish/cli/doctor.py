@@ -17,11 +17,11 @@ def doctor(*, json: Json = False) -> None:
     """Print what a bug report needs: versions, device, number types, caches, free disk. No secrets."""
     from burnish.model.diagnosis import diagnosis
 
-    found = diagnosis()
+    report = diagnosis()
     if json:
-        console.as_json(found)
+        console.as_json(report)
         return
-    for key, value in found.items():
+    for key, value in report.items():
         console.data(f"{key.replace('_', ' ')}: {in_words(value)}")
 
 

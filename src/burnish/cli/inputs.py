@@ -8,12 +8,15 @@ from cyclopts import Parameter
 
 from burnish.cli.console import say
 from burnish.errors import InputError
+from burnish.options import FindOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
+    from burnish.model.forecast import Work
+    from burnish.model.model import Model
     from burnish.prompts import PromptSet
     from burnish.tuning.aims import Speciality
 
@@ -98,6 +101,19 @@ class Contrast:
     held_out: "tuple[PromptSet | None, PromptSet | None]"
     general: "PromptSet"  # held-out general and protect prompts for the check
     protect: "PromptSet"  # left where they are with --protect
+
+    def work(self, model: "Model", finding: FindOptions) -> "Work":
+        """What finding takes, in tokens. model: its outline."""
+        from burnish.finding import finding_work
+
+        return finding_work(
+            model,
+            enhance=self.enhance,
+            normal=self.normal,
+            options=finding,
+            held_out=self.held_out,
+            protect=self.protect,
+        )
 
 
 def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, Contrast]]":

@@ -77,19 +77,19 @@ def _device(checkpoint: Checkpoint, options: ModelOptions, *, in_blocks: bool) -
 @functools.cache
 def accelerator() -> str | None:
     """cuda (also for ROCm), mps, xpu or what else torch was built for, if it computes a small product; a broken one is warned of."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if found is None:
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None:
         return None
     try:
-        ones = torch.ones(TRIED, TRIED, device=found)
+        ones = torch.ones(TRIED, TRIED, device=device)
         right = float((ones @ ones).sum()) == TRIED**3
         why = "it computes wrong numbers"
     except RuntimeError as error:
         right, why = False, str(error).strip().splitlines()[0].rstrip(".")
     if right:
-        return str(found.type)
+        return str(device.type)
     warnings.warn(
-        f"The {found.type} device of this machine cannot be used: {why}. The model runs on the CPU; check the driver, or pass --device.",
+        f"The {device.type} device of this machine cannot be used: {why}. The model runs on the CPU; check the driver, or pass --device.",
         BurnishWarning,
         stacklevel=2,
     )
@@ -116,9 +116,9 @@ def _stored(config: dict[str, Any], checkpoint: Checkpoint) -> torch.dtype:
     text = config.get("text_config")
     for table in (config, text if isinstance(text, dict) else {}):
         stated = table.get("dtype", table.get("torch_dtype"))
-        found = getattr(torch, stated, None) if isinstance(stated, str) else None
-        if isinstance(found, torch.dtype):
-            return found
+        dtype = getattr(torch, stated, None) if isinstance(stated, str) else None
+        if isinstance(dtype, torch.dtype):
+            return dtype
     return next((DTYPES[t.dtype] for t in checkpoint.tensors.values() if t.dtype in DTYPES), torch.float32)
 
 
