@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 STAMP := $(VENV)/.installed
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 export HF_HUB_OFFLINE ?= 0
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-full check fix bench bench-gpu clean
+.PHONY: demo test test-full check fix docs bench bench-gpu clean
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -29,21 +30,25 @@ test-full: $(STAMP)  ## every law in every architecture family, hundreds of kill
 	$(BIN)/burnish models pull smollm2-135m --gguf
 	$(PYTEST) -m "full or not full" --hypothesis-profile patient
 
-check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs
+check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs, the site of the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python checks/names.py
+	$(BIN)/python checks/docstrings.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/python docs/generate_compatibility.py --check
+	site=$$(mktemp -d) && $(SITE) --site-dir $$site; code=$$?; rm -rf $$site; exit $$code
 
 fix: $(STAMP)  ## format, mend lint, regenerate docs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/python checks/names.py --shorten
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_compatibility.py
+
+docs: $(STAMP)  ## the documentation as pages, in site/
+	$(SITE) --site-dir site
 
 bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/finding.py
@@ -63,4 +68,4 @@ bench-gpu: $(STAMP)  ## the same on one GPU, against its roofline
 	$(BIN)/python benchmarks/gpu/decode.py
 
 clean:
-	rm -rf $(VENV) .venv-peers demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers demo dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""Fails on variables whose names say nothing, and on file names that occur twice. `--shorten` takes what is mended off the list."""
+"""Fails on variables whose names say nothing, and on file names that occur twice."""
 
 import ast
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("src", "tests", "benchmarks", "docs", "checks")
+FOLDERS = ("src", "tests", "benchmarks", "docs", "checks", "examples")
 VAGUE = frozenset({"found", "own", "kept", "whole", "said", "rest"})
 # Files and the names that say enough there. `first, *rest` is allowed everywhere.
 HONEST = {
@@ -19,8 +19,6 @@ HONEST = {
 }
 # File names that may occur twice: one in every package, or a command beside what it runs.
 HONEST_TWICE = frozenset({"__init__.py", "__main__.py", "audit.py", "profile.py", "verify.py"})
-# What is still to be renamed, one a line: files with vague names, and file names that occur twice.
-LATER = Path(__file__).with_name("later.txt")
 
 
 def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -44,37 +42,33 @@ def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
-def vague() -> Iterator[tuple[str, str]]:
-    """Files with a vague name, each with what is wrong there."""
+def vague() -> Iterator[str]:
+    """What is wrong with a name, one a line."""
     for path in sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")):
         file = path.relative_to(ROOT).as_posix()
         refused = VAGUE - HONEST.get(file, set())
         for name, line in bound(ast.parse(path.read_text(encoding="utf-8"))):
             if name in refused:
-                yield file, f"{file}:{line}: `{name}` does not say what it holds; name the thing"
+                yield f"{file}:{line}: `{name}` does not say what it holds; name the thing"
 
 
-def twice() -> Iterator[tuple[str, str]]:
+def twice() -> Iterator[str]:
     """File names that occur more than once in the package."""
     package = ROOT / "src" / "burnish"
     files = sorted(package.rglob("*.py"))
     for name, count in sorted(Counter(file.name for file in files).items()):
         if count > 1 and name not in HONEST_TWICE:
             places = ", ".join(file.relative_to(package).as_posix() for file in files if file.name == name)
-            yield name, f"{name} occurs {count} times ({places}); say in the name what is inside"
+            yield f"{name} occurs {count} times ({places}); say in the name what is inside"
 
 
-def main(arguments: list[str]) -> int:
-    """Prints what is wrong and not on the list; the list itself never grows here."""
+def main() -> int:
+    """Prints what is wrong; 1 if anything is."""
     wrong = [*vague(), *twice()]
-    listed = set(LATER.read_text(encoding="utf-8").split()) if LATER.exists() else set()
-    if "--shorten" in arguments:
-        LATER.write_text("".join(f"{key}\n" for key in sorted(listed & {key for key, _ in wrong})), encoding="utf-8")
-    new = [message for key, message in wrong if key not in listed]
-    if new:
-        print(*new, sep="\n", file=sys.stderr)
-    return 1 if new else 0
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -320,7 +320,6 @@ def minimal(**changes: Any) -> Explanation:
         "evaluation": None,
         "notes": (),
         "seed": 0,
-        "seconds": 3.2,
         "versions": VERSIONS,
     }
     return Explanation(**{**facts, **changes})

@@ -14,7 +14,7 @@ from huggingface_hub.utils import close_session
 
 from burnish.errors import BurnishError, HubError
 from burnish.model.model import load
-from burnish.options import Form, ModelOptions, OutputOptions
+from burnish.options import FormName, ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan
 from conftest import fake_direction, random_enhancement
 from hub_stand_in import TOKEN, HubStandIn, hub_stand_in
@@ -52,7 +52,7 @@ def outputs(source: Path, place: Path) -> dict[str, Path]:
     paths = {"base": folder}
     for prefix, name in (("", BASE), ("local-", str(folder))):
         plan = enhancement.renamed(name)
-        forms: tuple[Form, ...] = ("model", "adapter", "enhancement")
+        forms: tuple[FormName, ...] = ("model", "adapter", "enhancement")
         for form in forms:
             out = place / f"{prefix}{form}{'.safetensors' * (form == 'enhancement')}"
             apply(open_plan(folder, ModelOptions()), plan, OutputOptions(out=out, form=form), name=name)

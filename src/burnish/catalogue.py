@@ -9,12 +9,12 @@ from contextlib import suppress
 from burnish.artifacts.cache import cache_file, keep
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError
-from burnish.finding import find_direction
+from burnish.finding import found_direction
 from burnish.model.forecast import Work, lengths
 from burnish.model.model import Model
 from burnish.options import FindOptions, Site
-from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
+from burnish.prompts.contrast import Contrast, domain_contrast
 from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
 from burnish.steps import Progress
 
@@ -57,32 +57,25 @@ def named_directions(
 
 
 def _named(model: Model, name: str, options: FindOptions, progress: Progress | None) -> Direction:
-    enhance, normal, held_out = _sets(name)
-    spared = load_protect() if options.protect else None
+    contrast = _contrast(name)
     identity = {
         "model": model.fingerprint,
         "dtype": str(model.network.dtype),
         "template": getattr(model.tokenizer, "chat_template", None),
-        "prompts": [s.hash for s in (enhance, normal, *held_out)],
-        "protect": spared.hash if spared else None,
+        "prompts": [s.hash for s in (contrast.enhance, contrast.normal, *contrast.held_out) if s],
+        "protect": contrast.protect.hash if contrast.protect and options.protect else None,
         "options": str(options),
     }
     path = cache_file("directions", identity, ".safetensors")
     with suppress(InputError, OSError):  # there is none yet, or it is damaged, or of an older format
         return Direction.load(path)
-    direction = find_direction(
-        model, enhance=enhance, normal=normal, options=options, held_out=held_out, protect=spared, progress=progress
-    )
+    direction = found_direction(model, contrast, options, progress)
     keep(path, direction.as_bytes())
     return direction
 
 
-def _sets(name: str) -> tuple[PromptSet, PromptSet, tuple[PromptSet, PromptSet]]:
-    """(enhance, normal, held-out of both)."""
+def _contrast(name: str) -> Contrast:
     if name in domain_names():
-        domain = load_domain(name)
-        general = load_general(domain.language)
-        held_out = (domain.held_out, general.held_out)
-        return domain.enhance, general.prompts, (held_out[0].spread(HELD_OUT), held_out[1].spread(HELD_OUT))
+        return domain_contrast(load_domain(name), held_out=HELD_OUT)
     axis = load_axis(name)
-    return axis.positive, axis.negative, (axis.held_positive, axis.held_negative)
+    return Contrast(axis.positive, axis.negative, (axis.held_positive, axis.held_negative), load_protect())

@@ -60,7 +60,18 @@ def check(
     tokens: int = CHECK_TOKENS,
     progress: Progress | None = None,
 ) -> Check:
-    """KL(base || enhanced) per token on `prompts`, and repetition of greedy answers of base and enhanced."""
+    """Measures what an enhancement disturbs: KL(base || enhanced) in nats per token, and repetition in greedy answers of both.
+
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        prompts: everyday prompts.
+        tokens: of each answer.
+        progress: told of every part that takes long.
+
+    Returns:
+        The numbers and a verdict in words.
+    """
     items, base, enhanced = _answers(model, lambda: model.enhanced(enhancement), prompts, tokens, progress)
     scores = score(model, items, [Candidate("enhanced", enhancement)]).candidates[0]
     return _check(scores, base, enhanced)

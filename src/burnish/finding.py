@@ -20,6 +20,7 @@ from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
 from burnish.options import SHUFFLES, FindOptions, layer_index
 from burnish.prompts import PromptSet, PromptSource, as_prompts
+from burnish.prompts.contrast import Contrast
 from burnish.steps import Advance, Progress, advancing
 
 PROTECTED_COMPONENTS = 3  # leading components of the protected writes taken out besides their mean
@@ -79,17 +80,38 @@ def find_direction(
 ) -> Direction:
     """Finds `mean(enhance) - mean(normal)` at every layer in one pass, then measures it on held-out prompts.
 
-    enhance, normal: prompt files, lists of texts, or sets already read; held_out: (enhance, normal) prompts kept for the
-    measurement, without them part of a set is held out; protect: with `options.protect`, prompts whose writes are
-    taken out, besides the normal ones' at the prompt position. Source: "Directional Enhancement" (2025), the mean difference of hidden states.
-    Inside `burnish.joined` every process reads a share of the prompts and returns the same direction, up to rounding that of one.
-    Raises PromptFileError, InputError for sets that are too small or the same, LayerError for a layer that does not exist,
-    ProcessError where another process fails.
+    Source: "Directional Enhancement" (2025), the mean difference of hidden states. Inside `burnish.joined` every process reads a
+    share of the prompts and returns the same direction, up to rounding that of one.
+
+    Args:
+        model: the base model; its weights are not changed.
+        enhance: prompts of the speciality: a file, texts, or a set already read.
+        normal: everyday prompts, as above.
+        options: layer, scope, site, position and the seed.
+        held_out: (enhance, normal) prompts for the measurement; without them part of a set is held out.
+        protect: with `options.protect`, prompts whose writes are taken out, besides the normal ones'.
+        progress: told of every part that takes long.
+
+    Returns:
+        Unit vectors [layers, hidden] with their held-out quality.
+
+    Raises:
+        PromptFileError: a file cannot be read as prompts.
+        InputError: sets are too small, or the same.
+        LayerError: the layer does not exist.
+        ProcessError: another process failed.
     """
-    options = options or FindOptions()
+    contrast = Contrast(as_prompts(enhance, "enhance"), as_prompts(normal, "normal"), held_out, protect)
+    return found_direction(model, contrast, options or FindOptions(), progress)
+
+
+def found_direction(
+    model: Model, contrast: Contrast, options: FindOptions, progress: Progress | None = None
+) -> Direction:
+    """The same for sets that are read."""
     layer = layer_index(options.layer_idx, model.anatomy.layers)
     crew = ALONE if model.tensor_parallel else current()  # processes that hold one model together all read every prompt
-    material = _material(model, enhance, normal, options, held_out, protect, crew, progress)
+    material = _material(model, contrast, options, crew, progress)
     tune, held, wanted = material.tune, material.held_out, material.wanted(options)
     provenance = provenance_of(model, tune, options)
     crew.require_same((provenance, options, *(prompts.hash for prompts in held), len(material.spared)))
@@ -159,51 +181,28 @@ class _Material:
 
 
 def _material(
-    model: Model,
-    enhance: PromptSource,
-    normal: PromptSource,
-    options: FindOptions,
-    held_out: tuple[PromptSet | None, PromptSet | None],
-    protect: PromptSet | None,
-    crew: Processes,
-    progress: Progress | None,
+    model: Model, contrast: Contrast, options: FindOptions, crew: Processes, progress: Progress | None
 ) -> _Material:
-    enhance, normal = as_prompts(enhance, "enhance"), as_prompts(normal, "normal")
-    check_sets(enhance, normal)
-    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
+    check_sets(contrast.enhance, contrast.normal)
+    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
+    parts = [split(prompts, options, held) for prompts, held in both]
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
     sequences = [sequences_of(model, prompts, options, progress, crew=crew) for prompts in (*tune, *held)]
-    spared = prompt_sequences(model, _spared(protect, tune[1], options).prompts) if options.protect else []
+    spared = prompt_sequences(model, _spared(contrast.protect, tune[1], options).prompts) if options.protect else []
     return _Material(tune, held, parts[0].measured + parts[1].measured, sequences, spared)
 
 
-def states_wanted(
-    model: Model,
-    *,
-    enhance: PromptSource,
-    normal: PromptSource,
-    options: FindOptions | None = None,
-    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
-    protect: PromptSet | None = None,
-) -> list[Wanted]:
-    """The states that `find_direction` would read with these arguments, for what they cost (`burnish.model.estimating`)."""
-    options = options or FindOptions()
-    return _material(model, enhance, normal, options, held_out, protect, ALONE, None).wanted(options)
+def states_wanted(model: Model, contrast: Contrast, options: FindOptions) -> list[Wanted]:
+    """The states that `found_direction` would read, for what they cost (`burnish.model.estimating`)."""
+    return _material(model, contrast, options, ALONE, None).wanted(options)
 
 
-def finding_work(
-    model: Model,
-    *,
-    enhance: PromptSet,
-    normal: PromptSet,
-    options: FindOptions,
-    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None),
-    protect: PromptSet | None = None,
-) -> Work:
-    """What `find_direction` would do with these arguments, in tokens. model: its outline."""
-    parts = split(enhance, options, held_out[0]), split(normal, options, held_out[1])
+def finding_work(model: Model, contrast: Contrast, options: FindOptions) -> Work:
+    """What `found_direction` would do with these arguments, in tokens. model: its outline."""
+    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
+    parts = [split(prompts, options, held) for prompts, held in both]
     sets = [prompts for part in parts for prompts in (part.tune, part.held_out)]
-    sets += [_spared(protect, parts[1].tune, options)] if options.protect else []
+    sets += [_spared(contrast.protect, parts[1].tune, options)] if options.protect else []
     work = Work()
     for prompts in sets:
         count, length = lengths(model, prompts)

@@ -24,7 +24,23 @@ if TYPE_CHECKING:
 def verify_folders(
     base: str | Path, other: str | Path, options: ModelOptions, *, progress: Progress | None = None
 ) -> Verification:
-    """Recovers what an enhanced model folder changed against its base. Raises what `audit_folders` raises."""
+    """Recovers what an enhanced model folder changed against its base, from the weights alone.
+
+    Args:
+        base: the base model: a folder, hub id or packaged name.
+        other: the enhanced folder.
+        options: how both are read.
+        progress: told of every part that takes long.
+
+    Returns:
+        The gains along all directions of every layer, and whether everything else is identical.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: both are the same folder, or their shapes differ.
+        QuantisedModelError: quantised weights cannot be compared.
+        VerificationError: a file cannot be compared.
+    """
     plan, copy = _pair(base, other, options)
     return verification(_audited(plan, copy, {}, progress)[0], copy.checkpoint)
 

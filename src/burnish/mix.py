@@ -70,7 +70,11 @@ class Term:
 
 @dataclass(frozen=True)
 class Mix:
-    """Terms in the order given; str(mix) is the canonical expression. Raises InputError for no term or a name twice."""
+    """Several specialities with weights; `str(mix)` is the canonical expression. InputError for no term or a name twice.
+
+    Attributes:
+        terms: in the order given.
+    """
 
     terms: tuple[Term, ...]
 
@@ -88,7 +92,17 @@ class Mix:
 
     @classmethod
     def parse(cls, text: str) -> "Mix":
-        """Reads an expression. Raises InputError that names the character at which it cannot be read."""
+        """Reads an expression.
+
+        Args:
+            text: such as `0.6 creative-writing + 0.4 education`.
+
+        Returns:
+            The mix.
+
+        Raises:
+            InputError: it cannot be read; the message names the character.
+        """
         cursor = _Cursor(text)
         terms: list[Term] = []
         while cursor.take("$") is None:
@@ -99,12 +113,32 @@ class Mix:
 
     @classmethod
     def of(cls, entries: Iterable[str]) -> "Mix":
-        """NAME=WEIGHT entries, as repeated options give them; each may be an expression. Raises InputError."""
+        """Reads NAME=WEIGHT entries, as repeated options give them; each may be an expression.
+
+        Args:
+            entries: texts.
+
+        Returns:
+            The mix of all of them.
+
+        Raises:
+            InputError: an entry cannot be read.
+        """
         return cls(tuple(term for entry in entries for term in cls.parse(entry).terms))
 
     @classmethod
     def from_yaml_value(cls, value: Any) -> "Mix":
-        """An expression, a mapping {name: weight} or a list of NAME=WEIGHT. Raises InputError, also for others."""
+        """Reads a mix as a recipe holds it.
+
+        Args:
+            value: an expression, a mapping {name: weight} or a list of NAME=WEIGHT.
+
+        Returns:
+            The mix.
+
+        Raises:
+            InputError: the value is none of these, or cannot be read.
+        """
         if isinstance(value, str):
             return cls.parse(value)
         if isinstance(value, Mapping):
@@ -117,7 +151,11 @@ class Mix:
         )
 
     def as_dict(self) -> dict[str, float]:
-        """{name: weight}, in order."""
+        """Names and weights.
+
+        Returns:
+            {name: weight}, in order.
+        """
         return {term.name: term.weight for term in self.terms}
 
 

@@ -1,21 +1,29 @@
 """Every option once: a frozen dataclass field is the Python argument, the flag, the recipe key and the docs row."""
 
+import pkgutil
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from burnish.errors import InputError, LayerError
 
 Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
-Form = Literal["model", "adapter", "enhancement", "gguf", "gguf-lora"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Basis = Literal["prompt", "answer", "both", "residual"]
 Shape = Literal["free", "non-negative", "smooth", "single"]
 Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
+
+# The modules NAME_form of `burnish/forms` are the output forms; none is imported for their names.
+_MODULES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name("forms"))])]
+FORMS = tuple(sorted(m.removesuffix("_form").replace("_", "-") for m in _MODULES if m.endswith("_form")))
+if TYPE_CHECKING:
+    FormName = str
+else:
+    FormName = Literal[FORMS]
 
 DEFAULT_INSTRUCTIONS = 95
 DEFAULT_LAYER = "60%"
@@ -114,10 +122,7 @@ class OutputOptions:
     """Where and how results are written."""
 
     out: Annotated[Path, "output folder, or file for form enhancement and the gguf forms"]
-    form: Annotated[
-        Form,
-        "a full model, a PEFT adapter, or the small enhancement file; for llama.cpp the edited .gguf file or a LoRA",
-    ] = "model"
+    form: Annotated[FormName, "what is written"] = "model"
     overwrite: Annotated[bool, "replace what is at the output path"] = False
 
     def of_model(self, model: str | Path) -> "OutputOptions":
@@ -230,7 +235,7 @@ class LearnOptions:
     tokens: Annotated[int, "tokens of each of its answers"] = 28
     everyday: Annotated[int, "everyday and protect prompts that are held while learning"] = 48
     everyday_tokens: Annotated[int, "tokens of the base model's answers to them"] = 24
-    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 24
+    measured: Annotated[int, "everyday prompts that the strength is chosen on, and as many that it is reported on"] = 36
     reported: Annotated[int, "held-out prompts of the speciality that the effect is reported on"] = 12
     repetition: Annotated[
         float, "largest allowed rise of the share of repeated 4-grams in the speciality's answers"

@@ -10,9 +10,9 @@ from burnish.artifacts.card import CARD, card_text
 from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.files import PLAN_FILE, written
 from burnish.artifacts.hub import fetch, fetch_enhancement, hub_errors, is_repo_id, parsed
-from burnish.artifacts.publication import Publication, read_publication
 from burnish.errors import HubError, InputError, ModelNotFoundError
 from burnish.model.packaged import MODELS, public_name
+from burnish.publication import Publication, read_publication
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -43,10 +43,22 @@ def push(
 ) -> Pushed:
     """Publishes an output folder (model or adapter) or an enhancement file on the hub, in one commit, with its card and licence.
 
-    repo_id: `owner/name`, created where it does not exist: private, unless `public`; the visibility of an existing one is never changed,
-    and must be as asked. revision: a branch, made where it is missing; message: of the commit; base: the base model's hub id, where the
-    output was made from a local model. The token comes from HF_TOKEN or the client's own login. Raises InputError for what cannot be
-    published, HubError where the hub cannot be reached or refuses; then nothing was committed.
+    The token comes from HF_TOKEN or the client's own login. After an error nothing was committed.
+
+    Args:
+        path: the output.
+        repo_id: `owner/name`, created where it does not exist.
+        public: make it public. The visibility of an existing one is never changed, and must be as asked.
+        revision: a branch, made where it is missing.
+        message: of the commit.
+        base: the base model's hub id, where the output was made from a local model.
+
+    Returns:
+        Where it was published.
+
+    Raises:
+        InputError: the output cannot be published.
+        HubError: the hub cannot be reached, or refuses.
     """
     check_target(repo_id)
     return send(plan_push(Path(path), base=base), repo_id, public=public, revision=revision, message=message)
@@ -150,7 +162,20 @@ def _open(api: "HfApi", repo_id: str, *, public: bool) -> bool:
 
 
 def pull(repo_id: str, *, revision: str | None = None) -> Enhancement:
-    """The enhancement of a repository on the hub; only its file is fetched. Raises InputError, ModelNotFoundError, HubError."""
+    """Fetches the enhancement of a repository on the hub; only its file.
+
+    Args:
+        repo_id: `owner/name`.
+        revision: branch, tag or commit.
+
+    Returns:
+        The enhancement.
+
+    Raises:
+        InputError: the repository holds no enhancement.
+        ModelNotFoundError: there is no such repository.
+        HubError: the hub cannot be reached, or refuses.
+    """
     return Enhancement.load(_pulled(repo_id, revision))
 
 

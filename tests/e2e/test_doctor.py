@@ -14,9 +14,9 @@ Call = Callable[..., tuple[int, Any, str]]
 
 def test_the_version_is_one_line_and_with_json_the_libraries_too(call: Call) -> None:
     assert call("--version")[:2] == (0, burnish.__version__ + "\n")
-    report = call("--version", "--json")[1]
-    assert report["burnish"] == burnish.__version__
-    assert report["torch"] and report["transformers"] and "vllm" in report
+    facts = call("--version", "--json")[1]
+    assert facts["burnish"] == burnish.__version__
+    assert facts["torch"] and facts["transformers"] and "vllm" in facts
 
 
 def test_doctor_says_what_a_report_needs_and_no_secret(
@@ -29,15 +29,15 @@ def test_doctor_says_what_a_report_needs_and_no_secret(
     monkeypatch.setenv("BURNISH_CACHE", str(home / "cache"))
     for name in ("HF_TOKEN", "BURNISH_JUDGE_KEY", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.setenv(name, "hf_secret")
-    code, report, _ = call("doctor", "--json")
+    code, facts, _ = call("doctor", "--json")
     assert code == 0
-    assert report["caches"]["burnish"] == {"path": str(Path("~/cache")), "bytes": 1234}
-    assert report["settings"]["BURNISH_CACHE"] == str(Path("~/cache"))
-    assert report["device"]["chosen"] and "float32" in report["device"]["fast"]
-    assert report["free_disk"]["cache"] > 0 and report["memory"]["total"] > 0
+    assert facts["caches"]["burnish"] == {"path": str(Path("~/cache")), "bytes": 1234}
+    assert facts["settings"]["BURNISH_CACHE"] == str(Path("~/cache"))
+    assert facts["device"]["chosen"] and "float32" in facts["device"]["fast"]
+    assert facts["free_disk"]["cache"] > 0 and facts["memory"]["total"] > 0
     text = call("doctor")[1]
     assert "versions: burnish" in text and "caches: burnish path ~" in text
-    for told in (text, str(report)):
+    for told in (text, str(facts)):
         assert "hf_secret" not in told and "someone" not in told
 
 

@@ -89,7 +89,7 @@ def test_without_references_it_is_explained_and_evaluated_on_what_there_is(
         ("formal-casual", (), "is a packaged name"),
         ("3d files", (), "cannot be a domain's name"),
         ("../elsewhere", (), "cannot be a domain's name"),
-        ("haiku", ("--language", "fr"), "packaged in en and ko"),
+        ("haiku", ("--language", "fr"), "in en and ko"),
     ],
 )
 def test_names_and_files_that_cannot_be_are_refused(

@@ -6,7 +6,9 @@ import pytest
 
 from burnish.cli.run import recipe_arguments
 from burnish.mix import Mix
-from conftest import Call, Folders
+from conftest import Call, Folders, Models, fake_direction, random_enhancement
+from gguf_files import enhancement as gguf_enhancement
+from gguf_files import write_model
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,8 @@ def test_a_mix_reads_the_same_in_every_form(domain: str, tmp_path: Path) -> None
 )
 def test_yes_and_no_are_passed_on(option: str, flags: list[str], tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"find:\n  model: x\n  {option}\n")
-    assert recipe_arguments(path) == ["find", "x", *flags]
+    path.write_text(f"find:\n  model: x\n  out: y\n  {option}\n")
+    assert recipe_arguments(path) == ["find", "x", "--out=y", *flags]
 
 
 def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
@@ -62,12 +64,77 @@ def test_a_recipe_runs_its_command(tiny_folder: Folders, call: Call, tmp_path: P
     assert out.exists()
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in files}
+
+
+FAST = ("--domain", "education", "--enhancement-factor", 0.4, "--instructions", 8, "--force", "--check-prompts", 4)
+SMALL = (
+    "--domain=education",
+    "--domain=creative-writing=0.5",
+    "--prompts=4",
+    "--tokens=6",
+    "--answer-tokens=8",
+    "--steps=1",
+)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("enhance", "MODEL", *FAST),
+        ("enhance", "MODEL", *FAST, "--form", "adapter"),
+        ("enhance", "MODEL", *FAST, "--form", "enhancement"),
+        ("find", "MODEL", "--domain", "education", "--instructions", 8, "--scope", "per-layer", "--force"),
+        ("apply", "MODEL", "PLAN", "--strength", "0.50", "--layers", "1..2"),
+        ("apply", "GGUF", "GGUF-PLAN", "--form", "gguf"),
+        ("apply", "GGUF", "GGUF-PLAN", "--form", "gguf-lora"),
+        pytest.param(("enhance", "MODEL", *FAST, "--page"), marks=pytest.mark.full),
+        pytest.param(("tune", "MODEL", *SMALL, "--random-directions", 3), marks=pytest.mark.full),
+        pytest.param(("train", "MODEL", "--data", "ROWS", "--steps", 2), marks=pytest.mark.full),
+    ],
+    ids=lambda command: " ".join(map(str, (command[0], *command[-2:]))),
+)
+def test_an_outputs_own_recipe_makes_it_again_byte_for_byte(
+    command: tuple[object, ...], tiny_folder: Folders, tiny_model: Models, call: Call, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "What is {c}?", "completion": "{c} it is."}}\n' for c in "abcdefghijkl"))
+    fake_direction(tiny_model("llama"), random_enhancement(tiny_model("llama"), 1.0).vectors[:, 0]).save(tmp_path / "d")
+    gguf_enhancement().save(tmp_path / "g")
+    names = {
+        "MODEL": tiny_folder("llama"),
+        "PLAN": tmp_path / "d",
+        "ROWS": rows,
+        "GGUF": write_model(tmp_path / "model.gguf"),
+        "GGUF-PLAN": tmp_path / "g",
+    }
+    one, two = (tmp_path / f"{name}{'.gguf' * ('gguf' in command)}" for name in ("one", "two"))
+    if command[-1] == "enhancement" or command[0] == "find":
+        one, two = one.with_suffix(".safetensors"), two.with_suffix(".safetensors")
+    code, _, err = call(*(names.get(str(word), word) for word in command), "-o", one)
+    assert code in (0, 4), err  # tuning may abstain, and writes that down
+    recipe = one / "burnish" / "recipe.yaml" if one.is_dir() else one
+    again, _, err = call("run", recipe, "-o", two)
+    assert again == code, err
+    assert contents(one) == contents(two)
+
+
+def test_an_output_without_a_recipe_says_so(call: Call, tmp_path: Path) -> None:
+    gguf_enhancement().save(tmp_path / "plan.safetensors")
+    code, _, err = call("run", tmp_path / "plan.safetensors", "-o", tmp_path / "out")
+    assert code == 2
+    assert "carries no recipe" in err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("enhance: [", "is not YAML"),
         ("paint:\n  model: x\n", "must hold one command"),
         ("enhance:\n  out: x\n", "needs model"),
+        ("enhance:\n  model: x\n", "needs out. Pass -o OUT"),
         ("enhance: smollm2\n", "belong options"),
         ("enhance:\n  model: x\n  out: {a: b}\n", "not a mapping"),
         ("enhance:\n  model: x\n  out:\n", "'out' has no value"),

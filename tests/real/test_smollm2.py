@@ -126,7 +126,7 @@ def test_the_whole_command_makes_a_model_that_plain_transformers_runs(
     assert run(["verify", NAME, str(out), "--json"]) == 0
     verified = json.loads(capsys.readouterr().out)
     assert verified["clean"]
-    assert [layer["gain"] for layer in verified["edited"]] == pytest.approx([0.5] * 15, abs=0.01)
+    assert [layer["gains"][0] for layer in verified["edited"]] == pytest.approx([0.5] * 15, abs=0.01)
     command = [sys.executable, "-c", PLAIN_TRANSFORMERS, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 import burnish.artifacts.bake as baking
 from burnish.artifacts.copying import JOURNAL
 from burnish.errors import DiskFullError, InputError, OutputError, QuantisedModelError, WrongModelError
+from burnish.forms.base import Applied
 from burnish.model.live import norm_weight
 from burnish.model.model import load
 from burnish.model.weights import network_layers
 from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import Applied, apply, export, open_plan
+from burnish.pipeline import apply, export, open_plan
 from conftest import Folders, Models, random_enhancement
 from quantised import Packed
 

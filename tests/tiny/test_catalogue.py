@@ -28,7 +28,7 @@ def test_a_named_direction_is_what_finding_gives_and_is_kept(
         raise AssertionError("found again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("burnish.catalogue.find_direction", never)
+        patch.setattr("burnish.catalogue.found_direction", never)
         again = named_directions(model, ["formal-casual"], site="attention")["formal-casual"]
         assert torch.equal(again.vectors, named.vectors)
         with pytest.raises(AssertionError, match="found again"):

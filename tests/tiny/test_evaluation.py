@@ -46,27 +46,27 @@ def effect_on(model: Model, enhancement: Enhancement, pairs: list[Pair]) -> Effe
     damage = float(prompt_kl(score(model, items, [Candidate("e", enhancement)]).candidates[0]).mean())
     randoms = [random_method(enhancement.directions[0], seed) for seed in range(8)]
     scaled = [s.candidate for s in at_equal_damage(model, items, randoms, damage)]
-    found = score(model, pair_items(model, pairs), [Candidate("e", enhancement), *scaled])
-    return effect_of(found.base, found.candidates[0], "user", shifts(found, range(1, 9)))
+    scores = score(model, pair_items(model, pairs), [Candidate("e", enhancement), *scaled])
+    return effect_of(scores.base, scores.candidates[0], "user", shifts(scores, range(1, 9)))
 
 
 def test_a_planted_effect_is_found_and_a_planted_null_is_not(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 3.0)
-    found = effect_on(model, enhancement, planted(model, enhancement))
-    assert found.above.low > 0
-    assert found.shift.mean > 0
+    effect = effect_on(model, enhancement, planted(model, enhancement))
+    assert effect.above.low > 0
+    assert effect.shift.mean > 0
     other = random_enhancement(model, 3.0, seed=9)
     null = effect_on(model, other, planted(model, random_enhancement(model, 0.0)))
-    assert not null.above.excludes_zero or abs(null.above.mean) < found.above.mean / 3
+    assert not null.above.excludes_zero or abs(null.above.mean) < effect.above.mean / 3
 
 
 def test_pair_changes_equal_separate_plain_passes(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 1.0)
     pairs = planted(model, enhancement)[:3]
-    found = score(model, pair_items(model, pairs), [Candidate("e", enhancement)])
-    chosen, _ = pair_changes(found.base, found.candidates[0])
+    scores = score(model, pair_items(model, pairs), [Candidate("e", enhancement)])
+    chosen, _ = pair_changes(scores.base, scores.candidates[0])
 
     @torch.inference_mode()
     def mean_log_probability(pair: Pair) -> float:
@@ -96,10 +96,10 @@ def test_a_system_prompt_is_scored_against_the_bare_prompt(tiny_model: Models) -
     same = score_prompts(model, bare, bare)
     assert max(float(s.kl.max()) for s in same.candidates[0]) < 1e-6
     prompted = [Item(model.tokens(t, "Be brief."), [40, 41, 42]) for t in TEXTS[:3]]
-    found = score_prompts(model, bare, prompted)
-    assert min(float(s.kl.min()) for s in found.candidates[0]) > 0
+    scores = score_prompts(model, bare, prompted)
+    assert min(float(s.kl.min()) for s in scores.candidates[0]) > 0
     alone = score(model, prompted, [])
-    for one, two in zip(found.candidates[0], alone.base, strict=True):
+    for one, two in zip(scores.candidates[0], alone.base, strict=True):
         torch.testing.assert_close(one.log_probability, two.log_probability, rtol=1e-4, atol=1e-4)
 
 
@@ -126,11 +126,11 @@ def test_divergence_and_perplexity_summaries(tiny_model: Models) -> None:
     model = tiny_model("llama")
     items = prose_items(model, "en", 3)
     assert all(len(i.prompt) == 1 and len(i.answer) > 20 for i in items)
-    found = score(model, items, [Candidate("e", random_enhancement(model, 2.0))])
-    logs = torch.cat([s.log_probability for s in found.base])
-    assert perplexity(found.base) == pytest.approx(float(torch.exp(-logs.mean())))
-    summary = divergence(found.candidates[0])
-    kl = torch.cat([s.kl for s in found.candidates[0]])
+    scores = score(model, items, [Candidate("e", random_enhancement(model, 2.0))])
+    logs = torch.cat([s.log_probability for s in scores.base])
+    assert perplexity(scores.base) == pytest.approx(float(torch.exp(-logs.mean())))
+    summary = divergence(scores.candidates[0])
+    kl = torch.cat([s.kl for s in scores.candidates[0]])
     assert summary.kl_max == pytest.approx(float(kl.max()))
     assert summary.tokens == len(kl)
 
@@ -183,9 +183,9 @@ def test_a_model_that_computes_no_numbers_is_refused(tiny_model: Models) -> None
 def test_statistics_are_paired_and_adjusted_together() -> None:
     base = ["The day was long. It rained."] * 8
     enhanced = ['"The red, cold rain," she said.'] * 8
-    found = {s.name: s for s in statistic_changes(base, enhanced, ("quoted-share",))}
-    assert found["quoted-share"].change.low > 0
-    assert found["quoted-share"].p_adjusted <= 0.2
+    changes = {s.name: s for s in statistic_changes(base, enhanced, ("quoted-share",))}
+    assert changes["quoted-share"].change.low > 0
+    assert changes["quoted-share"].p_adjusted <= 0.2
     same = statistic_changes(base, base, ("quoted-share",))
     assert all(s.change.mean == 0 and s.p_adjusted == 1 for s in same)
 
@@ -226,43 +226,43 @@ def test_an_evaluation_says_everything_and_says_it_again(
     enhancement = random_enhancement(model, 0.8)
     domain = load_domain("creative-writing")
     rows = PromptSet("own", tuple(Prompt.of(t, f"Yes, {t}.", f"No, {t}.") for t in TEXTS))
-    found = evaluate(model, enhancement, domain=domain, pairs=rows, options=SMALL)
-    assert [e.kind for e in found.effects] == ["user", "references", "made"]
-    assert found.damage.kl.mean > 0
-    assert found.damage.harmful == 22
-    assert len(found.samples) == 3
+    evaluation = evaluate(model, enhancement, domain=domain, pairs=rows, options=SMALL)
+    assert [e.kind for e in evaluation.effects] == ["user", "references", "made"]
+    assert evaluation.damage.kl.mean > 0
+    assert evaluation.damage.harmful == 22
+    assert len(evaluation.samples) == 3
     again = evaluate(model, enhancement, domain=domain, pairs=rows, options=SMALL)
-    assert replace(again, seconds=0.0) == replace(found, seconds=0.0)
-    text = evaluation_table(found)
+    assert replace(again, seconds=0.0) == replace(evaluation, seconds=0.0)
+    text = evaluation_table(evaluation)
     for words in ("reference answers", "self-made pairs", "own pairs", "perplexity", "Verdict:", "seed 0"):
         assert words in text
-    assert found.samples[0].prompt in samples_page(found)
+    assert evaluation.samples[0].prompt in samples_page(evaluation)
     with pytest.raises(InputError, match="--domain NAME, --pairs FILE"):
         evaluate(model, enhancement, options=SMALL)
 
 
 def test_no_enhancement_is_no_effect_and_no_damage(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    found = evaluate(model, random_enhancement(model, 0.0), domain=load_domain("education"), options=SMALL)
-    assert found.damage.kl.mean < 1e-6
-    assert all(abs(e.above.mean) < 1e-5 for e in found.effects)
-    assert found.damage.perplexity_base == pytest.approx(found.damage.perplexity_enhanced)
+    evaluation = evaluate(model, random_enhancement(model, 0.0), domain=load_domain("education"), options=SMALL)
+    assert evaluation.damage.kl.mean < 1e-6
+    assert all(abs(e.above.mean) < 1e-5 for e in evaluation.effects)
+    assert evaluation.damage.perplexity_base == pytest.approx(evaluation.damage.perplexity_enhanced)
 
 
 @pytest.mark.full
 def test_a_comparison_scales_every_method_to_the_budget(tiny_model: Models, tmp_path: Path) -> None:
     model = tiny_model("llama")
     domain = load_domain("education")
-    found = compare(model, domain, SMALL, enhancement=random_enhancement(model, 0.5))
-    names = [row.method for row in found.rows]
+    comparison = compare(model, domain, SMALL, enhancement=random_enhancement(model, 0.5))
+    names = [row.method for row in comparison.rows]
     assert names[0] == "the given enhancement, scaled"
     assert names[-1] == "expert system prompt"
-    assert sum(row.null for row in found.rows) == 4  # the other half of the random directions calibrates
-    assert set(found.null) == {"references", "made"}
-    assert all(set(row.verdicts) == {"references", "made"} for row in found.rows)
-    assert [d.kl for d in found.doses] == sorted(d.kl for d in found.doses)
-    text = comparison_table(found)
+    assert sum(row.null for row in comparison.rows) == 4  # the other half of the random directions calibrates
+    assert set(comparison.null) == {"references", "made"}
+    assert all(set(row.verdicts) == {"references", "made"} for row in comparison.rows)
+    assert [d.kl for d in comparison.doses] == sorted(d.kl for d in comparison.doses)
+    text = comparison_table(comparison)
     assert "ship range" in text
     assert all(name in text for name in names)
     again = compare(model, domain, SMALL, enhancement=random_enhancement(model, 0.5))
-    assert replace(again, seconds=0.0) == replace(found, seconds=0.0)
+    assert replace(again, seconds=0.0) == replace(comparison, seconds=0.0)

@@ -10,6 +10,7 @@ from burnish.model.forecast import Work, answering, comparing, forecast, in_time
 from burnish.model.model import outline
 from burnish.options import EvaluateOptions, FindOptions, ModelOptions
 from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.contrast import Contrast
 from burnish.prompts.domains import load_domain
 from conftest import Folders, Models
 
@@ -20,7 +21,7 @@ def test_the_tokens_of_finding_are_those_that_the_model_reads(
     tiny_model: Models, tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, options = tiny_model("llama"), FindOptions(instructions=16)
-    work = finding_work(outline(tiny_folder("llama")), enhance=SETS[0], normal=SETS[1], options=options)
+    work = finding_work(outline(tiny_folder("llama")), Contrast(SETS[0], SETS[1]), options)
     read: list[int] = []
     hook = model.network.get_input_embeddings().register_forward_hook(
         lambda _, given, __: read.append(given[0].numel())

@@ -9,13 +9,18 @@ from safetensors.torch import load_file
 
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.files import stored_size
+from burnish.errors import InputError
+from burnish.forms import form_of
 from burnish.inspecting import verify_folders
 from burnish.model.live import norm_weight
 from burnish.model.model import Model, load
-from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply, open_plan
+from burnish.options import FORMS, ModelOptions, OutputOptions
+from burnish.pipeline import apply, export, open_plan, write_plan
 from conftest import Folders, Models, random_enhancement
 from families import EVERY, FAMILIES, MOST
+from gguf_files import enhancement as gguf_enhancement
+from gguf_files import write_model
 
 FLOAT = ModelOptions(dtype="float32")
 TOKENS = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
@@ -108,6 +113,34 @@ def assert_forms_agree(family: str, factor: float, tiny_folder: Folders, tiny_mo
     adapter = write(tiny_folder(family), enhancement, tmp_path / "adapter", "adapter")
     adapted = PeftModel.from_pretrained(tiny_model(family, own=True).network, adapter)
     torch.testing.assert_close(logits(adapted), live, rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_writes_what_it_says_of_itself(
+    name: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
+) -> None:
+    form = form_of(name)
+    assert form.name == name
+    assert form.help
+    assert form.folder == (form.marker is not None)
+    source, plan = tiny_folder("llama"), random_enhancement(tiny_model("llama"), 0.5)
+    if not form.converts:
+        source, plan = write_model(tmp_path / "a.gguf"), gguf_enhancement()
+    output = OutputOptions(out=tmp_path / "out", form=name)
+    opened = open_plan(source, FLOAT, enhancement=plan, form=name)
+    planned = write_plan(opened, output, [], enhancement=plan, name=str(source))
+    applied = export(plan, tmp_path / "out", form=name, model=source)
+    assert (applied.form, planned.layers) == (name, plan.edited_layers())
+    assert planned.bytes == pytest.approx(applied.bytes, rel=0.25)
+    assert applied.bytes == stored_size(applied.out)
+    assert applied.out.is_dir() == form.folder
+    if form.marker is not None:
+        assert (applied.out / form.marker).is_file()
+    if stored := form.plan_file(applied.out):
+        assert torch.equal(Enhancement.load(stored).gains, plan.gains)
+    if form.beside:
+        with pytest.raises(InputError, match="Every gain is zero"):
+            export(plan.scaled(0), tmp_path / "none", form=name, model=source)
 
 
 @MOST

@@ -10,12 +10,12 @@ from gguf import MODEL_ARCH_NAMES, GGUFWriter, get_tensor_name_map
 
 from burnish import export
 from burnish.cli.app import run
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError, WrongModelError
 from burnish.model.gguf_plan import GgufPlan
 from burnish.model.live import norm_weight
 from burnish.model.model import Model
-from burnish.options import ModelOptions, OutputOptions
-from burnish.pipeline import apply_gguf
+from burnish.options import ModelOptions
 from conftest import Folders, Models, random_enhancement
 from families import GGUF
 from gguf_files import values, write_control_vector
@@ -62,7 +62,7 @@ def test_the_edited_file_does_what_the_live_form_does(family: str, tiny_model: M
     with model.enhanced(enhancement):
         live = logits()
     plan = GgufPlan.open(source, enhancement)
-    apply_gguf(plan, OutputOptions(out=tmp_path / "b.gguf", form="gguf"), name=family)
+    export(enhancement, tmp_path / "b.gguf", form="gguf", model=source)
     for item in plan.edits:
         module: Any = model.network.get_submodule(item.projection.path)
         stored = values(tmp_path / "b.gguf", item.tensor.name)
@@ -114,8 +114,8 @@ def test_python_export_equals_the_command(tiny_model: Models, tmp_path: Path) ->
     source = attention_file(model, "llama", tmp_path / "a.gguf")
     plan = random_enhancement(model, 0.25)
     plan.save(tmp_path / "plan.safetensors")
-    export(plan, tmp_path / "one.gguf", model=source)
     assert run(["apply", str(source), str(tmp_path / "plan.safetensors"), "-o", str(tmp_path / "two.gguf")]) == 0
+    export(plan, tmp_path / "one.gguf", model=source, recipe=current_recipe())
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
 
 
@@ -137,4 +137,4 @@ def test_a_control_vector_of_repeng_is_applied_with_a_factor(
     assert run(["verify", folder, str(tmp_path / "out"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [layer["layer"] for layer in result["edited"]] == [1, 2]
-    assert [layer["gain"] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)
+    assert [layer["gains"][0] for layer in result["edited"]] == pytest.approx([0.5, 0.5], abs=1e-3)

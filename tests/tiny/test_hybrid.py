@@ -66,7 +66,7 @@ def test_keep_is_the_same_live_as_adapter_and_baked(family: str, tiny_model: Mod
 def test_the_rank_of_the_sum_is_the_sum_of_the_ranks(tiny_model: Models) -> None:
     model = tiny_model("llama")
     trained = quick(model, "keep")
-    ranks = {layer.projection.path: len(layer.a) for layer in trained.layers(FolderPlan(model.folder, FLOAT))}
+    ranks = {layer.projection.path: len(layer.a) for layer in trained.adapter_layers(FolderPlan(model.folder, FLOAT))}
     edited = {p.path for p in model.anatomy.attention()}
     assert {path: 4 if path in edited else 3 for path in ranks} == ranks
 

@@ -17,7 +17,7 @@ from burnish.artifacts.direction import Enhancement
 from burnish.errors import DownloadError, InputError
 from burnish.evaluation.standard import StandardScore, run_standard
 from burnish.model.model import Model
-from burnish.options import Form, ModelOptions
+from burnish.options import FormName, ModelOptions
 from conftest import Models, random_enhancement
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -108,7 +108,7 @@ def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, t
 @pytest.mark.full
 @pytest.mark.parametrize("form", ["model", "adapter"])
 def test_the_harness_alone_reads_what_the_live_form_says(
-    tiny_model: Models, tasks: Path, tmp_path: Path, form: Form
+    tiny_model: Models, tasks: Path, tmp_path: Path, form: FormName
 ) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from burnish.forms.base import Applied
 from burnish.options import ModelOptions
-from burnish.pipeline import Applied, export
+from burnish.pipeline import export
 from conftest import Folders, Models, random_enhancement
 from families import VLLM
 

@@ -103,7 +103,7 @@ def write_adapter(
     return out
 
 
-def adapter_bytes(projections: Sequence[Projection], rank: int) -> int:
+def adapter_bytes(projections: Sequence[Projection | LinearMap], rank: int) -> int:
     """About the size that the adapter's two files will have."""
     count = sum(rank * (p.inputs + p.outputs) + (p.outputs if p.bias else 0) for p in projections)
     return count * torch.float32.itemsize + 300 * len(projections) + 500  # names and settings

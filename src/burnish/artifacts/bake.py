@@ -71,13 +71,13 @@ def tensor_edits(checkpoint: Checkpoint, edits: Iterator[tuple[Projection, LowRa
     ]
 
 
-def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection]) -> None:
+def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection | LinearMap]) -> None:
     """Raises QuantisedModelError or ModelError when a projection's tensors cannot be edited in place."""
     for projection in projections:
         _stored_names(checkpoint, projection)
 
 
-def _stored_names(checkpoint: Checkpoint, projection: Projection) -> list[str]:
+def _stored_names(checkpoint: Checkpoint, projection: Projection | LinearMap) -> list[str]:
     """The tensors of a projection: its weight and, where it has one, its bias."""
     rows, columns = projection.outputs, projection.inputs
     shape = (rows, columns) if projection.layout == "out_in" else (columns, rows)

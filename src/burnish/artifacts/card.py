@@ -11,31 +11,30 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from burnish import __version__
+from burnish.artifacts.card_words import CardWords
 from burnish.artifacts.direction import Enhancement
 
 CARD = "README.md"
 TAG = "tag:yaml.org,2002:"  # of a type, in YAML
-LIBRARIES = {"adapter": "peft", "enhancement": "burnish"}  # of the forms other than a model
 
 
 def model_card(
     enhancement: Enhancement,
     *,
-    form: str,
+    words: CardWords,
     base: dict[str, Any],
     check: dict[str, Any] | None,
     realised: list[tuple[int, float, float]],
 ) -> str:
     """Markdown with the hub's YAML front matter.
 
-    base: of the base model, from `base_facts`; check: the numbers of the short check;
-    form: "model", "adapter" or "enhancement", whose gains are realised only when it is applied; realised: (layer, asked, realised)
-    per edited projection.
+    words: of the form; base: of the base model, from `base_facts`; check: the numbers of the short check; realised: (layer, asked,
+    realised) per edited projection.
     """
     asked = [gain for _, gain, _ in realised]
     text = _rendered(
         "card.md.jinja",
-        form=form,
+        words=words,
         base=base,
         check=check,
         directions=enhancement.directions,
@@ -46,16 +45,14 @@ def model_card(
         largest=max(asked, default=0.0),
         worst=max((abs(r / a - 1) for _, a, r in realised if a), default=0.0),
     )
-    return write_card(
-        _front(base, form, LIBRARIES.get(form, "transformers"), ["directional-enhancement", "burnish"]), text
-    )
+    return write_card(_front(base, words, ["directional-enhancement", "burnish"]), text)
 
 
 def trained_card(
     record: dict[str, Any],
     enhancement: Enhancement | None,
     *,
-    form: str,
+    words: CardWords,
     way: str,
     base: dict[str, Any],
     check: dict[str, Any] | None,
@@ -63,10 +60,10 @@ def trained_card(
     """The same for a trained model. record: what `burnish.json` says of the training; way: the way to combine in a few words."""
     directions = () if enhancement is None else enhancement.directions
     text = _rendered(
-        "trained.md.jinja", record=record, directions=directions, form=form, way=way, base=base, check=check
+        "trained.md.jinja", record=record, directions=directions, words=words, way=way, base=base, check=check
     )
     tags = [*(["directional-enhancement"] if directions else []), "lora", "burnish"]
-    return write_card(_front(base, form, LIBRARIES.get(form, "transformers"), tags), text)
+    return write_card(_front(base, words, tags), text)
 
 
 def _rendered(template: str, **values: Any) -> str:
@@ -140,15 +137,15 @@ def base_facts(name: str, card: str | None) -> dict[str, Any]:
     }
 
 
-def _front(base: Mapping[str, Any], form: str, library: str, tags: list[str]) -> dict[str, Any]:
+def _front(base: Mapping[str, Any], words: CardWords, tags: list[str]) -> dict[str, Any]:
     """A card's table. The licence's own file is a part of a copy of the model alone."""
     link = base.get("licence_link")
     return {
         "base_model": base["name"],
         "license": base["licence"],
         "license_name": base["licence_name"],
-        "license_link": link if link and (form == "model" or "://" in link) else None,
+        "license_link": link if link and (words.copies or "://" in link) else None,
         "language": base["language"],
-        "library_name": library,
+        "library_name": words.library,
         "tags": tags,
     }

@@ -70,15 +70,25 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Direction:
-    """Unit vectors that separate the enhance prompts from the normal ones, with what they were made from."""
+    """Unit vectors that separate the enhance prompts from the normal ones, with what they were made from.
 
-    vectors: Tensor  # [layers, hidden], one for every layer
-    layer: int  # the layer whose vector a single direction uses
+    Attributes:
+        vectors: one unit vector a layer, [layers, hidden].
+        layer: the layer whose vector a `single` direction uses, from 0.
+        scope: `single` (one vector for every layer) or `per-layer`.
+        site: where states were read: the residual stream, or attention's output.
+        provenance: what it was made from: model, prompts, options, versions.
+        report: held-out quality at each layer.
+        anatomy: of the model it was found on.
+    """
+
+    vectors: Tensor
+    layer: int
     scope: Scope
     site: Site
     provenance: Provenance
     report: LayerReport
-    anatomy: Anatomy  # of the model it was found on
+    anatomy: Anatomy
 
     def __str__(self) -> str:
         p, layer = self.provenance, self.layer
@@ -99,14 +109,31 @@ class Direction:
         return self.learned or self.report.auroc[self.layer] > self.report.null_auroc[self.layer]
 
     def used(self) -> Tensor:
-        """The vectors an enhancement uses, [layers, hidden]: the chosen layer's everywhere, or each layer's own."""
+        """The vectors an enhancement uses: the chosen layer's everywhere, or each layer's own.
+
+        Returns:
+            [layers, hidden].
+        """
         if self.scope == "single":
             return self.vectors[self.layer].expand_as(self.vectors)
         return self.vectors
 
     def enhancement(self, factor: float | None = None, *, layers: str = GainOptions.layers) -> "Enhancement":
-        """A plan with the same factor in a window of layers; nothing is touched. Layers without a vector (all zero, as directions of
-        other tools may have them) get no gain. Raises InputError, LayerError."""
+        """A plan with the same factor in a window of layers; nothing is touched.
+
+        Layers without a vector (all zero, as directions of other tools may have them) get no gain.
+
+        Args:
+            factor: gain along the vector; 1 doubles what attention writes along it. By default the published factor.
+            layers: the window: `all`, `60%..`, `10..20`.
+
+        Returns:
+            The enhancement, gains [layers, 1].
+
+        Raises:
+            InputError: the factor is no number that can be a gain.
+            LayerError: the window has no layer of the model.
+        """
         factor = DEFAULT_FACTOR if factor is None else checked_factor(factor)
         gains = torch.zeros(self.provenance.layers, 1)
         gains[list(layer_window(layers, self.provenance.layers))] = factor
@@ -114,23 +141,60 @@ class Direction:
         gains[~used.any(dim=1)] = 0
         return Enhancement(used[:, None, :].contiguous(), gains, (self,))
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        """Writes one safetensors file."""
-        return _save(Path(path), "direction", {"vectors": self.vectors}, (self,), overwrite=overwrite)
+    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
+        """Writes one safetensors file.
+
+        Args:
+            path: the file.
+            overwrite: replace a file that is there.
+            recipe: the command that makes it again.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputExistsError: there is a file, and `overwrite` is off.
+            DiskFullError: the disk is full.
+        """
+        return _save(Path(path), "direction", {"vectors": self.vectors}, (self,), overwrite=overwrite, recipe=recipe)
 
     @staticmethod
     def load(path: Path | str) -> "Direction":
-        """Raises InputError for a file that is not a direction."""
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The direction.
+
+        Raises:
+            InputError: the file is not a direction.
+        """
         with _opened(Path(path), "direction") as (tensors, stored):
             return _single(tensors, stored, str(path))
 
     def as_bytes(self) -> bytes:
-        """What `save` writes, for a store that is no folder."""
+        """What `save` writes, for a store that is no folder.
+
+        Returns:
+            The file's bytes.
+        """
         return save({"vectors": self.vectors.float().contiguous()}, metadata=_metadata("direction", (self,)))
 
     @staticmethod
     def from_bytes(data: bytes) -> "Direction":
-        """Raises InputError for bytes of another format."""
+        """Reads what `as_bytes` gave.
+
+        Args:
+            data: the bytes.
+
+        Returns:
+            The direction.
+
+        Raises:
+            InputError: the bytes are of another format.
+        """
         where = "A stored direction"
         try:
             tensors = load(data)
@@ -142,40 +206,77 @@ class Direction:
 
 @dataclass(frozen=True)
 class Enhancement:
-    """Directions and the gains actually used: a plan, a file of some tens of kB."""
+    """Directions and the gains actually used: a plan, a file of some tens of kB.
 
-    vectors: Tensor  # [layers, k, hidden]
-    gains: Tensor  # [layers, k]
-    directions: tuple[Direction, ...]  # provenance; their vectors are not stored again
+    Attributes:
+        vectors: unit vectors, [layers, k, hidden].
+        gains: what attention writes along each vector is multiplied by 1 + gain, [layers, k].
+        directions: k directions with their provenance; their vectors are not stored again.
+    """
+
+    vectors: Tensor
+    gains: Tensor
+    directions: tuple[Direction, ...]
 
     @property
     def provenance(self) -> Provenance:
+        """What the first direction was made from."""
         return self.directions[0].provenance
 
     @property
     def anatomy(self) -> Anatomy:
+        """Where the model writes, as the first direction knows it."""
         return self.directions[0].anatomy
 
     @property
     def rank(self) -> int:
+        """Directions a layer, k."""
         return self.gains.shape[1]
 
     def edited_layers(self) -> list[int]:
-        """Layers with a gain other than zero."""
+        """Layers with a gain other than zero.
+
+        Returns:
+            Their numbers, from 0, in order.
+        """
         return [int(layer) for layer in torch.nonzero(self.gains.abs().sum(1)).flatten()]
 
     def scaled(self, scale: float) -> "Enhancement":
-        """The same directions with every gain multiplied; a gain stops at -1, where its component is gone, and never turns it."""
+        """The same directions with every gain multiplied.
+
+        Args:
+            scale: the multiple. A gain stops at -1, where its component is gone, and never turns it.
+
+        Returns:
+            A new enhancement.
+        """
         return replace(self, gains=(self.gains * scale).clamp_min(-1))
 
     @staticmethod
     def of(directions: Sequence[Direction]) -> "Enhancement":
-        """All directions together, every gain zero."""
+        """All directions together, every gain zero.
+
+        Args:
+            directions: of one model.
+
+        Returns:
+            An enhancement of rank `len(directions)`.
+        """
         vectors = torch.stack([direction.used() for direction in directions], 1)
         return Enhancement(vectors.contiguous(), torch.zeros(vectors.shape[:2]), tuple(directions))
 
     def combined(self, other: "Enhancement") -> "Enhancement":
-        """Both sets of directions as one enhancement of higher rank. Raises WrongModelError for two different models."""
+        """Both sets of directions as one enhancement of higher rank.
+
+        Args:
+            other: of the same model.
+
+        Returns:
+            An enhancement whose rank is the sum of both.
+
+        Raises:
+            WrongModelError: the two were made for different models.
+        """
         if other.provenance.fingerprint != self.provenance.fingerprint:
             raise WrongModelError("The two enhancements were made for different models. Find both on the same model.")
         return Enhancement(
@@ -185,14 +286,38 @@ class Enhancement:
         )
 
     def gram(self, layer: int) -> Tensor:
-        """Cosines between the directions at a layer, [k, k]."""
+        """Cosines between the directions at a layer.
+
+        Args:
+            layer: from 0.
+
+        Returns:
+            [k, k].
+        """
         return self.vectors[layer] @ self.vectors[layer].T
 
     def effective_rank(self, layer: int) -> float:
+        """How many directions a layer has, counted by how different they are.
+
+        Args:
+            layer: from 0.
+
+        Returns:
+            Between 1 and k.
+        """
         return effective_rank(self.vectors[layer])
 
     def require(self, fingerprint: str, layers: int, hidden_size: int) -> None:
-        """Raises WrongModelError unless this was made for the model with that fingerprint."""
+        """Checks that this was made for a model.
+
+        Args:
+            fingerprint: of the model's weights.
+            layers: of the model.
+            hidden_size: width of its residual stream.
+
+        Raises:
+            WrongModelError: this was made for another model.
+        """
         p = self.provenance
         if (p.layers, p.hidden_size) != (layers, hidden_size):
             raise WrongModelError(
@@ -205,26 +330,64 @@ class Enhancement:
                 "another checkpoint, another number type, or already enhanced. Pass the original model or find a direction on this one."
             )
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite)
+    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
+        """Writes one safetensors file.
+
+        Args:
+            path: the file.
+            overwrite: replace a file that is there.
+            recipe: the command that makes it again.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputExistsError: there is a file, and `overwrite` is off.
+            DiskFullError: the disk is full.
+        """
+        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite, recipe=recipe)
 
     def _tensors(self) -> dict[str, Tensor]:
         same = bool((self.vectors == self.vectors[:1]).all())
         return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}
 
     def renamed(self, model: str) -> "Enhancement":
-        """The same enhancement, of a model that is called otherwise."""
+        """The same enhancement, of a model that is called otherwise.
+
+        Args:
+            model: the new name.
+
+        Returns:
+            A new enhancement.
+        """
         directions = (replace(d, provenance=replace(d.provenance, model=model)) for d in self.directions)
         return replace(self, directions=tuple(directions))
 
-    def as_bytes(self) -> bytes:
-        """What `save` writes."""
+    def as_bytes(self, recipe: str | None = None) -> bytes:
+        """What `save` writes.
+
+        Args:
+            recipe: the command that makes it again.
+
+        Returns:
+            The file's bytes.
+        """
         tensors = {k: v.float().contiguous() for k, v in self._tensors().items()}
-        return save(tensors, metadata=_metadata("enhancement", self.directions))
+        return save(tensors, metadata=_metadata("enhancement", self.directions, recipe))
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
-        """Raises InputError for a file that is not an enhancement."""
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The enhancement.
+
+        Raises:
+            InputError: the file is not an enhancement.
+        """
         with _opened(Path(path), "enhancement") as (tensors, stored):
             gains, vectors = _matrix(tensors, "gains", 2, str(path)), _matrix(tensors, "vectors", 3, str(path))
             layers, rank = gains.shape
@@ -269,6 +432,7 @@ class _Stored:
 class _Header:
     kind: Literal["direction", "enhancement"]
     directions: list[_Stored]
+    recipe: str | None = None
 
 
 @contextmanager
@@ -317,7 +481,13 @@ def _unusable(where: Path | str, why: object) -> InputError:
     return InputError(f"{where} is damaged: {' '.join(str(why).split())[:300]}. Make it again.")
 
 
-def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
+def recipe_of(path: Path) -> str | None:
+    """The recipe that a file carries, if any. Raises InputError for a file that is not ours."""
+    with _file(path) as file:
+        return _checked(file.metadata() or {}, str(path)).recipe
+
+
+def _metadata(kind: str, directions: tuple[Direction, ...], recipe: str | None = None) -> dict[str, str]:
     """One key only: several would be stored in an order that differs from run to run."""
     headers = [
         {
@@ -331,16 +501,24 @@ def _metadata(kind: str, directions: tuple[Direction, ...]) -> dict[str, str]:
         for d in directions
     ]
     header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": headers}
+    if recipe is not None:
+        header["recipe"] = recipe
     return {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
 
 
 def _save(
-    path: Path, kind: str, tensors: dict[str, Tensor], directions: tuple[Direction, ...], *, overwrite: bool
+    path: Path,
+    kind: str,
+    tensors: dict[str, Tensor],
+    directions: tuple[Direction, ...],
+    *,
+    overwrite: bool,
+    recipe: str | None,
 ) -> Path:
     with written(path, overwrite=overwrite) as partial:
         # Not by `save_file`, whose errors do not say that a disk is full.
         plain = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(plain, metadata=_metadata(kind, directions)))
+        partial.write_bytes(save(plain, metadata=_metadata(kind, directions, recipe)))
     return path
 
 

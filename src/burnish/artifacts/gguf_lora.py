@@ -14,11 +14,6 @@ from burnish.artifacts.gguf_write import Value, tensors_size, write_tensors
 from burnish.maths.gain import adapter_factors
 from burnish.options import OutputOptions
 
-BIAS_NOTE = (
-    "the projections have a bias, and a LoRA in a GGUF file cannot strengthen it: the effect differs from that of the other forms. "
-    "Write --form gguf for the whole effect."
-)
-
 
 def write_lora_gguf(source: GgufFile, output: OutputOptions, edits: Sequence[GgufEdit], mark: dict[str, Any]) -> None:
     """Writes `NAME.lora_a` [k, inputs] and `NAME.lora_b` [hidden, k] of each projection, float32.

@@ -56,8 +56,16 @@ def read_lora(folder: Path) -> LoraAdapter:
     """Reads `adapter_config.json` and `adapter_model.safetensors`; modules in sorted order, the name is the folder's.
 
     The scale is `alpha / r`, or `alpha / sqrt(r)` for rank-stabilised LoRA. Sources: Hu et al. 2021, "LoRA", section 4.1;
-    Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA". Raises InputError for missing or
-    damaged files and for adapters that are not plain LoRA on linear maps.
+    Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA".
+
+    Args:
+        folder: of the adapter.
+
+    Returns:
+        Factors A [r, in] and B [out, r] of every module.
+
+    Raises:
+        InputError: files are missing or damaged, or the adapter is not plain LoRA on linear maps.
     """
     config = _config(folder)
     _require_plain(folder, config)

@@ -38,6 +38,7 @@ app = cyclopts.App(
     help="Bring out what a language model can already do: find a direction, strengthen it, measure what it cost.",
     version_flags=[],
     help_format="plaintext",
+    config=recipes.remember,
     suppress_keyboard_interrupt=False,  # `run` says what became of the work
 )
 app.command(long(enhance.enhance))

@@ -11,15 +11,16 @@ from burnish.cli.enhance import applied_summary, hint_use, show_applied
 from burnish.cli.find import show_plan
 from burnish.cli.flags import Loading, Output
 from burnish.cli.inputs import DryRun, Json, Layers, ModelName, WithFactor
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError
+from burnish.forms import form_of
 from burnish.options import GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from burnish.artifacts.copying import FolderCopy
-    from burnish.artifacts.direction import Enhancement
-    from burnish.pipeline import Applied
+    from burnish.forms.base import Applied
 
 
 def _again(
@@ -28,17 +29,18 @@ def _again(
     """Writes a trained folder once more, its direction `factor` times as strong."""
     from burnish.hybrid.result import read_trained
 
-    found = read_trained(folder)
+    trained = read_trained(folder)
     with console.progress() as progress:
-        applied = (found if factor is None else found.scaled(factor)).export(
-            output.out, form=output.form, model=model, overwrite=output.overwrite, options=loading, progress=progress
+        applied = (trained if factor is None else trained.scaled(factor)).export(
+            output.out,
+            form=output.form,
+            model=model,
+            overwrite=output.overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
         )
-    if json:
-        console.as_json(applied_summary(applied))
-    else:
-        show_applied(applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
+    _show(applied, model, json=json)
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def _early_copy(
     from burnish.artifacts.files import check_output, disk_errors, overlapping, partial_of
     from burnish.model.source import resolve
 
-    if not wanted or output.form != "model":
+    if not wanted or not form_of(output.form).copies:
         yield None
         return
     folder = resolve(model, revision=loading.revision)
@@ -113,34 +115,17 @@ def apply(
             enhancement = read_foreign_enhancement(plan_file, plan, enhancement_factor, layers, name=model)
         else:
             enhancement = read_enhancement(plan_file, enhancement_factor, layers)
-        if output.form in ("gguf", "gguf-lora"):
-            _apply_gguf(model, enhancement, output, force=force, dry_run=dry_run, json=json)
-            return
-        plan = open_plan(model, loading, again=force, enhancement=enhancement)
+        plan = open_plan(model, loading, again=force, enhancement=enhancement, form=output.form)
         if dry_run:
             planned = write_plan(
-                plan, output, enhancement.edited_layers(), rank=enhancement.rank, enhancement=enhancement
+                plan, output, enhancement.edited_layers(), enhancement=enhancement, name=model, recipe=current_recipe()
             )
             show_plan(vars(planned), json=json)
             return
         with console.progress() as progress:
-            applied = write(plan, enhancement, output, name=model, copy=copy, progress=progress)
-    _show(applied, model, json=json)
-
-
-def _apply_gguf(
-    model: str, enhancement: "Enhancement", output: OutputOptions, *, force: bool, dry_run: bool, json: bool
-) -> None:
-    """From the `.gguf` file itself, which is not converted."""
-    from burnish.model.gguf_plan import GgufPlan
-    from burnish.pipeline import apply_gguf, plan_gguf
-
-    plan = GgufPlan.open(model, enhancement, again=force)
-    if dry_run:
-        show_plan(vars(plan_gguf(plan, output, name=model)), json=json)
-        return
-    with console.progress() as progress:
-        applied = apply_gguf(plan, output, name=model, progress=progress)
+            applied = write(
+                plan, enhancement, output, name=model, copy=copy, progress=progress, recipe=current_recipe()
+            )
     _show(applied, model, json=json)
 
 

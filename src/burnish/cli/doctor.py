@@ -17,11 +17,11 @@ def doctor(*, json: Json = False) -> None:
     """Print what a bug report needs: versions, device, number types, caches, free disk. No secrets."""
     from burnish.model.diagnosis import diagnosis
 
-    report = diagnosis()
+    facts = diagnosis()
     if json:
-        console.as_json(report)
+        console.as_json(facts)
         return
-    for key, value in report.items():
+    for key, value in facts.items():
         console.data(f"{key.replace('_', ' ')}: {in_words(value)}")
 
 

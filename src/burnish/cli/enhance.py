@@ -15,9 +15,11 @@ from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
 from burnish.cli.opening import expected, open_model
+from burnish.cli.run import current_recipe
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
+from burnish.forms import form_of
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -32,13 +34,12 @@ from burnish.options import (
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
+    from burnish.forms.base import Applied
     from burnish.model.forecast import Work
     from burnish.model.model import Model
-    from burnish.pipeline import Applied
     from burnish.tuning.aims import Speciality
 
 CHECK_PROMPTS = 24
-FOLDERS = ("model", "adapter")  # forms that are folders; the others are one file
 MethodName = Literal["learned", "gains", "published"]
 
 
@@ -106,7 +107,7 @@ def enhance(
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     name = chosen_method(method, gains, prompts, aim, finding)
     _check(name, gains, finding, aim, size, page=page)
-    if page and output.form not in FOLDERS:
+    if page and not form_of(output.form).folder:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
@@ -145,8 +146,10 @@ def enhance(
             checked = check(loaded, enhancement, way.general.spread(check_prompts), progress=progress)
         if not first:  # it held its part of the layers while they were checked
             return
-        applied = apply(plan, enhancement, output, name=model, check=checked, progress=progress)
-    if applied.form in FOLDERS:
+        applied = apply(
+            plan, enhancement, output, name=model, check=checked, progress=progress, recipe=current_recipe()
+        )
+    if form_of(applied.form).folder:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
         _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
@@ -158,7 +161,9 @@ def enhance(
         show_applied(applied)
         if way.check is None:
             show_check(checked)
-    _next(model, applied)
+    hint_use(model, applied)
+    if form_of(applied.form).folder:
+        console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
 
 
 def _work(way: Method, model: "Model", check_prompts: int) -> "Work":
@@ -307,21 +312,7 @@ def show_applied(applied: "Applied") -> None:
         console.say(f"Note: {note}")
 
 
-def _next(model: str, applied: "Applied") -> None:
-    from burnish.artifacts.files import PLAN_FILE
-
-    hint_use(model, applied)
-    if applied.form in FOLDERS:
-        console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
-
-
 def hint_use(model: str, applied: "Applied") -> None:
     """What to do with what was written."""
-    uses = {
-        "model": f"burnish verify {model} {applied.out}",
-        "enhancement": f"burnish chat {model} --with {applied.out} --compare",
-        "gguf": f"llama-cli -m {applied.out}",
-        "gguf-lora": f"llama-server -m {model} --lora {applied.out}",
-    }
-    if applied.form in uses:
-        console.hint(uses[applied.form])
+    if use := form_of(applied.form).hint(model, applied.out):
+        console.hint(use)

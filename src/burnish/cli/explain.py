@@ -170,7 +170,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _complete(stored: dict[str, Any], path: Path, kind: type[Any]) -> dict[str, Any]:
     """Numbers with every field of their kind. Raises InputError for those of another version."""
-    missing = sorted({f.name for f in fields(kind)} - {"enhancement"} - stored.keys())
+    missing = sorted({f.name for f in fields(kind)} - {"enhancement", "seconds"} - stored.keys())
     if missing:
         raise InputError(
             f"{path} lacks '{missing[0]}': it was written by another version, or changed. Measure again with this version."

@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import Finding, Loading, Size
-from burnish.cli.inputs import Contrast, DryRun, Json, ModelName, Overwrite, PromptOptions, read_contrast
+from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.opening import expected, open_model
+from burnish.cli.run import current_recipe
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from burnish.model.forecast import Forecast, Work
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
+    from burnish.prompts.contrast import Contrast
 
 
 def find(
@@ -38,6 +40,7 @@ def find(
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
     from burnish.artifacts.direction import stored_bytes
     from burnish.artifacts.files import check_output
+    from burnish.finding import finding_work
     from burnish.model.processes import current
     from burnish.pipeline import open_plan, require_direction
 
@@ -50,7 +53,7 @@ def find(
     cost = estimated(layered, [contrast], finding) if layered else None
     estimate = None
     if layered is None:
-        estimate = expected(model, loading, lambda drawn: contrast.work(drawn, finding), talk=not dry_run)
+        estimate = expected(model, loading, lambda drawn: finding_work(drawn, contrast, finding), talk=not dry_run)
     if dry_run:
         planned = {
             "out": str(out),
@@ -66,7 +69,7 @@ def find(
     require_direction(direction, force=finding.force)
     if not current().first:
         return
-    direction.save(out, overwrite=overwrite)
+    direction.save(out, overwrite=overwrite, recipe=current_recipe())
     if json:
         console.as_json({"out": str(out), **summary(direction)})
     else:
@@ -82,9 +85,9 @@ def check_layer(finding: FindOptions, layers: int) -> None:
     layer_index(finding.layer_idx, layers)
 
 
-def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direction":
+def run_find(model: "Model", contrast: "Contrast", finding: FindOptions) -> "Direction":
     """Finds with a progress bar, saying what the user should know about the inputs."""
-    from burnish.finding import find_direction
+    from burnish.finding import found_direction
 
     if not model.chat_template:
         console.say("This model has no chat template (a base model): prompts are read as they are.")
@@ -94,15 +97,7 @@ def run_find(model: "Model", contrast: Contrast, finding: FindOptions) -> "Direc
                 f"'{prompts.name}' has {len(prompts)} prompts, fewer than --instructions {finding.instructions}: all are used."
             )
     with console.progress() as progress:
-        direction = find_direction(
-            model,
-            enhance=contrast.enhance,
-            normal=contrast.normal,
-            options=finding,
-            held_out=contrast.held_out,
-            protect=contrast.protect,
-            progress=progress,
-        )
+        direction = found_direction(model, contrast, finding, progress)
     if direction.report.largest_share[direction.layer] > 0.5:
         share = direction.report.largest_share[direction.layer]
         console.say(
@@ -177,12 +172,15 @@ class ContrastMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return self.contrasts[0][1].general
+        from burnish.languages import language_of
+
+        return general_prompts(language_of(self.contrasts[0][1].enhance.texts))
 
     def work(self, model: "Model") -> "Work":
+        from burnish.finding import finding_work
         from burnish.model.forecast import together
 
-        return together(contrast.work(model, self.finding) for _, contrast in self.contrasts)
+        return together(finding_work(model, contrast, self.finding) for _, contrast in self.contrasts)
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
         """The directions of all specialities as one enhancement, each with the factor times its weight."""

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish import options as all_options
+from burnish.forms import form_help
 
 
-def flags(options: type[Any], group: str) -> Any:
-    """`Annotated[options, ...]` for a cyclopts command: one flag a field, grouped."""
+def flags(options: type[Any], group: str, **helps: str) -> Any:
+    """`Annotated[options, ...]` for a cyclopts command: one flag a field, grouped. helps: other texts than the fields' own."""
     hints = typing.get_type_hints(options, include_extras=True)
     for item in dataclasses.fields(options):
         hint = hints[item.name]
@@ -19,7 +20,7 @@ def flags(options: type[Any], group: str) -> Any:
             if isinstance(text, str):
                 alias = "-o" if item.name == "out" else None
                 negative = None if kind == bool | None else ()  # where a flag can be left open, both answers are flags
-                parameter = Parameter(help=text, group=group, negative=negative, alias=alias)
+                parameter = Parameter(help=helps.get(item.name, text), group=group, negative=negative, alias=alias)
                 options.__annotations__[item.name] = Annotated[kind, parameter]
     return Annotated[options, Parameter(name="*", group=group)]
 
@@ -53,7 +54,7 @@ else:
     Loading = flags(all_options.ModelOptions, "Model")
     Finding = flags(all_options.FindOptions, "Direction")
     Size = flags(all_options.LayerOptions, "Size")
-    Output = flags(all_options.OutputOptions, "Output")
+    Output = flags(all_options.OutputOptions, "Output", form=form_help())
     Gains = flags(all_options.GainOptions, "Strength")
     Tuning = flags(all_options.TuneOptions, "Tuning")
     Training = flags(all_options.TrainOptions, "Training")

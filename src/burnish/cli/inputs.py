@@ -8,17 +8,12 @@ from cyclopts import Parameter
 
 from burnish.cli.console import say
 from burnish.errors import InputError
-from burnish.options import FindOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
-    from burnish.model.forecast import Work
-    from burnish.model.model import Model
     from burnish.prompts import PromptSet
-    from burnish.tuning.aims import Speciality
+    from burnish.prompts.contrast import Contrast
 
 ModelName = Annotated[
     str, Parameter(help="hub id, local folder, .gguf file, or packaged name (see `burnish models list`)")
@@ -92,30 +87,6 @@ class PromptOptions:
         return Mix.of(self.domain) if self.domain else None
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The prompt sets of one run."""
-
-    enhance: "PromptSet"
-    normal: "PromptSet"
-    held_out: "tuple[PromptSet | None, PromptSet | None]"
-    general: "PromptSet"  # held-out general and protect prompts for the check
-    protect: "PromptSet"  # left where they are with --protect
-
-    def work(self, model: "Model", finding: FindOptions) -> "Work":
-        """What finding takes, in tokens. model: its outline."""
-        from burnish.finding import finding_work
-
-        return finding_work(
-            model,
-            enhance=self.enhance,
-            normal=self.normal,
-            options=finding,
-            held_out=self.held_out,
-            protect=self.protect,
-        )
-
-
 def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, Contrast]]":
     """Each speciality's prompts and weight, read and checked before any model is touched. Raises InputError, PromptFileError."""
     mix = options.mix()
@@ -124,7 +95,7 @@ def read_contrasts(options: PromptOptions, position: str) -> "list[tuple[float, 
     return [(term.weight, _read_contrast(options, position, term.name)) for term in mix.terms]
 
 
-def read_contrast(options: PromptOptions, position: str) -> Contrast:
+def read_contrast(options: PromptOptions, position: str) -> "Contrast":
     """The prompts of one speciality. Raises InputError for a mix, and as `read_contrasts`."""
     contrasts = read_contrasts(options, position)
     if len(contrasts) > 1 or contrasts[0][0] != 1:
@@ -132,10 +103,11 @@ def read_contrast(options: PromptOptions, position: str) -> Contrast:
     return contrasts[0][1]
 
 
-def _read_contrast(options: PromptOptions, position: str, name: str | None) -> Contrast:
+def _read_contrast(options: PromptOptions, position: str, name: str | None) -> "Contrast":
     from burnish.finding import check_sets
     from burnish.languages import language_of
     from burnish.prompts import read_prompts
+    from burnish.prompts.contrast import Contrast
     from burnish.prompts.domains import load_domain, load_general, load_protect
     from burnish.prompts.lint import lint
 
@@ -160,14 +132,14 @@ def _read_contrast(options: PromptOptions, position: str, name: str | None) -> C
     for finding in lint(enhance, normal):
         say(f"Note: {finding}")
     spared = general.prompts.joined(protect) if answers else protect
-    return Contrast(enhance, normal, (held, held_normal), general.held_out.joined(protect), spared)
+    return Contrast(enhance, normal, (held, held_normal), spared)
 
 
-def general_prompts(specialities: "Sequence[Speciality]") -> "PromptSet":
+def general_prompts(language: str) -> "PromptSet":
     """Held-out everyday and protect prompts for the closing check."""
     from burnish.prompts.domains import load_general, load_protect
 
-    return load_general(specialities[0].domain.language).held_out.joined(load_protect())
+    return load_general(language).held_out.joined(load_protect())
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":

@@ -8,10 +8,10 @@ from burnish.options import FindOptions, LayerOptions, ModelOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from burnish.cli.inputs import Contrast
     from burnish.model.estimating import Cost
     from burnish.model.folder_plan import FolderPlan
     from burnish.model.layerwise import LayeredModel
+    from burnish.prompts.contrast import Contrast
 
 
 def by_layer(plan: "FolderPlan", loading: ModelOptions, layers: LayerOptions) -> bool:
@@ -43,20 +43,7 @@ def estimated(model: "LayeredModel", contrasts: "Sequence[Contrast]", finding: F
     from burnish.finding import states_wanted
     from burnish.model.estimating import estimate
 
-    return estimate(
-        model,
-        [
-            states_wanted(
-                model,
-                enhance=contrast.enhance,
-                normal=contrast.normal,
-                options=finding,
-                held_out=contrast.held_out,
-                protect=contrast.protect,
-            )
-            for contrast in contrasts
-        ],
-    )
+    return estimate(model, [states_wanted(model, contrast, finding) for contrast in contrasts])
 
 
 def in_words(cost: "Cost") -> str:

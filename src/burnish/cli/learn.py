@@ -49,7 +49,6 @@ def read_expert(text: str | None) -> str | None:
 
 def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Subject]":
     """Who teaches what, read and checked before any model is touched. Raises InputError, PromptFileError."""
-    from burnish.languages import language_of
     from burnish.learning.subject import expert_subject, subject_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
@@ -63,7 +62,7 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
             raise InputError(
                 "--references and --normal go with prompts of a speciality. Pass --enhance FILE or --domain NAME with them."
             )
-        return [expert_subject("expert", expert, language_of([expert]))]
+        return [expert_subject("expert", expert)]
     mix = prompts.mix()
     normal = read_prompts(prompts.normal) if prompts.normal else None
     if normal is not None and len(normal) < FEWEST_NORMAL:
@@ -80,7 +79,7 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    domain = own_domain(enhance, language=language_of(enhance.texts), references=references, expert=expert, seed=seed)
+    domain = own_domain(enhance, references=references, expert=expert, seed=seed)
     return [subject_of(domain, examples=expert is None and references is not None, normal=normal)]
 
 

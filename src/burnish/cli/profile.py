@@ -12,8 +12,10 @@ from burnish.cli.flags import Loading
 from burnish.cli.inputs import Json, ModelName, Overwrite
 from burnish.cli.opening import open_model
 from burnish.cli.profile_learning import Name, answer_to, local, show_profile, summary_of
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError
-from burnish.options import Form, ModelOptions
+from burnish.forms import form_help, form_of
+from burnish.options import FormName, ModelOptions
 
 app = cyclopts.App(name="profile", help="Your own mix of named directions: made, learned, exported, forgotten.")
 app.command(profile_learning.learn)
@@ -82,13 +84,13 @@ def export(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
-    form: Annotated[Form, Parameter(help="a full model, a PEFT adapter, or the small enhancement file")] = "adapter",
+    form: Annotated[FormName, Parameter(help=form_help())] = "adapter",
     overwrite: Overwrite = False,
     loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
     """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
-    from burnish.artifacts.files import PLAN_FILE, check_output
+    from burnish.artifacts.files import check_output
     from burnish.cli.enhance import applied_summary, show_applied
     from burnish.personal.enhancing import editing_directions, fitted, plan_of
     from burnish.pipeline import export as write
@@ -114,7 +116,14 @@ def export(
         store.remember(person, profile)
         enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)
         applied = write(
-            enhancement, out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress
+            enhancement,
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
         )
     scale = profile.scales[loaded.fingerprint].value
     if json:
@@ -123,8 +132,8 @@ def export(
         show_applied(applied)
         how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
         console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
-    plan = applied.out if form == "enhancement" else applied.out / PLAN_FILE
-    console.hint(f"burnish chat {model} --with {plan} --compare")
+    if plan := form_of(form).plan_file(applied.out):
+        console.hint(f"burnish chat {model} --with {plan} --compare")
 
 
 @app.command

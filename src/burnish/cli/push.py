@@ -8,9 +8,10 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.inputs import Json
+from burnish.forms import form_of
 
 if TYPE_CHECKING:
-    from burnish.artifacts.publication import Publication
+    from burnish.publication import Publication
 
 
 def push(
@@ -54,7 +55,7 @@ def push(
         console.as_json({**plan, **asdict(pushed)})
     else:
         console.data(pushed.url)
-    if publication.kind == "model":
+    if form_of(publication.form).copies:
         console.hint(f"burnish chat {repo_id}")
     elif not is_trained(path):  # a training is more than its enhancement
         console.hint(f"burnish chat {publication.base} --with {repo_id}")
@@ -62,7 +63,7 @@ def push(
 
 def _plan(publication: "Publication") -> dict[str, Any]:
     return {
-        "kind": publication.kind,
+        "kind": publication.form,
         "base": publication.base,
         "licence": publication.licence,
         "files": [{"name": file.name, "bytes": file.bytes} for file in publication.files],
@@ -78,7 +79,7 @@ def _lines(publication: "Publication", plan: dict[str, Any]) -> list[str]:
     lines += [f"left out: {name} (hidden, or weights that are not safetensors)" for name in publication.left_out]
     return [
         *lines,
-        f"{publication.bytes:>15,}  bytes in {len(publication.files)} files: {publication.kind} of {publication.base}",
+        f"{publication.bytes:>15,}  bytes in {len(publication.files)} files: {publication.form} of {publication.base}",
         f"Licence: {licence}",
         f"To: {plan['repo']}, branch {plan['revision']}, {seen}",
     ]

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -10,15 +10,17 @@ from burnish.cli import console
 from burnish.cli.flags import Loading, Training
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, With, WithFactor
 from burnish.cli.opening import open_model
+from burnish.cli.run import current_recipe
 from burnish.extras import require
-from burnish.options import Combine, ModelOptions, TrainOptions
+from burnish.forms import form_help
+from burnish.options import Combine, FormName, ModelOptions, OutputOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from burnish.forms.base import Applied
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
     from burnish.model.folder_plan import FolderPlan
     from burnish.model.forecast import Forecast
-    from burnish.pipeline import Applied
 
 CHECK_PROMPTS = 24
 
@@ -27,9 +29,7 @@ def train(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder", group="Output")],
-    form: Annotated[
-        Literal["adapter", "model"], Parameter(help="one PEFT adapter, or a full model", group="Output")
-    ] = "adapter",
+    form: Annotated[FormName, Parameter(help=form_help(trained=True), show_choices=False, group="Output")] = "adapter",
     overwrite: Overwrite = False,
     data: Annotated[
         Path | None,
@@ -60,13 +60,15 @@ def train(
     A killed training goes on from its last checkpoint (in OUT.training) when the same command is given again.
     """
     require("train", "Training")
+    from burnish.hybrid.result import expected_of, training_form
     from burnish.hybrid.rows import as_rows
+
+    writing = training_form(form)
 
     rows = None if data is None else as_rows(data)
     facts = None if knowledge is None else as_rows(knowledge)
     from accelerate import PartialState
 
-    from burnish.hybrid.result import check_result
     from burnish.hybrid.training import prepare, train_prepared
     from burnish.hybrid.training_work import training_work
     from burnish.model.forecast import forecast
@@ -79,8 +81,8 @@ def train(
         loading = _loading(loading, plan)
         drawn = outline(model, loading)
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
-    rank = options.rank + (plan_file.rank if plan_file is not None else 0)
-    size = check_result(plan, out, form, prepared.maps, rank, overwrite=overwrite)
+    expected = expected_of(prepared.maps, options.rank, plan_file)
+    size = writing.planned(plan, OutputOptions(out, form, overwrite), expected).bytes
     estimate = forecast(drawn, training_work(prepared), loading)
     show_plan(prepared, size, estimate, json=json and dry_run, talk=not dry_run)
     if dry_run:
@@ -93,7 +95,15 @@ def train(
         )
         if not PartialState().is_main_process:  # started by `accelerate launch`: one process writes
             return
-        applied = trained.export(out, form=form, model=model, overwrite=overwrite, options=loading, progress=progress)
+        applied = trained.export(
+            out,
+            form=form,
+            model=model,
+            overwrite=overwrite,
+            options=loading,
+            progress=progress,
+            recipe=current_recipe(),
+        )
     _remove(checkpoints)
     if json:
         console.as_json(
@@ -107,8 +117,8 @@ def train(
         )
     else:
         show_trained(trained, applied)
-    if applied.form == "model":
-        console.hint(f"burnish verify {model} {applied.out}")
+    if use := writing.hint(model, applied.out):
+        console.hint(use)
     if trained.enhancement is not None:
         console.hint(f"burnish apply {model} {applied.out} --enhancement-factor 0.5 -o OUT")
 

@@ -12,6 +12,7 @@ from burnish.cli.find import show_plan
 from burnish.cli.flags import Loading, Tuning
 from burnish.cli.inputs import DryRun, Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
 from burnish.cli.opening import expected, open_model
+from burnish.cli.run import current_recipe
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
@@ -86,7 +87,6 @@ def check_window(options: TuneOptions, layers: int) -> None:
 
 def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality]":
     """Reads and checks what is tuned for before any model is touched. Raises InputError, PromptFileError."""
-    from burnish.languages import language_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
     from burnish.tuning.aims import Speciality, own_domain
@@ -102,9 +102,7 @@ def read_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "li
     assert prompts.enhance is not None
     enhance = read_prompts(prompts.enhance)
     references = read_prompts(aim.references, answers=True) if aim.references else None
-    domain = own_domain(
-        enhance, language=language_of(enhance.texts), references=references, expert=aim.expert, seed=seed
-    )
+    domain = own_domain(enhance, references=references, expert=aim.expert, seed=seed)
     if references is None and pairs is None and aim.expert is None and aim.judge_url is None:
         console.say(
             "Note: without --references, --pairs or --expert the only aim is the model's own answers under a general expert "
@@ -171,7 +169,7 @@ class GainsMethod:
 
     @property
     def general(self) -> "PromptSet":
-        return general_prompts(self.specialities)
+        return general_prompts(self.specialities[0].domain.language)
 
     def work(self, model: "Model") -> "Work":
         from burnish.tuning.tuning_work import tuning_work
@@ -203,11 +201,13 @@ class GainsMethod:
 def write_tuned(out: Path, tuned: "Tuned", *, overwrite: bool) -> None:
     """A folder with the enhancement (also one that changes nothing), the numbers and the tables."""
     from burnish.artifacts.files import PLAN_FILE, written
+    from burnish.artifacts.recipe import write_recipe
 
     with written(out, overwrite=overwrite) as folder:
         folder.mkdir()
         tuned.enhancement.save(folder / PLAN_FILE)
         write_numbers(folder, tuned)
+        write_recipe(folder, current_recipe())
     console.say(f"Written: {out}")
 
 

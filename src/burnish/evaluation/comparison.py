@@ -90,6 +90,20 @@ def compare(
     """Scales every method to the budget on the tuning half and reports effect and damage on the other half.
 
     Intervals are paired by prompt; p-values are Holm-adjusted over the methods of a kind of pairs.
+
+    Args:
+        model: the base model; its weights are not changed.
+        domain: what the effect is measured on.
+        options: budget in nats per token, sizes, seed.
+        enhancement: a further row.
+        adapters: LoRA adapters as further rows.
+        progress: told of every part that takes long.
+
+    Returns:
+        A row a method.
+
+    Raises:
+        WrongModelError: the enhancement or an adapter is of another model.
     """
     started = time.perf_counter()
     for adapter in adapters:
@@ -97,23 +111,31 @@ def compare(
     general = load_general(domain.language)
     tune, report = (greedy_answers(model, half, options, progress) for half in damage_prompts(general, options))
     pairs = [reference_pairs(model, domain, options, progress), made_pairs(model, domain, options, progress)]
-    listed = methods(model, domain, general, options, enhancement=enhancement, adapters=adapters, progress=progress)
+    listed = methods(model, domain, options, enhancement=enhancement, adapters=adapters, progress=progress)
     scaled = at_equal_damage(model, answered_items(model, tune), listed, options.budget, progress=progress)
     candidates = [s.candidate for s in scaled]
     damage = score(model, answered_items(model, report), candidates, progress=progress)
-    found = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
+    scores_by_kind = {p.kind: score(model, pair_items(model, p.report), candidates, progress=progress) for p in pairs}
     randoms = [i for i, s in enumerate(scaled) if s.method.null]
     calibrating, tested = randoms[::2], randoms[1::2]
-    drifts = {kind: shifts(scores, calibrating) for kind, scores in found.items()}
+    drifts = {kind: shifts(scores, calibrating) for kind, scores in scores_by_kind.items()}
     rows = [
-        Row(s.method.name, s.scale, _kl(damage, i, options), _effects(found, i, drifts, options), {}, s.method.null)
+        Row(
+            s.method.name,
+            s.scale,
+            _kl(damage, i, options),
+            _effects(scores_by_kind, i, drifts, options),
+            {},
+            s.method.null,
+        )
         for i, s in enumerate(scaled)
         if i not in calibrating
     ]
     rows.append(_system_row(model, domain, report, pairs, drifts, options))
     rows = with_verdicts(rows)
     null = {
-        kind: interval_above(shifts(scores, tested), drifts[kind], seed=options.seed) for kind, scores in found.items()
+        kind: interval_above(shifts(scores, tested), drifts[kind], seed=options.seed)
+        for kind, scores in scores_by_kind.items()
     }
     chosen = next(i for i, s in enumerate(scaled) if not s.method.null)
     return Comparison(
@@ -151,12 +173,14 @@ def dose_curve(
     kl = [_kl(damage, i, options).mean for i in range(len(DOSES))]
     at_budget = max(kl[DOSES.index(1.0)], 1e-12)
     matched = [r.method.at(r.scale * (k / at_budget) ** 0.5) for k in kl for r in randoms]
-    found = {p.kind: score(model, pair_items(model, p.report), candidates + matched, progress=progress) for p in pairs}
+    scores_by_kind = {
+        p.kind: score(model, pair_items(model, p.report), candidates + matched, progress=progress) for p in pairs
+    }
     doses = []
     for i, multiple in enumerate(DOSES):
         first = len(DOSES) + i * len(randoms)
-        drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in found.items()}
-        effects = _effects(found, i, drifts, options)
+        drifts = {kind: shifts(scores, range(first, first + len(randoms))) for kind, scores in scores_by_kind.items()}
+        effects = _effects(scores_by_kind, i, drifts, options)
         gains = ((e.above.low, e.likelihood.high) for e in effects.values())
         doses.append(Dose(scaled.scale * multiple, kl[i], effects, ships(kl[i] / options.budget, gains)))
     return tuple(doses)
@@ -180,11 +204,11 @@ def _kl(scores: Scores, candidate: int, options: EvaluateOptions) -> Interval:
 
 
 def _effects(
-    found: dict[PairKind, Scores], candidate: int, drifts: dict[PairKind, Tensor], options: EvaluateOptions
+    scores_by_kind: dict[PairKind, Scores], candidate: int, drifts: dict[PairKind, Tensor], options: EvaluateOptions
 ) -> dict[PairKind, Effect]:
     return {
         kind: effect_of(scores.base, scores.candidates[candidate], kind, drifts[kind], seed=options.seed)
-        for kind, scores in found.items()
+        for kind, scores in scores_by_kind.items()
     }
 
 
@@ -198,8 +222,8 @@ def _system_row(
 ) -> Row:
     """The expert system prompt with its own damage: it changes what the model reads, at no scale."""
     expert = domain.expert_system_prompt
-    found = {
+    scores_by_kind = {
         p.kind: score_prompts(model, pair_items(model, p.report), pair_items(model, p.report, expert)) for p in pairs
     }
     kl = _kl(score_prompts(model, answered_items(model, rows), answered_items(model, rows, expert)), 0, options)
-    return Row(SYSTEM_PROMPT, None, kl, _effects(found, 0, drifts, options), {}, False)
+    return Row(SYSTEM_PROMPT, None, kl, _effects(scores_by_kind, 0, drifts, options), {}, False)

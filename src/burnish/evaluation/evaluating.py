@@ -96,7 +96,20 @@ def evaluate(
 ) -> Evaluation:
     """Evaluates an enhancement of `model` on a packaged domain, on pairs of the user's, or both.
 
-    Raises InputError without domain and pairs, WrongModelError for an enhancement of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        domain: whose reference answers and own pairs the effect is measured on.
+        pairs: the user's own, with chosen and rejected answers.
+        options: sizes and the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        Effect above random directions and damage, in nats per token with intervals; text statistics and samples.
+
+    Raises:
+        InputError: there is neither a domain nor pairs.
+        WrongModelError: the enhancement is of another model.
     """
     options = options or EvaluateOptions()
     if domain is None and pairs is None:

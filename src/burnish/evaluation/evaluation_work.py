@@ -8,6 +8,7 @@ from burnish.model.forecast import Work, answering, comparing, together
 from burnish.model.model import Model
 from burnish.options import EvaluateOptions, FindOptions
 from burnish.prompts import PromptSet
+from burnish.prompts.contrast import domain_contrast
 from burnish.prompts.domains import Domain, load_general, load_protect
 
 ROUNDS = 3  # of the search for a damage, in which all methods take part
@@ -46,14 +47,7 @@ def comparison_work(model: Model, domain: Domain, given: int, options: EvaluateO
     random, short = options.random_directions, ANSWERED * options.tokens
     count = METHODS + given + random
     doses = len(DOSES) * (1 + random // 2)
-    work = finding_work(
-        model,
-        enhance=domain.enhance,
-        normal=general.prompts,
-        options=FindOptions(protect=True, site="attention"),
-        held_out=(domain.held_out, general.held_out),
-        protect=load_protect(),
-    )
+    work = finding_work(model, domain_contrast(domain), FindOptions(protect=True, site="attention"))
     return together(
         [
             work * 3,

@@ -7,14 +7,15 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.artifacts.lora import LoraAdapter
-from burnish.finding import find_direction
+from burnish.finding import found_direction
 from burnish.maths.statistics import unit
 from burnish.maths.strength import Search
 from burnish.model.divergence import prompt_kl
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate, Item, score
 from burnish.options import EvaluateOptions, FindOptions, Scope
-from burnish.prompts.domains import Domain, GeneralSet, load_protect
+from burnish.prompts.contrast import domain_contrast
+from burnish.prompts.domains import Domain
 from burnish.steps import Progress
 
 UPPER_HALF = "50%.."
@@ -33,7 +34,6 @@ class Method:
 def methods(
     model: Model,
     domain: Domain,
-    general: GeneralSet,
     options: EvaluateOptions,
     *,
     enhancement: Enhancement | None = None,
@@ -42,18 +42,11 @@ def methods(
 ) -> list[Method]:
     """The user's own, the published setting, directions by layer, window, site and protection, steering, and random ones."""
 
-    def found(**how: object) -> Direction:
-        return find_direction(
-            model,
-            enhance=domain.enhance,
-            normal=general.prompts,
-            options=FindOptions(seed=options.seed, **how),  # type: ignore[arg-type]
-            held_out=(domain.held_out, general.held_out),
-            protect=load_protect(),
-            progress=progress,
-        )
+    def direction(**how: object) -> Direction:
+        options_ = FindOptions(seed=options.seed, **how)  # type: ignore[arg-type]
+        return found_direction(model, domain_contrast(domain), options_, progress)
 
-    residual, attention, spared = found(), found(site="attention"), found(site="attention", protect=True)
+    residual, attention, spared = direction(), direction(site="attention"), direction(site="attention", protect=True)
     listed = [
         _of("published: one direction, all layers", residual),
         _of("one direction, upper half", residual, layers=UPPER_HALF),
@@ -68,8 +61,10 @@ def methods(
         listed.append(random_method(residual, options.seed + number))
     given = [_adapter(adapter) for adapter in adapters]
     if enhancement is not None:
-        own = enhancement
-        given.insert(0, Method("the given enhancement, scaled", lambda s: Candidate("given", own.scaled(s)), 1.0))
+        given_enhancement = enhancement
+        given.insert(
+            0, Method("the given enhancement, scaled", lambda s: Candidate("given", given_enhancement.scaled(s)), 1.0)
+        )
     return [*given, *listed]
 
 

@@ -37,8 +37,8 @@ def dose_curve(
     everyday = damage_prompts(load_general(language), options)[1]
     rows = answered_items(model, greedy_answers(model, everyday, options, progress))
     good = answered_items(model, answers)
-    found = finish(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
-    return DoseCurve(aim, len(rows), len(good), found)
+    measured = finish(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
+    return DoseCurve(aim, len(rows), len(good), measured)
 
 
 def doses(
@@ -65,9 +65,9 @@ def doses(
             rows += scores
     for part in _parts(good, at_once):
         yield
-        found = score(model, part, plans, progress=progress)
-        for kept, scores in zip(changes, found.candidates, strict=True):
-            kept.append(likelihood_changes(found.base, scores))
+        scored = score(model, part, plans, progress=progress)
+        for change, scores in zip(changes, scored.candidates, strict=True):
+            change.append(likelihood_changes(scored.base, scores))
     damage = [divergence(rows, seed=seed) for rows in moved]
     gains = [interval(torch.cat(change), seed=seed) if change else None for change in changes]
     return tuple(Dose(m, d.kl, d.kl_p95, g) for m, d, g in zip(multiples, damage, gains, strict=True))

@@ -1,6 +1,5 @@
 """`explain`: everything that can be said of an enhancement, gathered as facts."""
 
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -33,11 +32,24 @@ def explain(
 ) -> Explanation:
     """Gathers the facts of an enhancement of `model`.
 
-    specialities: whose prompts its directions were found on, by default the packaged domains they name; realised: `gains` of an output's `burnish.json`; check, tuned, evaluation: numbers measured before
-    (`Check.as_dict`, `tuned_summary`, `asdict(Evaluation)`). Raises WrongModelError for an enhancement of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        enhancement: made on this model.
+        specialities: whose prompts its directions were found on; by default the packaged domains they name.
+        realised: `gains` of an output's `burnish.json`.
+        check: measured before, as `Check.as_dict` gives it.
+        tuned: measured before, as `tuned_summary` gives it.
+        evaluation: measured before, as `asdict(Evaluation)` gives it.
+        options: sizes and the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        Numbers alone; `render_page` draws them.
+
+    Raises:
+        WrongModelError: the enhancement is of another model.
     """
     options = options or ExplainOptions()
-    started = time.perf_counter()
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if specialities is None:
         specialities = packaged_specialities(enhancement)
@@ -73,7 +85,6 @@ def explain(
         evaluation=evaluation,
         notes=tuple(notes),
         seed=options.seed,
-        seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
     )
 

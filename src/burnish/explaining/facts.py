@@ -167,5 +167,4 @@ class Explanation:
     evaluation: dict[str, Any] | None  # `asdict(Evaluation)`
     notes: tuple[str, ...]  # what was left out, and why
     seed: int
-    seconds: float
     versions: dict[str, str]

@@ -66,16 +66,16 @@ class Barrier:
     def of(model: Model, items: Sequence[Item], budget: float) -> "Barrier":
         """model: as it is before anything is changed."""
         with torch.no_grad():
-            references = [found.half() for item in items for found in _log_probabilities(model.network, [item])]
+            references = [answer.half() for item in items for answer in _log_probabilities(model.network, [item])]
         return Barrier(items, references, budget)
 
     def penalty(self, network: Any, step: int) -> Tensor:
         """Nats to add to the loss at a step, with its gradient."""
         count = min(AT_ONCE, len(self.items))
         chosen = [(step * count + i) % len(self.items) for i in range(count)]
-        found = _log_probabilities(network, [self.items[i] for i in chosen])
+        current = _log_probabilities(network, [self.items[i] for i in chosen])
         kl = []
-        for i, row in zip(chosen, found, strict=True):
+        for i, row in zip(chosen, current, strict=True):
             base = self.references[i].to(row.device).float()
             kl.append((base.exp() * (base - row)).sum(-1).mean())
         over = (torch.stack(kl).mean() / self.budget - FREE).clamp_min(0)

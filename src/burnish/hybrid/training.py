@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -156,12 +155,30 @@ def train(
     check_prompts: int = 24,
     progress: Progress | None = None,
 ) -> Trained:
-    """Trains a LoRA on rows (a file, mappings, or both kinds), alone or combined with an enhancement; the model is left as it was.
+    """Trains a LoRA on rows, alone or combined with an enhancement; the model is left as it was.
 
-    combine: `keep` with an enhancement unless said otherwise. checkpoints: a folder, from which a killed training is gone on with
-    when the same call is made again; without one nothing is kept. check_prompts: of the closing check; 0 leaves it out.
-    Raises what `prepare` raises, ModelError when the enhancement alone is above the budget, OutputExistsError for checkpoints of
-    another training.
+    Args:
+        model: the base model; its weights are not changed.
+        rows: what is learnt: a file, mappings, or both kinds.
+        knowledge: rows whose facts are learnt, as above.
+        enhancement: made on this model.
+        combine: `keep` with an enhancement unless said otherwise.
+        options: rank, steps, budget in nats per token, the seed.
+        checkpoints: a folder from which a killed training goes on when the same call is made again; without one there are no
+            checkpoints.
+        check_prompts: of the closing check; 0 leaves it out.
+        progress: told of every part that takes long.
+
+    Returns:
+        The LoRA and the enhancement that belongs to it, with what was measured.
+
+    Raises:
+        InputError: rows or options make no sense together.
+        PromptFileError: a file of rows cannot be read.
+        MissingExtraError: the libraries that train (the `train` extra) are not installed.
+        WrongModelError: the enhancement is of another model.
+        ModelError: the enhancement alone is above the budget.
+        OutputExistsError: the checkpoints are of another training.
     """
     require("train", "Training")
     prepared = prepare(model, rows, knowledge=knowledge, enhancement=enhancement, combine=combine, options=options)
@@ -177,7 +194,6 @@ def train_prepared(
     progress: Progress | None = None,
 ) -> Trained:
     """The same for what `prepare` has read and checked."""
-    started = time.perf_counter()
     with _folder(checkpoints, prepared.identity) as folder:
         underneath = _enhancement_layers(model, prepared)
         everyday, barrier = Everyday([], []), None
@@ -197,7 +213,7 @@ def train_prepared(
     lora = lora if scale == 1.0 else scaled(lora, scale)
     general = load_general().held_out.spread(check_prompts) if check_prompts else None
     checked = None if general is None else check_changed(model, lambda: changed(scale), general, progress=progress)
-    record = _record(model, prepared, done, scale, moved, time.perf_counter() - started)
+    record = _record(model, prepared, done, scale, moved)
     return Trained(lora, prepared.enhancement, record, None if checked is None else checked.as_dict())
 
 
@@ -303,7 +319,6 @@ def _record(
     done: Run,
     scale: float,
     moved: Interval | None,
-    seconds: float,
 ) -> dict[str, Any]:
     """What `burnish.json` says of the training."""
     seen = prepared.items[: done.steps * prepared.options.batch]
@@ -328,6 +343,5 @@ def _record(
         "everyday_kl": None if moved is None else asdict(moved),
         "scale": scale,
         "options": asdict(prepared.options),
-        "seconds": round(seconds, 1),
         "versions": {name: version(name) for name in ("burnish", "torch", "transformers", "peft", "trl")},
     }

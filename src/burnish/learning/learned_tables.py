@@ -26,7 +26,7 @@ def learned_table(learned: Learned) -> str:
         *(["", *(f"Note: {caveat}" for caveat in learned.caveats)] if learned.caveats else []),
         "",
         f"Taught by {', '.join(learned.teachers)}: {learned.answers} answers to {learned.questions} questions, {learned.options.steps} steps; "
-        f"{learned.model} in {learned.dtype}, seed {learned.options.seed}, {learned.seconds:.0f} s.",
+        f"{learned.model} in {learned.dtype}, seed {learned.options.seed}.",
     ]
     return "\n".join(lines)
 
@@ -73,7 +73,11 @@ def _line(text: str) -> str:
 
 def learned_summary(learned: Learned) -> dict[str, Any]:
     """Everything but the tensors of the directions, for JSON."""
-    plain = {name: value for name, value in vars(learned).items() if name not in ("enhancement", "taught", "samples")}
+    plain = {
+        name: value
+        for name, value in vars(learned).items()
+        if name not in ("enhancement", "taught", "samples", "seconds")
+    }
     for name in ("damage", "refusals", "options"):
         plain[name] = asdict(plain[name])
     plain["taught"] = [asdict(t) for t in learned.taught]

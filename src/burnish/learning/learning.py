@@ -27,7 +27,7 @@ from burnish.options import EvaluateOptions, LearnOptions
 from burnish.prompts import PromptSet
 from burnish.steps import Progress
 
-RESERVE = 0.93  # of the budget: prompts that nothing was chosen by move a little more than those that were
+RESERVE = 0.8  # of the budget: prompts that nothing was chosen by move a little more than those that were
 P95_RATIO, RMS_RATIO = 7.0, 4.0  # budgets that the 95th percentile and the root mean square over tokens may be
 SCALES = (0.8, 1.3)  # of the learnt gains, measured; the last is the most there is where the budget leaves room
 SHRINK = 0.8  # what repeated runs of words take off the gains, once

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from burnish.evaluation.pairs import halves
+from burnish.languages import language_of
 from burnish.learning.teacher import Examples, Expert, Teacher
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
@@ -12,17 +13,29 @@ from burnish.prompts.domains import NONE, Domain, load_domain, load_general, loa
 
 @dataclass(frozen=True)
 class Subject:
-    """One speciality."""
+    """One speciality.
+
+    Attributes:
+        name: of the speciality.
+        teacher: who answers the questions: the model under an expert's prompt, or reference answers.
+        questions: to learn with.
+        held_out: to report on.
+        references: good answers to report on.
+        weight: how much it counts beside others; negative: toned down.
+        language: `en` or `ko`.
+        everywhere: everyday prompts are among the questions, and only protect prompts stay as they are.
+        normal: the user's everyday prompts, in the place of the packaged ones.
+    """
 
     name: str
     teacher: Teacher
-    questions: PromptSet  # to learn with
-    held_out: PromptSet  # to report on
-    references: PromptSet = NONE  # good answers to report on
-    weight: float = 1.0  # negative: toned down
+    questions: PromptSet
+    held_out: PromptSet
+    references: PromptSet = NONE
+    weight: float = 1.0
     language: str = "en"
-    everywhere: bool = False  # everyday prompts are among the questions, and only protect prompts stay as they are
-    normal: PromptSet | None = None  # the user's everyday prompts, in the place of the packaged ones
+    everywhere: bool = False
+    normal: PromptSet | None = None
 
 
 def subject_of(
@@ -41,6 +54,9 @@ def subject_of(
         expert: a system prompt in the place of the domain's own.
         examples: whether the domain's reference answers teach, three at a time, in the place of a system prompt.
         normal: everyday prompts that stay as they are, in the place of the packaged ones.
+
+    Returns:
+        What `learn` takes.
     """
     teacher = Examples(domain.references_tune) if examples else Expert(expert or domain.expert_system_prompt)
     return Subject(
@@ -55,8 +71,21 @@ def subject_of(
     )
 
 
-def expert_subject(name: str, expert: str, language: str = "en") -> Subject:
-    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of the language."""
+def expert_subject(name: str, expert: str, language: str | None = None) -> Subject:
+    """An expert's prompt for every kind of question: everyday ones, and those of all packaged domains of its language.
+
+    Args:
+        name: of the speciality.
+        expert: the system prompt.
+        language: a packaged one; by default that of the prompt, as far as its script tells.
+
+    Returns:
+        What `learn` takes.
+
+    Raises:
+        InputError: there are no packaged prompts in the language.
+    """
+    language = language or language_of([expert])
     domains = [domain for domain in map(load_domain, packaged_names()) if domain.language == language]
     general = load_general(language)
     return Subject(

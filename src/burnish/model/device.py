@@ -77,19 +77,19 @@ def _device(checkpoint: Checkpoint, options: ModelOptions, *, in_blocks: bool) -
 @functools.cache
 def accelerator() -> str | None:
     """cuda (also for ROCm), mps, xpu or what else torch was built for, if it computes a small product; a broken one is warned of."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if device is None:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is None:
         return None
     try:
-        ones = torch.ones(TRIED, TRIED, device=device)
+        ones = torch.ones(TRIED, TRIED, device=accelerator)
         right = float((ones @ ones).sum()) == TRIED**3
         why = "it computes wrong numbers"
     except RuntimeError as error:
         right, why = False, str(error).strip().splitlines()[0].rstrip(".")
     if right:
-        return str(device.type)
+        return str(accelerator.type)
     warnings.warn(
-        f"The {device.type} device of this machine cannot be used: {why}. The model runs on the CPU; check the driver, or pass --device.",
+        f"The {accelerator.type} device of this machine cannot be used: {why}. The model runs on the CPU; check the driver, or pass --device.",
         BurnishWarning,
         stacklevel=2,
     )

@@ -41,8 +41,8 @@ SETTINGS = (  # none of them holds a secret
 
 def versions() -> dict[str, str | None]:
     """Of Burnish, Python and the libraries it stands on; None for an optional one that is not installed. Nothing is imported."""
-    packages = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
-    return {"burnish": __version__, "python": platform.python_version(), **packages}
+    versions = {name: _version(name) for name in (*NEEDED, *OPTIONAL)}
+    return {"burnish": __version__, "python": platform.python_version(), **versions}
 
 
 def _version(package: str) -> str | None:

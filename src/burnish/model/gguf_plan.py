@@ -10,15 +10,13 @@ import torch
 from burnish.anatomy import Projection
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.direction import Enhancement
-from burnish.artifacts.gguf_edit import MARK, GgufEdit, edited_size, gguf_edits
+from burnish.artifacts.gguf_edit import MARK, GgufEdit, gguf_edits
 from burnish.artifacts.gguf_file import GgufFile, read_gguf
-from burnish.artifacts.gguf_lora import lora_gguf_bytes
 from burnish.artifacts.gguf_names import check_same_shape, norm_scale
 from burnish.errors import InputError, ModelNotFoundError, WrongModelError
 from burnish.maths.gain import LowRankEdit
 from burnish.model.live import layer_edits
 from burnish.model.packaged import converted_folder
-from burnish.options import Form
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class GgufPlan:
         be checked is in `notes`.
         Raises InputError for a model that is no `.gguf` file, WrongModelError for one enhanced before, unless `again`.
         """
-        path = _gguf_path(model)
+        path = gguf_path(model)
         require_unedited(path, again=again)
         plan = GgufPlan(path, enhancement)
         check_same_shape(plan.file, enhancement.anatomy)
@@ -78,21 +76,18 @@ def require_unedited(path: Path, *, again: bool) -> None:
         )
 
 
-def expected_size(model: Path, form: Form, projections: Sequence[Projection], rank: int) -> int:
-    """The bytes of form gguf or gguf-lora before the gains are known (the record of what was done, a few kB, left out).
+def unknown_edits(model: Path, projections: Sequence[Projection], rank: int) -> tuple[GgufFile, list[GgufEdit]]:
+    """The file, and edits of those projections whose numbers are not known yet.
 
     Raises InputError for a model that is no `.gguf` file, ModelError for tensors that are not there.
     """
-    file = read_gguf(_gguf_path(model))
-    edits = gguf_edits(
-        file, ((p, LowRankEdit(torch.zeros(p.outputs, rank), torch.zeros(rank, p.outputs))) for p in projections)
-    )
-    return (
-        lora_gguf_bytes(file, edits, {}) if form == "gguf-lora" else edited_size(file, edits, mark={}, measured=False)
-    )
+    file = read_gguf(gguf_path(model))
+    edits = ((p, LowRankEdit(torch.zeros(p.outputs, rank), torch.zeros(rank, p.outputs))) for p in projections)
+    return file, gguf_edits(file, edits)
 
 
-def _gguf_path(model: str | Path) -> Path:
+def gguf_path(model: str | Path) -> Path:
+    """A model's `.gguf` file. Raises InputError, ModelNotFoundError for anything else."""
     path = Path(model).expanduser()
     if path.suffix != ".gguf":
         raise InputError(

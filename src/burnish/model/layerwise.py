@@ -75,15 +75,22 @@ def load_layered(
     states_bytes: int = STATES_BYTES,
     tell: Callable[[str], object] | None = None,
 ) -> LayeredModel:
-    """Opens a model without its weights.
+    """Opens a model without its weights, to be run layer by layer.
 
     Args:
-        model: as `load` takes it.
-        options: as for `load`.
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision.
         states_bytes: of hidden states in memory; more go to a file in the temporary folder.
-        tell: is called with a line on the device and the number type that were chosen.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
 
-    Raises ModelNotFoundError, ModelError, QuantisedModelError, NoProjectionError.
+    Returns:
+        What `find_direction` takes in the place of a model.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: it cannot be run layer by layer.
+        QuantisedModelError: its weights are quantised.
+        NoProjectionError: no attention output projection was found in it.
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)

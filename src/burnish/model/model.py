@@ -58,17 +58,26 @@ def _holds(text: str, turn: dict[str, str]) -> bool:
 
 @dataclass
 class Model:
-    """A causal language model in eval mode, its tokenizer, and where it came from."""
+    """A causal language model in eval mode, its tokenizer, and where it came from.
+
+    Attributes:
+        name: as the user calls it.
+        folder: its files.
+        network: the `transformers.PreTrainedModel`.
+        tokenizer: the `transformers.PreTrainedTokenizerBase`.
+        anatomy: where attention writes, layer by layer.
+    """
 
     name: str
     folder: Path
-    network: Any  # transformers.PreTrainedModel
-    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    network: Any
+    tokenizer: Any
     anatomy: Anatomy
     _warned: bool = field(default=False, init=False, repr=False)  # of a sequence longer than the context
 
     @cached_property
     def fingerprint(self) -> str:
+        """A hash of the weights' contents, by which directions know their model."""
         return Checkpoint(self.folder).fingerprint
 
     @property
@@ -87,9 +96,18 @@ class Model:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def render(self, prompt: Prompt | str, system: str | None = None, *, answer: str | None = None) -> str:
-        """The text the model reads, up to where its answer begins. `system` goes before the prompt's own system turn, if any.
+        """The text the model reads, up to where its answer begins.
 
-        answer: the answer as well, closed as the template closes it: what a model is trained on.
+        Args:
+            prompt: a text or turns.
+            system: goes before the prompt's own system turn, if any.
+            answer: the answer as well, closed as the template closes it: what a model is trained on.
+
+        Returns:
+            The rendered text.
+
+        Raises:
+            ModelError: the template refuses the prompt, or leaves out some of its words.
         """
         prompt = Prompt.of(prompt) if isinstance(prompt, str) else prompt
         messages = [*([] if system is None else [("system", system)]), *prompt.messages]
@@ -141,16 +159,33 @@ class Model:
             watch.cancel()
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
-        """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice."""
+        """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice.
+
+        Args:
+            prompt: a text or turns.
+            system: goes before the prompt's own system turn, if any.
+
+        Returns:
+            Token ids.
+        """
         text = self.render(prompt, system)
         ids = self.encode(text, special=not self.chat_template)
         self.require_fit(len(ids), prompt if isinstance(prompt, str) else prompt.text)
         return ids
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids of a text. special: with the tokens that the tokenizer puts around it.
+        """Token ids of a text.
 
-        Raises InputError for text that is none, ModelError for tokens that the model has no row for.
+        Args:
+            text: any text.
+            special: with the tokens that the tokenizer puts around it.
+
+        Returns:
+            Token ids.
+
+        Raises:
+            InputError: the text is none that can be encoded.
+            ModelError: the model has no row for a token.
         """
         require_text(text)
         ids = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -184,9 +219,14 @@ class Model:
         return self.context is not None and stored_positions(self.network, self.context)
 
     def require_fit(self, length: int, text: str) -> None:
-        """Raises InputError for a sequence of `length` tokens that the model cannot read; warns of one longer than it was made for.
+        """Checks that the model can read a sequence, and warns of one longer than it was made for.
 
-        text: what the sequence begins with, for the message.
+        Args:
+            length: in tokens.
+            text: what the sequence begins with, for the message.
+
+        Raises:
+            InputError: the model cannot read so long a sequence.
         """
         if self.context is None or length <= self.context:
             return
@@ -202,12 +242,30 @@ class Model:
             )
 
     def require_all_fit(self, sequences: Iterable[list[int]]) -> None:
-        """The same for the longest of some sequences of token ids."""
+        """The same for the longest of some sequences.
+
+        Args:
+            sequences: of token ids.
+
+        Raises:
+            InputError: the model cannot read so long a sequence.
+        """
         longest = max(sequences, key=len, default=[])
         self.require_fit(len(longest), str(self.tokenizer.decode(longest[:SHOWN_TOKENS])))
 
     def room(self, length: int, tokens: int) -> int:
-        """Tokens that may follow `length` others, at most `tokens`. Raises InputError where there is room for none."""
+        """Tokens that may follow others.
+
+        Args:
+            length: tokens that are there.
+            tokens: wanted behind them.
+
+        Returns:
+            At most `tokens`.
+
+        Raises:
+            InputError: there is room for none.
+        """
         if not self._ends_at_context:
             return tokens
         assert self.context is not None
@@ -221,7 +279,15 @@ class Model:
     def enhanced(self, enhancement: Enhancement, *, force: bool = False) -> Iterator["Model"]:
         """The live form: hooks on the projections' outputs, gone on exit; no weight is read or changed.
 
-        Raises WrongModelError when the enhancement was made for other weights (`force` checks the shape only).
+        Args:
+            enhancement: made on these weights.
+            force: check the shape only.
+
+        Yields:
+            This model.
+
+        Raises:
+            WrongModelError: the enhancement was made for other weights.
         """
         known = enhancement.provenance.fingerprint if force else self.fingerprint
         enhancement.require(known, self.anatomy.layers, self.anatomy.hidden_size)
@@ -230,14 +296,32 @@ class Model:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt | str], *, tokens: int = 128, system: str | None = None) -> list[str]:
-        """Greedy answers, in order."""
+        """Greedy answers.
+
+        Args:
+            prompts: texts or turns.
+            tokens: at most, an answer.
+            system: a system prompt for all of them.
+
+        Returns:
+            Answers, in order.
+        """
         answers = self.continuations([self.tokens(p, system) for p in prompts], tokens)
         return [str(self.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in answers]
 
     def continuations(
         self, prompts: Sequence[list[int]], tokens: int, *, advance: Advance | None = None
     ) -> list[list[int]]:
-        """Greedy continuations, in batches; each ends before its end-of-text token."""
+        """Greedy continuations; each ends before its end-of-text token.
+
+        Args:
+            prompts: token ids of each.
+            tokens: at most, a continuation.
+            advance: told how many more answers are finished.
+
+        Returns:
+            Token ids of each continuation, in order.
+        """
         return self._batched(prompts, tokens, advance, do_sample=False)
 
     def samples(
@@ -249,7 +333,18 @@ class Model:
         temperature: float = 0.8,
         advance: Advance | None = None,
     ) -> list[list[int]]:
-        """Seeded samples at a temperature, in batches; each ends before its end-of-text token."""
+        """Seeded samples at a temperature; each ends before its end-of-text token.
+
+        Args:
+            prompts: token ids of each.
+            tokens: at most, a continuation.
+            seed: the same seed gives the same samples.
+            temperature: logits are divided by it.
+            advance: told how many more answers are finished.
+
+        Returns:
+            Token ids of each continuation, in order.
+        """
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             return self._batched(prompts, tokens, advance, seed=seed, **sampling)
@@ -317,7 +412,16 @@ class Model:
         return frozenset(stated)
 
     def chat(self, prompt: str, *, tokens: int = 256, system: str | None = None) -> str:
-        """One greedy answer."""
+        """One greedy answer.
+
+        Args:
+            prompt: a text.
+            tokens: at most.
+            system: a system prompt.
+
+        Returns:
+            The answer.
+        """
         return self.generate([prompt], tokens=tokens, system=system)[0]
 
 
@@ -335,14 +439,21 @@ def outline(model: str | Path, options: ModelOptions | None = None) -> Model:
 def load(
     model: str | Path, options: ModelOptions | None = None, *, tell: Callable[[str], object] | None = None
 ) -> Model:
-    """Loads a hub id, local folder, `.gguf` file or packaged name.
+    """Loads a model.
 
     Args:
-        model: what to load.
-        options: how; device and number type are chosen where they are left at auto.
-        tell: is called with a line on that choice before any weight is read.
+        model: a hub id, a local folder, a `.gguf` file or a packaged name.
+        options: number type, device, revision; device and number type are chosen where they are left at auto.
+        tell: called with a line on the device and the number type that were chosen, before any weight is read.
 
-    Raises ModelNotFoundError, ModelError, NoProjectionError.
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        HubError: it could not be fetched from the hub.
+        ModelError: it cannot be loaded, or is no causal language model.
+        NoProjectionError: no attention output projection was found in it.
     """
     options = options or ModelOptions()
     folder = resolve(model, revision=options.revision)

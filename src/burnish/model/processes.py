@@ -121,10 +121,16 @@ def launched() -> Processes:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Joins the processes that a launcher started; without one this process is alone. The block ends in all of them together.
+    """Joins the processes that a launcher started; without one this process is alone.
 
-    Raises ProcessError where another one fails. The first process does not wait for the others with an error of its own: its end
-    is theirs.
+    The block ends in all of them together. The first process does not wait for the others with an error of its own: its end is
+    theirs.
+
+    Yields:
+        How many there are, and which one this is.
+
+    Raises:
+        ProcessError: another process failed.
     """
     global _current, _in_step
     processes = launched()

@@ -98,13 +98,21 @@ def as_prompts(source: PromptSource, name: str) -> PromptSet:
 
 
 def read_prompts(path: Path | str, *, answers: bool = False) -> PromptSet:
-    """Reads one prompt a line (`.txt`), or a table of rows (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, or a data set of the hub as
-    `hf://datasets/OWNER/NAME:SPLIT`) in any of the layouts of `burnish.prompts.layouts`: a prompt, an instruction, a text or messages,
-    with or without answers.
+    """Reads one prompt a line, or a table of rows in any of the layouts of `burnish.prompts.layouts`.
 
-    An answer is called `answer`, `completion`, `chosen`, `final`, `output` or `response`, a worse one `rejected` or `draft`; the first
-    that is there counts. answers: every row must carry an answer. UTF-8, or UTF-16 with its mark; blank lines are ignored. Raises
-    PromptFileError naming file and row.
+    An answer is called `answer`, `completion`, `chosen`, `final`, `output` or `response`, a worse one `rejected` or `draft`;
+    the first that is there counts. UTF-8, or UTF-16 with its mark; blank lines are ignored.
+
+    Args:
+        path: `.txt`, `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet`, or a data set of the hub as `hf://datasets/OWNER/NAME:SPLIT`.
+        answers: every row must carry an answer.
+
+    Returns:
+        The prompts, in order.
+
+    Raises:
+        PromptFileError: a row cannot be read; the message names file and row.
+        MissingExtraError: the library that reads the format (the `train` extra) is not installed.
     """
     path = Path(path)
     if is_table(path):

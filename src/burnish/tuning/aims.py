@@ -20,11 +20,13 @@ from burnish.evaluation.pairs import (
     reference_pairs,
     user_pairs,
 )
-from burnish.finding import find_direction
+from burnish.finding import found_direction
+from burnish.languages import language_of
 from burnish.maths.statistics import unit
 from burnish.model.model import Model
 from burnish.options import FindOptions, TuneOptions
 from burnish.prompts import Prompt, PromptSet
+from burnish.prompts.contrast import Contrast, domain_contrast
 from burnish.prompts.domains import Domain, load_general, load_protect
 from burnish.prompts.domains.own import EXPERT, split
 from burnish.steps import Progress
@@ -33,7 +35,6 @@ from burnish.tuning.objective import Aim, Material
 Scorer = Callable[[str, str], float | None]  # (prompt, answer) -> more is better; None: could not be scored
 EVERYDAY = 70  # everyday and protect prompts in each half on which the chosen gains must keep the budget
 T = TypeVar("T")
-Held = tuple[PromptSet | None, PromptSet | None]
 SCORED_ANSWERS = 4  # samples a prompt that a scorer ranks
 
 
@@ -50,7 +51,6 @@ class Speciality:
 def own_domain(
     enhance: PromptSet,
     *,
-    language: str = "en",
     references: PromptSet | None = None,
     expert: str | None = None,
     seed: int = 0,
@@ -66,7 +66,7 @@ def own_domain(
     return Domain(
         name=enhance.name,
         title=enhance.name,
-        language=language,
+        language=language_of(enhance.texts),
         summary="",
         expert_system_prompt=expert or EXPERT,
         measures=(),
@@ -82,32 +82,22 @@ def directions_of(
 ) -> list[Direction]:
     """The speciality's directions, one of each kind a layer, as `options.basis` asks. Source of the choice: what attention writes
     tunes better than the residual stream, and prompt and answer directions are nearly orthogonal (docs/method.md)."""
-    domain, general = speciality.domain, load_general(speciality.domain.language)
-    protect = load_protect()
-    given = speciality.normal
-    everyday = (general.prompts, general.held_out) if given is None else (given, None)
+    domain, from_prompts = speciality.domain, domain_contrast(speciality.domain, speciality.normal)
 
-    def direction(enhance: PromptSet, normal: PromptSet, held: Held, spared: PromptSet, **how: Any) -> Direction:
-        options_ = FindOptions(scope="per-layer", seed=options.seed, **how)
-        return find_direction(
-            model, enhance=enhance, normal=normal, options=options_, held_out=held, protect=spared, progress=progress
-        )
-
-    def from_prompts(**how: Any) -> Direction:
-        return direction(domain.enhance, everyday[0], (domain.held_out, everyday[1]), protect, **how)
+    def direction(contrast: Contrast, **how: Any) -> Direction:
+        return found_direction(model, contrast, FindOptions(scope="per-layer", seed=options.seed, **how), progress)
 
     if options.basis == "residual":
-        return [from_prompts()]
+        return [direction(from_prompts)]
     good, held_references = domain.references_tune, domain.references_report
     listed: list[Direction] = []
     if options.basis in ("prompt", "both") or not good.prompts:
-        listed.append(from_prompts(site="attention", protect=True))
+        listed.append(direction(from_prompts, site="attention", protect=True))
     if options.basis in ("answer", "both") and good.prompts:
         plain, held = (own_answers(model, prompts, options, progress) for prompts in (good, held_references))
-        spared = general.prompts.joined(protect)
-        listed.append(
-            direction(good, plain, (held_references, held), spared, site="attention", position="answer", protect=True)
-        )
+        spared = load_general(domain.language).prompts.joined(load_protect())
+        from_answers = Contrast(good, plain, (held_references, held), spared)
+        listed.append(direction(from_answers, site="attention", position="answer", protect=True))
     return listed
 
 

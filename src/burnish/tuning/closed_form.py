@@ -77,13 +77,13 @@ def closed_form(
     local = _locals(model, everyone, basis, material, options, progress)
     ridge, predicted = choose_ridge(local[0].rows, local[0].weights, local[0].curvature, local[0].damage)
 
-    def solved(own: _Local, start: Tensor) -> Tensor:
-        pull = own.gradient + own.curvature @ start
-        damage = (own.damage[0] + own.damage[1]) / 2
-        return best_gains(pull, own.curvature, damage, ridge=ridge, non_negative=options.shape == "non-negative")
+    def solved(here: _Local, start: Tensor) -> Tensor:
+        pull = here.gradient + here.curvature @ start
+        damage = (here.damage[0] + here.damage[1]) / 2
+        return best_gains(pull, here.curvature, damage, ridge=ridge, non_negative=options.shape == "non-negative")
 
     zero = torch.zeros(basis.shape[1], dtype=torch.float64)
-    plans = [with_gains(p, basis @ solved(own, zero)) for p, own in zip(everyone, local, strict=True)]
+    plans = [with_gains(p, basis @ solved(here, zero)) for p, here in zip(everyone, local, strict=True)]
     plans = at_budget(model, plans, material, options, progress)
     points = measure(model, material, [_candidate(p) for p in plans], progress=progress)
     first, steps = Tried(plans[0], points[0]), 1
@@ -167,13 +167,13 @@ def _locals(
     general = read(answered_items(model, material.general[0]), SKETCHES)
     special = read(answered_items(model, material.special[0]), SKETCHES)
     aimed = [read(_aimed(model, aim), CURVATURE_SKETCHES) for aim in material.aims]
-    found, start = [], 0
+    local, start = [], 0
     for size in groups:
-        own = slice(start, start + size)
+        columns = slice(start, start + size)
         start += size
 
-        def inside(rows: Tensor, own: slice = own) -> Tensor:
-            return rows[..., own].flatten(-2) @ basis
+        def inside(rows: Tensor, columns: slice = columns) -> Tensor:
+            return rows[..., columns].flatten(-2) @ basis
 
         estimates = [
             information(inside(general.sketches[half::2]), general.tokens[half::2]) / options.budget
@@ -181,12 +181,12 @@ def _locals(
             for half in (0, 1)
         ]
         curvature = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64)
-        for aim, found_rows in zip(material.aims, aimed, strict=True):
+        for aim, derived in zip(material.aims, aimed, strict=True):
             n = len(aim.pairs.tune)
-            curvature += abs(aim.weight) * information(inside(found_rows.sketches[:n]), found_rows.tokens[:n])
+            curvature += abs(aim.weight) * information(inside(derived.sketches[:n]), derived.tokens[:n])
         rows = [_rows(aim, inside(d.gradient)) for aim, d in zip(material.aims, aimed, strict=True)]
-        found.append(_Local(rows, [a.weight for a in material.aims], curvature, (estimates[0], estimates[1])))
-    return found
+        local.append(_Local(rows, [a.weight for a in material.aims], curvature, (estimates[0], estimates[1])))
+    return local
 
 
 def _gradients(

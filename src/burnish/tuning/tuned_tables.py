@@ -50,7 +50,7 @@ def tuned_table(tuned: Tuned) -> str:
     ridge = "" if tuned.ridge is None else f", ridge {tuned.ridge:g}"
     lines += [
         "",
-        f"Aimed at {aims}. Closed form, {tuned.steps} steps{ridge}; {tuned.model} in {tuned.dtype}, seed {options.seed}, {tuned.seconds:.0f} s.",
+        f"Aimed at {aims}. Closed form, {tuned.steps} steps{ridge}; {tuned.model} in {tuned.dtype}, seed {options.seed}.",
     ]
     return "\n".join(lines)
 
@@ -98,7 +98,7 @@ def interference_rows(table: dict[str, dict[str, float]]) -> list[str]:
 
 def tuned_summary(tuned: Tuned) -> dict[str, Any]:
     """Everything but the tensors of the directions, for JSON."""
-    values = {name: value for name, value in vars(tuned).items() if name != "enhancement"}
+    values = {name: value for name, value in vars(tuned).items() if name not in ("enhancement", "seconds")}
     summary = {name: _plain(value) for name, value in values.items()}
     summary["gains"] = [[round(g, 9) for g in row] for row in tuned.enhancement.gains.tolist()]
     summary["ship_range"] = tuned.ship_range

@@ -102,18 +102,29 @@ def tune(
     options: TuneOptions | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Chooses gains [layers, directions] for one speciality or several at once.
+    """Chooses gains for one speciality or several at once.
 
-    directions: by default those `options.basis` asks for, found on the way; domain: a packaged name, a mix of them
-    ("0.6 creative-writing + 0.3 education"), or specialities made of the user's files; pairs: the user's own, for the first
-    speciality; scorer: (prompt, answer) -> number, ranks sampled answers into pairs.
-    Raises InputError for unknown domains or nothing to aim at, WrongModelError for directions of another model.
+    Args:
+        model: the base model; its weights are not changed.
+        directions: by default those that `options.basis` asks for, found on the way.
+        domain: a packaged name, a mix of them (`0.6 creative-writing + 0.3 education`), or specialities made of the user's files.
+        pairs: the user's own, for the first speciality.
+        scorer: (prompt, answer) -> number; ranks sampled answers into pairs.
+        options: basis, budget in nats per token, sizes, the seed.
+        progress: told of every part that takes long.
+
+    Returns:
+        The enhancement, gains [layers, directions], with the frontier of strengths and what was measured.
+
+    Raises:
+        InputError: a domain is unknown, or there is nothing to aim at.
+        WrongModelError: directions are of another model.
     """
     options = options or TuneOptions()
     started = time.perf_counter()
     specialities = _specialities(domain, pairs)
-    found, owners = _directions(model, directions, specialities, options, progress)
-    plan = Enhancement.of(found)
+    used, owners = _directions(model, directions, specialities, options, progress)
+    plan = Enhancement.of(used)
     plan.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if options.merge is not None:
         plan, owners = merged(plan, owners, options.merge)
@@ -196,13 +207,13 @@ def _directions(
                     f"A direction was made for {direction.provenance.model}, not for this model. Find it again on this model."
                 )
         return listed, [d.provenance.enhance for d in listed]
-    found: list[Direction] = []
+    used: list[Direction] = []
     owners: list[str] = []
     for speciality in specialities:
-        own = directions_of(model, speciality, options, progress)
-        found += own
-        owners += [speciality.domain.name] * len(own)
-    return found, owners
+        new = directions_of(model, speciality, options, progress)
+        used += new
+        owners += [speciality.domain.name] * len(new)
+    return used, owners
 
 
 def _above(first: Tried | None, null: Sequence[Point], options: TuneOptions) -> Interval | None:

@@ -9,7 +9,8 @@ from burnish.finding import finding_work
 from burnish.model.forecast import Work, answering, comparing, together
 from burnish.model.model import Model
 from burnish.options import FindOptions, TuneOptions
-from burnish.prompts.domains import load_general, load_protect
+from burnish.prompts.contrast import domain_contrast
+from burnish.prompts.domains import load_general
 from burnish.tuning.aims import EVERYDAY, Speciality
 from burnish.tuning.tuning import FRONTIER
 
@@ -34,14 +35,7 @@ def tuning_work(model: Model, specialities: Sequence[Speciality], options: TuneO
     parts += [comparing(model, sample, short, DERIVED * (1 + null)) * options.steps]
     for speciality in specialities:
         domain = speciality.domain
-        finding = finding_work(
-            model,
-            enhance=domain.enhance,
-            normal=general.prompts,
-            options=FindOptions(site="attention", protect=True),
-            held_out=(domain.held_out, general.held_out),
-            protect=load_protect(),
-        )
+        finding = finding_work(model, domain_contrast(domain), FindOptions(site="attention", protect=True))
         candidates = len(FRONTIER) + null
         aimed = halves(domain.held_out)[0].spread(options.prompts)
         parts += [finding * DIRECTIONS[options.basis], pairs_work(model, domain, speciality.pairs, how, candidates)]

@@ -11,18 +11,18 @@ import burnish.artifacts.gguf_edit as editing
 from burnish.artifacts.gguf_edit import MARK, STRAY_TOLERANCE
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.errors import DiskFullError, InputError, ModelError, OutputError, WrongModelError
+from burnish.forms.base import Applied
 from burnish.model.gguf_plan import GgufPlan
-from burnish.options import Form, OutputOptions
-from burnish.pipeline import Applied, apply_gguf, plan_gguf
+from burnish.options import FormName, ModelOptions, OutputOptions
+from burnish.pipeline import export, open_plan, write_plan
 from gguf_files import HIDDEN, LAYERS, Kind, anatomy, enhancement, values, write_model
 
 EVERY_KIND = [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_1, Kind.Q5_K, Kind.Q6_K]
 PROJECTIONS = [f"blk.{layer}.attn_output.weight" for layer in range(LAYERS)]
 
 
-def edit(source: Path, out: Path, gain: float = 0.5, *, form: Form = "gguf", **settings: object) -> Applied:
-    plan = GgufPlan.open(source, enhancement(gain, **settings))  # type: ignore[arg-type]
-    return apply_gguf(plan, OutputOptions(out=out, form=form), name="made up")
+def edit(source: Path, out: Path, gain: float = 0.5, *, form: FormName = "gguf", **settings: object) -> Applied:
+    return export(enhancement(gain, **settings), out, form=form, model=source)  # type: ignore[arg-type]
 
 
 def raw(path: Path) -> dict[str, bytes]:
@@ -149,12 +149,13 @@ def test_a_norm_behind_the_projection_is_part_of_the_edit(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
 @pytest.mark.parametrize("form", ["gguf", "gguf-lora"])
-def test_a_dry_run_says_the_exact_size(form: Form, kind: Kind, tmp_path: Path) -> None:
+def test_a_dry_run_says_the_exact_size(form: FormName, kind: Kind, tmp_path: Path) -> None:
     source = write_model(tmp_path / "a.gguf", kind)
     for gain in (0.5, 3.0):
         out = tmp_path / f"{gain}.gguf"
-        plan = GgufPlan.open(source, enhancement(gain))
-        planned = plan_gguf(plan, OutputOptions(out=out, form=form), name="made up")
+        plan = open_plan(source, ModelOptions(), enhancement=enhancement(gain), form=form)
+        output = OutputOptions(out=out, form=form)
+        planned = write_plan(plan, output, [], enhancement=enhancement(gain), name=str(source))
         assert not out.exists()
         edit(source, out, gain, form=form)
         assert planned.bytes == out.stat().st_size
@@ -233,9 +234,7 @@ def test_the_source_is_never_the_output(tmp_path: Path) -> None:
     source = write_model(tmp_path / "a.gguf")
     before = source.read_bytes()
     with pytest.raises(OutputError, match="own file"):
-        apply_gguf(
-            GgufPlan.open(source, enhancement()), OutputOptions(out=source, form="gguf", overwrite=True), name=""
-        )
+        export(enhancement(), source, form="gguf", model=source, overwrite=True)
     assert source.read_bytes() == before
 
 

@@ -9,16 +9,15 @@ from gguf import GGUFReader
 
 from burnish.artifacts.gguf_edit import MARK
 from burnish.errors import InputError
+from burnish.forms.base import Applied
 from burnish.maths.gain import edit_weight
 from burnish.model.gguf_plan import GgufPlan
-from burnish.options import OutputOptions
-from burnish.pipeline import Applied, apply_gguf
+from burnish.pipeline import export
 from gguf_files import HIDDEN, INPUTS, LAYERS, Kind, anatomy, enhancement, values, write_model
 
 
 def write(source: Path, out: Path, gain: float = 0.5, **settings: object) -> Applied:
-    plan = GgufPlan.open(source, enhancement(gain, **settings))  # type: ignore[arg-type]
-    return apply_gguf(plan, OutputOptions(out=out, form="gguf-lora"), name="made up")
+    return export(enhancement(gain, **settings), out, form="gguf-lora", model=source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", [Kind.F32, Kind.Q4_1, Kind.Q6_K])

@@ -59,7 +59,17 @@ def packaged_names() -> list[str]:
 
 
 def load_domain(name: str) -> Domain:
-    """Raises InputError for an unknown name."""
+    """Loads a speciality with its prompts, reference answers and expert's prompt.
+
+    Args:
+        name: packaged, or made by `burnish domains add`.
+
+    Returns:
+        The domain.
+
+    Raises:
+        InputError: there is no such domain.
+    """
     if name not in domain_names():
         raise InputError(f"There is no domain '{name}'. Pass one of: {', '.join(domain_names())}.")
     if name not in packaged_names():
@@ -123,7 +133,17 @@ def _own_domain(name: str) -> Domain:
 
 
 def load_general(language: str = "en") -> GeneralSet:
-    """The general set of a packaged language. Raises InputError for another."""
+    """Loads the general prompts of a language.
+
+    Args:
+        language: a packaged one, such as `en`.
+
+    Returns:
+        Prompts, and others that are held out.
+
+    Raises:
+        InputError: there is no set in the language.
+    """
     of = load_language(language)
     prompts = _lines(of.folder, "prompts.txt", of.general)
     return GeneralSet(
@@ -132,7 +152,14 @@ def load_general(language: str = "en") -> GeneralSet:
 
 
 def load_protect(*, category: str | None = None) -> PromptSet:
-    """The prompts that an enhancement must leave alone; one category of them if asked."""
+    """The prompts that an enhancement must leave alone.
+
+    Args:
+        category: one alone, such as `code`.
+
+    Returns:
+        The prompts, some with answers.
+    """
     rows = (r for r in _rows(ROOT / PROTECT, "protect.jsonl") if category in (None, r["category"]))
     return PromptSet(PROTECT, tuple(Prompt.of(r["prompt"], r.get("answer")) for r in rows))
 

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from burnish.artifacts.card import CARD, base_facts, model_card, read_card, write_card
 from burnish.artifacts.copying import model_files
-from burnish.artifacts.direction import Enhancement, kind_of
+from burnish.artifacts.direction import Enhancement, kind_of, recipe_of
 from burnish.artifacts.files import MARK, PLAN_FILE, read_mark
 from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
+from burnish.artifacts.recipe import RECIPE_FILE, public_recipe
 from burnish.errors import InputError
+from burnish.forms import form_of, forms
 
-Kind = Literal["model", "adapter", "enhancement"]
+FILE_FORM = "enhancement"  # of an enhancement's own file
 TUNING_FILES = ("tuning.json", "tuning.md")
 TEXT_ENDINGS = (".md", ".json", ".html")  # of what Burnish writes
 
@@ -37,7 +39,7 @@ class PublishedFile:
 class Publication:
     """What would go to the hub."""
 
-    kind: Kind
+    form: str
     base: str  # hub id of the base model
     licence: str | None  # as its card states it; None: unknown
     files: tuple[PublishedFile, ...]
@@ -94,9 +96,11 @@ def _file(
     name = enhancement.provenance.model
     facts = base_facts(public_name(name), card_of(name) or (card_of(base) if base else None))
     base_id = _base(path, facts["name"], base)
+    words = form_of(FILE_FORM).words
+    assert words is not None
     card = model_card(
         enhancement,
-        form="enhancement",
+        words=words,
         base={**facts, "name": base_id},
         check=None,
         realised=[
@@ -104,9 +108,11 @@ def _file(
         ],
     )
     local = {d.provenance.model for d in enhancement.directions if _is_local_path(d.provenance.model)}
-    content = enhancement.renamed(base_id).as_bytes() if local else path
+    recipe = recipe_of(path)
+    public = None if recipe is None else public_recipe(recipe, local, base_id)
+    content = enhancement.renamed(base_id).as_bytes(public) if local or public != recipe else path
     files = (PublishedFile(CARD, card.encode()), PublishedFile(PLAN_FILE, content))
-    return Publication("enhancement", base_id, facts["licence"], files)
+    return Publication(FILE_FORM, base_id, facts["licence"], files)
 
 
 def _folder(folder: Path, base: str | None) -> Publication:
@@ -115,9 +121,10 @@ def _folder(folder: Path, base: str | None) -> Publication:
         raise InputError(
             f"{folder} has no card ({CARD}), and nothing is published without its recipe and licence. Write the folder again."
         )
-    kind: Kind = "adapter" if (folder / LORA_FILES[0]).is_file() else "model"
-    if kind == "model" and not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is neither a model nor an adapter: it has no config.json. Write the folder again.")
+    form = next((f for f in forms() if f.marker is not None and (folder / f.marker).is_file()), None)
+    if form is None:
+        markers = " or ".join(f.marker for f in forms() if f.marker is not None)
+        raise InputError(f"{folder} is neither a model nor an adapter: it has no {markers}. Write the folder again.")
     links = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_symlink()]
     if links:
         raise InputError(
@@ -131,7 +138,7 @@ def _folder(folder: Path, base: str | None) -> Publication:
     local = {name for name in _names(folder, mark) if _is_local_path(name)}
     rewrite = _Rewriting(frozenset(local), stated if isinstance(stated, str) and stated != base_id else None, base_id)
     files = tuple(PublishedFile(n, rewrite(folder / n, n)) for n in names if n not in left_out)
-    return Publication(kind, base_id, front.get("license"), files, tuple(left_out))
+    return Publication(form.name, base_id, front.get("license"), files, tuple(left_out))
 
 
 def _hidden(name: str) -> bool:
@@ -178,6 +185,10 @@ class _Rewriting:
             enhancement = Enhancement.load(path)
             known = all(d.provenance.model not in self.local for d in enhancement.directions)
             return path if known else enhancement.renamed(self.base).as_bytes()
+        if name == RECIPE_FILE:
+            recipe = path.read_text(encoding="utf-8")
+            public = public_recipe(recipe, self.local, self.base)
+            return path if public == recipe else public.encode()
         if not name.endswith(TEXT_ENDINGS) or (name != CARD and not _ours(name)):
             return path
         text = path.read_text(encoding="utf-8")
