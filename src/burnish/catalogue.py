@@ -10,11 +10,12 @@ from burnish.artifacts.cache import cache_file, keep
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError
 from burnish.finding import found_direction
+from burnish.model.forecast import Work, lengths
 from burnish.model.model import Model
 from burnish.options import FindOptions, Site
 from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.contrast import Contrast, domain_contrast
-from burnish.prompts.domains import domain_names, load_domain, load_protect
+from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect
 from burnish.steps import Progress
 
 # Prompts a set, and held out of each: names serve to describe, and many of them are found at once.
@@ -25,6 +26,12 @@ def names_in(language: str) -> list[str]:
     """Domains of a language, then axes of that language."""
     domains = [name for name in domain_names() if load_domain(name).language == language]
     return domains + [name for name in axis_names() if load_axis(name).language == language]
+
+
+def naming_work(model: Model, names: int) -> Work:
+    """Finding named directions, which is done once a model and then kept."""
+    _, length = lengths(model, load_general("en").prompts)
+    return Work(names * 2 * (INSTRUCTIONS + HELD_OUT) * length)
 
 
 def named_directions(

@@ -14,6 +14,7 @@ from burnish.errors import InputError, ModelError, NoDirectionError
 from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
+from burnish.model.forecast import Work, lengths
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
 from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
@@ -205,6 +206,21 @@ def _material(
 def states_wanted(model: Model, contrast: Contrast, options: FindOptions) -> list[Wanted]:
     """The states that `found_direction` would read, for what they cost (`burnish.model.estimating`)."""
     return _material(model, contrast, options, ALONE, None).wanted(options)
+
+
+def finding_work(model: Model, contrast: Contrast, options: FindOptions) -> Work:
+    """What `found_direction` would do with these arguments, in tokens. model: its outline."""
+    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
+    parts = [split(prompts, options, held) for prompts, held in both]
+    sets = [prompts for part in parts for prompts in (part.tune, part.held_out)]
+    sets += [_spared(contrast.protect, parts[1].tune, options)] if options.protect else []
+    work = Work()
+    for prompts in sets:
+        count, length = lengths(model, prompts)
+        answer = ANSWER_TOKENS if options.position == "answer" else 0
+        written = sum(prompt.answer is None for prompt in prompts.prompts) * answer
+        work += Work(count * (length + answer), written)
+    return work
 
 
 def check_sets(enhance: PromptSet, normal: PromptSet) -> None:

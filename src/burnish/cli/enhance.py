@@ -14,7 +14,7 @@ from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_cont
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
-from burnish.cli.opening import open_model
+from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
 from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
     from burnish.forms.base import Applied
+    from burnish.model.forecast import Work
     from burnish.model.model import Model
     from burnish.tuning.aims import Speciality
 
@@ -119,14 +120,15 @@ def enhance(
     console.say(
         f"Plan: {plan.anatomy.coverage()}; editing layers {window.start}-{window.stop - 1} with {way.strength}."
     )
-    if cost := way.cost(plan):
-        console.say(cost)
     layered = cost_by_layer = None
     if isinstance(way, ContrastMethod) and not page and by_layer(plan, loading, size):
         layered = open_layered(model, loading, size)
         cost_by_layer = estimated(layered, [contrast for _, contrast in way.contrasts], finding)
+    estimate = None
+    if layered is None:
+        estimate = expected(model, loading, lambda drawn: _work(way, drawn, check_prompts), talk=not dry_run)
     if dry_run:
-        show_plan(vars(planned), cost_by_layer, json=json)
+        show_plan(vars(planned), cost_by_layer, estimate, json=json)
         return
     if cost_by_layer is not None:
         console.say(
@@ -162,6 +164,17 @@ def enhance(
     hint_use(model, applied)
     if form_of(applied.form).folder:
         console.hint(f"burnish chat {model} --with {applied.out / PLAN_FILE} --compare")
+
+
+def _work(way: Method, model: "Model", check_prompts: int) -> "Work":
+    """Of the method and the closing check."""
+    from burnish.checking import CHECK_TOKENS
+    from burnish.model.forecast import answering, comparing
+
+    if way.general is None or not check_prompts:
+        return way.work(model)
+    checked = way.general.spread(check_prompts)
+    return way.work(model) + answering(model, checked, CHECK_TOKENS) * 2 + comparing(model, checked, CHECK_TOKENS, 1)
 
 
 def _read(

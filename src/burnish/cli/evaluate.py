@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.find import show_plan
 from burnish.cli.flags import Evaluating, Loading
-from burnish.cli.inputs import ROWS, Json, JudgeOptions, Layers, ModelName, Overwrite, With, WithFactor
-from burnish.cli.opening import open_model
+from burnish.cli.inputs import ROWS, DryRun, Json, JudgeOptions, Layers, ModelName, Overwrite, With, WithFactor
+from burnish.cli.opening import expected, open_model
 from burnish.errors import BurnishError, InputError
 from burnish.extras import require
 from burnish.options import EvaluateOptions, ModelOptions
@@ -57,6 +58,7 @@ def evaluate(
     overwrite: Overwrite = False,
     options: Evaluating = EvaluateOptions(),
     loading: Loading = ModelOptions(),
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Measure effect and damage of an enhancement with intervals; with --compare, against alternatives at equal damage."""
@@ -64,6 +66,8 @@ def evaluate(
     from burnish.evaluation.comparison import compare as run_comparison
     from burnish.evaluation.evaluating import evaluate as run_evaluation
     from burnish.evaluation.evaluation_tables import comparison_table, evaluation_table, samples_page
+    from burnish.evaluation.evaluation_work import comparison_work, evaluation_work
+    from burnish.model.forecast import Work
     from burnish.model.row_edits import check_adapter
     from burnish.pipeline import read_enhancement
     from burnish.prompts import read_prompts
@@ -77,6 +81,16 @@ def evaluate(
     adapters = _adapters(adapter)
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
+
+    def work(drawn: "Model") -> "Work":
+        given = len(adapters) + (plan is not None)
+        measuring = evaluation_work(drawn, measured, own_pairs, options) if plan is not None else Work()
+        return measuring + (comparison_work(drawn, measured, given, options) if compare and measured else Work())
+
+    estimate = expected(model, loading, work, talk=not dry_run)
+    if dry_run:
+        show_plan({"out": str(out)}, estimate=estimate, json=json)
+        return
     loaded = open_model(model, loading)
     for lora in adapters:
         check_adapter(loaded, lora)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.find import show_plan
 from burnish.cli.flags import Explaining, Loading
-from burnish.cli.inputs import Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
-from burnish.cli.opening import open_model
+from burnish.cli.inputs import DryRun, Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
+from burnish.cli.opening import expected, open_model
 from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
@@ -44,11 +45,14 @@ def explain(
     overwrite: Overwrite = False,
     options: Explaining = ExplainOptions(),
     loading: Loading = ModelOptions(),
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
+    from burnish.explaining.explaining import packaged_specialities
+    from burnish.explaining.explanation_work import explanation_work
     from burnish.explaining.formats import visible
     from burnish.explaining.page import render_page
     from burnish.explaining.summary import summarise
@@ -68,6 +72,13 @@ def explain(
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
     plan.require(stored.checkpoint.fingerprint, stored.anatomy.layers, stored.anatomy.hidden_size)
+    learned_on = packaged_specialities(plan) if specialities is None else specialities
+    estimate = expected(
+        model, loading, lambda drawn: explanation_work(drawn, plan, learned_on, options), talk=not dry_run
+    )
+    if dry_run:
+        show_plan({"out": str(out)}, estimate=estimate, json=json)
+        return
     loaded = open_model(model, loading)
     with console.progress() as progress:
         facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)

@@ -11,7 +11,7 @@ from burnish.cli import console
 from burnish.cli.flags import Finding, Loading, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
-from burnish.cli.opening import open_model
+from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from burnish.artifacts.direction import Direction, Enhancement
     from burnish.checking import Check
     from burnish.model.estimating import Cost
-    from burnish.model.folder_plan import FolderPlan
+    from burnish.model.forecast import Forecast, Work
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
     from burnish.prompts.contrast import Contrast
@@ -40,6 +40,7 @@ def find(
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
     from burnish.artifacts.direction import stored_bytes
     from burnish.artifacts.files import check_output
+    from burnish.finding import finding_work
     from burnish.model.processes import current
     from burnish.pipeline import open_plan, require_direction
 
@@ -50,13 +51,16 @@ def find(
     check_layer(finding, plan.anatomy.layers)
     layered = open_layered(model, loading, size) if by_layer(plan, loading, size) else None
     cost = estimated(layered, [contrast], finding) if layered else None
+    estimate = None
+    if layered is None:
+        estimate = expected(model, loading, lambda drawn: finding_work(drawn, contrast, finding), talk=not dry_run)
     if dry_run:
         planned = {
             "out": str(out),
             "form": "direction",
             "bytes": stored_bytes(plan.anatomy.layers, plan.anatomy.hidden_size),
         }
-        show_plan({**planned, "coverage": plan.anatomy.coverage()}, cost, json=json)
+        show_plan({**planned, "coverage": plan.anatomy.coverage()}, cost, estimate, json=json)
         return
     if cost is not None:
         console.say(f"Layer by layer: {in_words(cost)}.")
@@ -126,14 +130,19 @@ def show_direction(direction: "Direction") -> None:
     )
 
 
-def show_plan(plan: dict[str, Any], cost: "Cost | None" = None, *, json: bool) -> None:
-    """The answer of --dry-run. cost: of finding, where the model is run layer by layer."""
+def show_plan(
+    plan: dict[str, Any], cost: "Cost | None" = None, estimate: "Forecast | None" = None, *, json: bool
+) -> None:
+    """The answer of --dry-run. cost: of finding, where the model is run layer by layer; estimate: of the whole command."""
     if json:
-        costs = {} if cost is None else {"layer_by_layer": asdict(cost)}
+        costs: dict[str, Any] = {} if cost is None else {"layer_by_layer": asdict(cost)}
+        costs |= {} if estimate is None else {"estimate": asdict(estimate)}
         console.as_json({"dry_run": True, **plan, **costs})
         return
     if cost is not None:
         plan = {**plan, "layer by layer": in_words(cost)}
+    if estimate is not None:
+        plan = {**plan, "estimate": str(estimate)}
     for key, value in plan.items():
         console.data(f"{key}: {value:,}" if isinstance(value, int) else f"{key}: {value}")
 
@@ -167,8 +176,11 @@ class ContrastMethod:
 
         return general_prompts(language_of(self.contrasts[0][1].enhance.texts))
 
-    def cost(self, plan: "FolderPlan") -> str:
-        return ""
+    def work(self, model: "Model") -> "Work":
+        from burnish.finding import finding_work
+        from burnish.model.forecast import together
+
+        return together(finding_work(model, contrast, self.finding) for _, contrast in self.contrasts)
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
         """The directions of all specialities as one enhancement, each with the factor times its weight."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.learning.learning import Learned
     from burnish.learning.subject import Subject
-    from burnish.model.folder_plan import FolderPlan
+    from burnish.model.forecast import Work
     from burnish.model.model import Model
 
 NUMBERS = "learned.json"
@@ -101,14 +101,10 @@ class LearnedMethod:
     def strength(self) -> str:
         return f"{self.rank} learnt directions a layer within {self.options.budget:g} nats per token"
 
-    def cost(self, plan: "FolderPlan") -> str:
-        import torch
+    def work(self, model: "Model") -> "Work":
+        from burnish.learning.learning_work import learning_work
 
-        from burnish.learning.learning_cost import learning_cost
-
-        parameters = sum(p.numel() for p in plan.network.parameters())
-        dtype = getattr(torch, plan.choice.dtype)
-        return f"Learning takes {learning_cost(self.subjects, self.options, parameters, dtype)}."
+        return learning_work(self.subjects, self.options)
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
         from burnish.learning.learning import learn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
     from burnish.checking import Check
-    from burnish.model.folder_plan import FolderPlan
+    from burnish.model.forecast import Work
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
 
@@ -30,8 +30,8 @@ class Method(Protocol):
     def general(self) -> "PromptSet | None":
         """Prompts of the closing check; None where the method has measured its damage itself."""
 
-    def cost(self, plan: "FolderPlan") -> str:
-        """What it takes, in words; empty for a moment's work."""
+    def work(self, model: "Model") -> "Work":
+        """What it takes, in tokens. model: its outline."""
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
         """Directions with their gains. Raises NoDirectionError, after telling why, where the model is better left alone."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.find import show_plan
 from burnish.cli.flags import Limits, Loading
-from burnish.cli.inputs import ModelName
-from burnish.cli.opening import open_model
+from burnish.cli.inputs import DryRun, ModelName
+from burnish.cli.opening import expected, open_model
 from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
@@ -39,18 +40,25 @@ def serve(
     ] = False,
     loading: Loading = ModelOptions(),
     limits: Limits = ServeOptions(),
+    dry_run: DryRun = False,
 ) -> None:
     """Serve a model with enhancements by name, as OpenAI's interface and a page."""
     require("serve", "Serving")
     from burnish.personal.store import Store
     from burnish.server.access import Access, loopback
     from burnish.server.application import make_app
-    from burnish.server.directions import prepare, read_enhancements
+    from burnish.server.directions import prepare, read_enhancements, serving_work
     from burnish.server.service import Service
     from burnish.server.serving import Server, address, listen
 
     store = Store()
     enhancements = read_enhancements(enhancement)
+    estimate = expected(
+        model, loading, lambda drawn: serving_work(drawn, limits, profiles=not no_profiles), talk=not dry_run
+    )
+    if dry_run:
+        show_plan({"host": host, "port": port}, estimate=estimate, json=False)
+        return
     asked = keys or new_person or api_key_file is not None or not loopback(host)
     with closing(listen(host, port)) as sock:
         if asked:

@@ -1,6 +1,6 @@
 """`burnish train`: a short LoRA fine-tune, alone or combined with an enhancement."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from burnish.hybrid.result import Trained
     from burnish.hybrid.training import Prepared
     from burnish.model.folder_plan import FolderPlan
+    from burnish.model.forecast import Forecast
 
 CHECK_PROMPTS = 24
 
@@ -67,6 +68,8 @@ def train(
     from accelerate import PartialState
 
     from burnish.hybrid.training import prepare, train_prepared
+    from burnish.hybrid.training_work import training_work
+    from burnish.model.forecast import forecast
     from burnish.model.model import outline
     from burnish.pipeline import open_plan, read_enhancement
 
@@ -78,7 +81,8 @@ def train(
         prepared = prepare(drawn, rows, knowledge=facts, enhancement=plan_file, combine=combine, options=options)
     expected = expected_of(prepared.maps, options.rank, plan_file)
     size = writing.planned(plan, OutputOptions(out, form, overwrite), expected).bytes
-    show_plan(prepared, size, json=json and dry_run, talk=not dry_run)
+    estimate = forecast(drawn, training_work(prepared), loading)
+    show_plan(prepared, size, estimate, json=json and dry_run, talk=not dry_run)
     if dry_run:
         return
     loaded = open_model(model, loading)
@@ -132,7 +136,7 @@ def _remove(checkpoints: Path) -> None:
     shutil.rmtree(checkpoints)
 
 
-def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> None:
+def show_plan(prepared: "Prepared", size: int, estimate: "Forecast", *, json: bool, talk: bool) -> None:
     """What would be trained."""
     from burnish.hybrid.tokenised import tokens_in
 
@@ -148,6 +152,7 @@ def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> Non
             "steps": prepared.steps,
             "tokens": tokens_in(prepared.items),
             "trained": prepared.trained,
+            "estimate": asdict(estimate),
         }
         console.as_json(numbers)
         return
@@ -157,7 +162,8 @@ def show_plan(prepared: "Prepared", size: int, *, json: bool, talk: bool) -> Non
         f"of {prepared.options.batch} rows; LoRA of rank {prepared.options.rank} in {len(prepared.maps)} maps."
     )
     line(
-        f"{tokens_in(prepared.items):,} tokens are read and {prepared.trained:,} numbers trained; {size:,} bytes are written."
+        f"{tokens_in(prepared.items):,} tokens are read and {prepared.trained:,} numbers trained; {size:,} bytes are written. "
+        f"Estimate: {estimate}."
     )
 
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from burnish.cli import console
+from burnish.cli.find import show_plan
 from burnish.cli.flags import Loading, Tuning
-from burnish.cli.inputs import ROWS, Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
-from burnish.cli.opening import open_model
+from burnish.cli.inputs import ROWS, DryRun, Json, JudgeOptions, ModelName, Overwrite, PromptOptions, general_prompts
+from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import ModelOptions, TuneOptions
 
 if TYPE_CHECKING:
     from burnish.artifacts.direction import Enhancement
-    from burnish.model.folder_plan import FolderPlan
+    from burnish.model.forecast import Work
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
     from burnish.tuning.aims import Scorer, Speciality
@@ -53,6 +54,7 @@ def tune(
     options: Tuning = TuneOptions(),
     loading: Loading = ModelOptions(),
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
     """Choose the gains with the most effect within a budget of damage, or say that the model is better left alone."""
@@ -63,6 +65,11 @@ def tune(
     check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         check_window(options, open_plan(model, loading).anatomy.layers)
+    way = GainsMethod(specialities, aim or AimOptions(), options)
+    estimate = expected(model, loading, way.work, talk=not dry_run)
+    if dry_run:
+        show_plan({"out": str(out)}, estimate=estimate, json=json)
+        return
     loaded = open_model(model, loading)
     tuned = run_tune(loaded, specialities, aim or AimOptions(), options)
     write_tuned(out, tuned, overwrite=overwrite)
@@ -164,8 +171,10 @@ class GainsMethod:
     def general(self) -> "PromptSet":
         return general_prompts(self.specialities[0].domain.language)
 
-    def cost(self, plan: "FolderPlan") -> str:
-        return ""
+    def work(self, model: "Model") -> "Work":
+        from burnish.tuning.tuning_work import tuning_work
+
+        return tuning_work(model, self.specialities, self.options)
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
         self.tuned = run_tune(model, self.specialities, self.aim, self.options)

@@ -52,7 +52,7 @@ def explain(
     options = options or ExplainOptions()
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if specialities is None:
-        specialities = _packaged(enhancement)
+        specialities = packaged_specialities(enhancement)
     notes: list[str] = []
     language = specialities[0].domain.language if specialities else "en"
     directions = tuple(
@@ -126,7 +126,7 @@ def _answers(
     return tuple(AnswerPair(p.text, *both) for p, *both in zip(prompts.prompts, *texts, strict=True))
 
 
-def _packaged(enhancement: Enhancement) -> list[Speciality]:
+def packaged_specialities(enhancement: Enhancement) -> list[Speciality]:
     """The packaged domains that an enhancement's directions name."""
     names = [d.provenance.enhance.removesuffix(" references") for d in enhancement.directions]
     return [Speciality(load_domain(name)) for name in dict.fromkeys(names) if name in domain_names()]

@@ -11,7 +11,9 @@ from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
 from burnish.languages import DEFAULT, languages
 from burnish.mix import Term
+from burnish.model.forecast import Work
 from burnish.model.model import Model
+from burnish.options import ServeOptions
 from burnish.personal.enhancing import editing_directions
 from burnish.personal.features import answer_means, everyday_answers, units_of
 from burnish.personal.profile import Units
@@ -20,6 +22,8 @@ from burnish.prompts.axes import axis_names, load_axis
 from burnish.prompts.domains import domain_names, load_domain
 from burnish.server.measurements import damage_items
 from burnish.steps import Progress
+
+PROMPT = 256  # tokens of a chat before its answer
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ def prepare(
     directions = Directions(loaded, reading, editing)
     directions.writes(model, DEFAULT)
     return directions
+
+
+def serving_work(model: Model, limits: ServeOptions, *, profiles: bool) -> Work:
+    """What `prepare` does where nothing of it is kept yet, and the texts whose keys and values the rows hold. model: its outline."""
+    served = Work(cached=limits.rows * (limits.tokens_limit + PROMPT))
+    if not profiles:
+        return served
+    names = sum(len(catalogue.names_in(language)) for language in languages())
+    return served + catalogue.naming_work(model, 2 * names)
 
 
 def language_of(name: str) -> str:

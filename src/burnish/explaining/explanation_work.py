@@ -1,0 +1,47 @@
+"""What an explanation will take, in tokens."""
+
+from collections.abc import Sequence
+
+from burnish.artifacts.direction import Enhancement
+from burnish.catalogue import names_in, naming_work
+from burnish.evaluation.pairs import damage_prompts
+from burnish.explaining.attribution import MEASURED
+from burnish.explaining.dose import MULTIPLES
+from burnish.model.forecast import Work, answering, comparing, together
+from burnish.model.model import Model
+from burnish.options import ExplainOptions
+from burnish.prompts.domains import load_general
+from burnish.tuning.aims import Speciality
+
+DERIVED = 2  # passes that the derivatives cost
+
+
+def explanation_work(
+    model: Model,
+    enhancement: Enhancement,
+    specialities: Sequence[Speciality],
+    options: ExplainOptions,
+) -> Work:
+    """Of `explain`. model: its outline; specialities: whose prompts the directions were found on."""
+    language = specialities[0].domain.language if specialities else "en"
+    general = load_general(language)
+    parts = []
+    if not options.skip_likenesses:
+        parts.append(naming_work(model, len(names_in(language))) * len(enhancement.directions))
+    for speciality in specialities:
+        domain = speciality.domain
+        good = domain.held_out.spread(options.answers_scored)
+        tested = min(MEASURED, len(enhancement.edited_layers()))
+        parts.append(comparing(model, good, options.answer_tokens, tested + DERIVED + len(MULTIPLES)))
+    if options.doses:
+        everyday = damage_prompts(general, options.measuring)[1]
+        parts += [
+            answering(model, everyday, options.answer_tokens),
+            comparing(model, everyday, options.answer_tokens, len(MULTIPLES)),
+        ]
+    shown = general.held_out.spread(max(1, options.answers))
+    parts.append(
+        (answering(model, shown, options.tokens) + comparing(model, shown, options.tokens, 1))
+        * (2 if options.answers else 0)
+    )
+    return together(parts)
