@@ -5,6 +5,8 @@ from dataclasses import asdict
 from math import exp
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from burnish.checking import Check
 from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import Affinity, Effect
@@ -27,6 +29,7 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.maths.intervals import Interval
+from burnish.tuning.tuning import Tuning
 
 LAYERS, FEW_LAYERS = 30, 10
 VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
@@ -146,8 +149,8 @@ def check() -> Check:
     return Check(24, 760, 0.0104, 0.043, 0.031, 0.052, 0.055)
 
 
-def tuned(**changes: Any) -> dict[str, Any]:
-    """As `tuned_summary` makes it."""
+def tuned(**changes: Any) -> Tuning:
+    """As `tuning.json` holds it."""
     points = [
         {
             "multiple": m,
@@ -162,7 +165,7 @@ def tuned(**changes: Any) -> dict[str, Any]:
         for m in (0.25, 0.5, 1.0, 1.5, 2.0)
     ]
     kinds: tuple[PairKind, PairKind] = ("references", "made")
-    return {
+    stored = {
         "abstained": False,
         "reason": "",
         "aims": [["creative-writing", kind, 1.0, 24, 24] for kind in kinds],
@@ -193,11 +196,11 @@ def tuned(**changes: Any) -> dict[str, Any]:
         "model": "smollm2-135m",
         "dtype": "float32",
         "options": {"budget": 0.01, "movement": 0.1, "seed": 0},
-        "seconds": 412.0,
         "gains": [[0.5, 0.3]] * LAYERS,
         "ship_range": [0.5, 1.0],
         **changes,
     }
+    return TypeAdapter(Tuning).validate_python(stored)
 
 
 def damage(**changes: Any) -> Damage:
@@ -223,8 +226,8 @@ def damage(**changes: Any) -> Damage:
     return Damage(**{**facts, **changes})
 
 
-def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
-    """As `asdict` makes it of an evaluation. changes: of its damage."""
+def evaluation(*effects: Effect, **changes: Any) -> Evaluation:
+    """changes: of its damage."""
     statistics = (
         StatisticChange("sensory-words", 1.9, 4.1, interval(2.2, 0.9, 24), 0.004),
         StatisticChange("quoted-share", 6.2, 7.9, interval(1.7, 1.1, 24), 0.03),
@@ -233,7 +236,7 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
         StatisticChange("stock-phrases", 0.31, 0.12, interval(-0.19, 0.15, 24), 0.09),
         StatisticChange("length", 142.0, 139.0, interval(-3, 12, 24), 1.0),
     )
-    measured = Evaluation(
+    return Evaluation(
         model="smollm2-135m",
         dtype="float32",
         domain="creative-writing",
@@ -247,7 +250,6 @@ def evaluation(*effects: Effect, **changes: Any) -> dict[str, Any]:
         seconds=63.0,
         versions=VERSIONS,
     )
-    return asdict(measured)
 
 
 def doses(answers: int = 12) -> DoseCurve:
@@ -284,12 +286,11 @@ def full(**changes: Any) -> Explanation:
         "attribution": attribution(),
         "dose": doses(),
         "answers": tuple(AnswerPair(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
-        "check": check().as_dict(),
+        "check": check(),
         "tuned": tuned(),
         "evaluation": evaluation(),
         "notes": ("The references of the second direction were not at hand.",),
         "seed": 0,
-        "seconds": 84.0,
         "versions": VERSIONS,
     }
     return Explanation(**{**facts, **changes})

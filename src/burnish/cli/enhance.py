@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.explain import own_specialities, read_numbers
+from burnish.cli.explain import Measured, own_specialities
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
 from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
@@ -152,7 +152,8 @@ def enhance(
     if form_of(applied.form).folder:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
-        _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed))
+        measured = Measured(realised=applied.gains, check=checked, tuned=way.tuned)
+        _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed), measured)
     if json:
         numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
         console.as_json({**way.summary(), **numbers})
@@ -242,11 +243,16 @@ def chosen_method(
     return "gains" if aims_at_gains else "learned"
 
 
-def _explain(model: "Model", enhancement: "Enhancement", folder: Path, specialities: "list[Speciality] | None") -> None:
+def _explain(
+    model: "Model",
+    enhancement: "Enhancement",
+    folder: Path,
+    specialities: "list[Speciality] | None",
+    measured: Measured,
+) -> None:
     from burnish.explaining.explaining import explain
     from burnish.explaining.publishing import publish
 
-    measured = read_numbers(folder, None, scaled=False)
     with console.progress() as progress:
         facts = explain(model, enhancement, specialities=specialities, progress=progress, **measured)
     console.say(f"Written: {publish(facts, folder)}, and figures in the model card")

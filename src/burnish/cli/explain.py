@@ -1,9 +1,8 @@
 """`burnish explain`: what a direction is and what an edit does, as one page that opens without network."""
 
 import json as json_module
-from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 from cyclopts import Parameter
 
@@ -18,7 +17,15 @@ from burnish.extras import require
 from burnish.options import ExplainOptions, ModelOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from burnish.artifacts.bake import LayerGain
+    from burnish.checking import Check
+    from burnish.evaluation.evaluating import Evaluation
     from burnish.tuning.aims import Speciality
+    from burnish.tuning.tuning import Tuning
+
+T = TypeVar("T")
 
 
 def explain(
@@ -91,7 +98,7 @@ def explain(
 
         console.say(f"Written: {publish_page(facts, enhancement)}, and figures in the model card")
     if json:
-        console.as_json({"out": str(out) if out else None, **asdict(facts)})
+        console.as_json({"out": str(out) if out else None, **facts.as_dict()})
     else:
         summary = summarise(facts)
         console.data(summary.verdict)
@@ -123,31 +130,43 @@ def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "lis
     return read_specialities(prompts, aim, seed)
 
 
-def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> dict[str, Any]:
-    """What was measured before, as `explain` takes it: an output folder's own numbers, then those of a file.
+class Measured(TypedDict, total=False):
+    """What was measured before, as `explain` takes it."""
+
+    realised: "Sequence[LayerGain]"
+    check: "Check | None"
+    tuned: "Tuning | None"
+    evaluation: "Evaluation | None"
+
+
+def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Measured:
+    """What was measured before: an output folder's own numbers, then those of a file.
 
     scaled: the enhancement is taken at another strength, so that its folder's numbers are not its own. Raises InputError for a
     file that holds neither an evaluation nor a tuning.
     """
-    from burnish.artifacts.bake import MARK
-    from burnish.artifacts.files import PLAN_FILE
+    from burnish.artifacts.bake import LayerGain
+    from burnish.artifacts.files import MARK, PLAN_FILE
+    from burnish.checking import Check
     from burnish.evaluation.evaluating import Evaluation
-    from burnish.tuning.tuning import Tuned
+    from burnish.tuning.tuning import Tuning
 
-    measured: dict[str, Any] = {}
+    measured: Measured = {}
     if enhancement.is_dir() and not scaled:
-        if (enhancement / MARK).is_file():
-            mark = _json(enhancement / MARK)
-            measured = {"check": mark.get("check"), "realised": mark.get("gains", ())}
+        mark = enhancement / MARK
+        if mark.is_file():
+            record = _json(mark)
+            measured["check"] = None if record.get("check") is None else _typed(record["check"], mark, Check)
+            measured["realised"] = _typed(record.get("gains", []), mark, list[LayerGain])
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
-                measured["tuned"] = _complete(_json(path), path, Tuned)
+                measured["tuned"] = _typed(_json(path), path, Tuning)
     if numbers is not None:
         stored = _json(numbers)
         if "frontier" in stored:
-            measured["tuned"] = _complete(stored, numbers, Tuned)
+            measured["tuned"] = _typed(stored, numbers, Tuning)
         elif stored.get("evaluation"):
-            measured["evaluation"] = _complete(stored["evaluation"], numbers, Evaluation)
+            measured["evaluation"] = _typed(stored["evaluation"], numbers, Evaluation)
         else:
             raise InputError(
                 f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
@@ -168,11 +187,16 @@ def _json(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _complete(stored: dict[str, Any], path: Path, kind: type[Any]) -> dict[str, Any]:
-    """Numbers with every field of their kind. Raises InputError for those of another version."""
-    missing = sorted({f.name for f in fields(kind)} - {"enhancement", "seconds"} - stored.keys())
-    if missing:
+def _typed(stored: Any, path: Path, kind: type[T]) -> T:
+    """Numbers as the results that they were. Raises InputError for those of another version."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{path} lacks '{missing[0]}': it was written by another version, or changed. Measure again with this version."
-        )
-    return stored
+            f"{path} lacks '{where}', or it is not as it was written ({first['msg']}): it is of another version, or changed. Measure again "
+            "with this version."
+        ) from error

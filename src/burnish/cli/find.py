@@ -157,6 +157,7 @@ class ContrastMethod:
     finding: FindOptions
     directions: "list[Direction]" = field(default_factory=list)
     check: "Check | None" = None
+    tuned: None = None  # the factor is set by hand
 
     @property
     def rank(self) -> int:

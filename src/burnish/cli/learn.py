@@ -90,6 +90,7 @@ class LearnedMethod:
     subjects: "list[Subject]"
     options: LearnOptions
     learned: "Learned | None" = None
+    tuned: None = None  # nothing is tuned
     general: None = None  # the damage is measured while learning
     edits: bool = True
 

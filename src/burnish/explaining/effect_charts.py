@@ -6,11 +6,13 @@ from typing import Any
 import altair as alt
 
 from burnish.evaluation.effect import Effect
+from burnish.evaluation.evaluating import Evaluation
 from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
 from burnish.explaining.facts import Attribution, DoseCurve, Explanation
 from burnish.explaining.formats import label, labels, number
+from burnish.tuning.tuning import Tuning
 
 SIGNIFICANT = 0.05
 
@@ -127,25 +129,25 @@ def dose_curve(facts: DoseCurve) -> AnyChart:
     )
 
 
-def frontier(tuned: dict[str, Any]) -> AnyChart:
+def frontier(tuned: Tuning) -> AnyChart:
     """Effect and likelihood against damage at several strengths, with the budget."""
-    budget = tuned["options"]["budget"]
-    aims = labels([f"likelihood of {name} {KINDS[kind]}" for name, kind, *_ in tuned["aims"]], 64)
+    budget = tuned.options.budget
+    aims = labels([f"likelihood of {name} {KINDS[kind]}" for name, kind, *_ in tuned.aims], 64)
     rows: list[dict[str, Any]] = [
         {
-            "strength": p["multiple"],
-            "KL": p["kl"],
-            "KL 95th percentile": p["kl_p95"],
-            "KL own prompts": p["special_kl"],
-            "effect": p["effect"],
-            **dict(zip(aims, p["likelihood"], strict=True)),
-            "ships": "ships" if p["ships"] else "does not ship",
+            "strength": p.multiple,
+            "KL": p.kl,
+            "KL 95th percentile": p.kl_p95,
+            "KL own prompts": p.special_kl,
+            "effect": p.effect,
+            **dict(zip(aims, p.likelihood, strict=True)),
+            "ships": "ships" if p.ships else "does not ship",
         }
-        for p in tuned["frontier"]
+        for p in tuned.frontier
     ]
     names = ["effect", *aims]
     look = in_series(names)
-    widest = max(budget, *(p["kl"] for p in tuned["frontier"]))
+    widest = max(budget, *(p.kl for p in tuned.frontier))
     x = alt.X(
         "KL:Q",
         title="damage: KL on general and protect prompts (nats per token)",
@@ -181,25 +183,25 @@ def frontier(tuned: dict[str, Any]) -> AnyChart:
     )
 
 
-def _shipping(tuned: dict[str, Any]) -> str:
-    span = tuned["ship_range"]
+def _shipping(tuned: Tuning) -> str:
+    span = tuned.ship_range
     return "none of them ships." if span is None else f"{span[0]:g} to {span[1]:g} times the chosen gains ship."
 
 
-def statistics(evaluation: dict[str, Any]) -> AnyChart:
+def statistics(evaluation: Evaluation) -> AnyChart:
     """Changes of text statistics with intervals; each row has a scale of its own."""
     rows: list[dict[str, Any]] = []
-    for s in evaluation["statistics"]:
-        change = s["change"]
+    for s in evaluation.statistics:
+        change = s.change
         rows.append(
             {
-                "statistic": label(s["name"]),
-                "base": float(s["base"]),
-                "enhanced": float(s["enhanced"]),
-                "change": change["mean"],
-                "low": change["low"],
-                "high": change["high"],
-                "p adjusted": s["p_adjusted"],
+                "statistic": label(s.name),
+                "base": float(s.base),
+                "enhanced": float(s.enhanced),
+                "change": change.mean,
+                "low": change.low,
+                "high": change.high,
+                "p adjusted": s.p_adjusted,
             }
         )
     y = alt.Y("statistic:N", sort=None, title=None)
@@ -220,7 +222,7 @@ def statistics(evaluation: dict[str, Any]) -> AnyChart:
         x=x, y=y, color=colour, shape=alt.Shape("certain:N", scale=alt.Scale(domain=states, range=["circle", "cross"]))
     )
     words = scaled.mark_text(align="left", aria=False).encode(x=alt.datum(1.15), y=y, text="words:N")
-    changed = sum(s["p_adjusted"] < SIGNIFICANT for s in evaluation["statistics"])
+    changed = sum(s.p_adjusted < SIGNIFICANT for s in evaluation.statistics)
     return finished(
         zero_rule(horizontal=False) + whiskers + points + words,
         rows,

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
+from burnish.artifacts.bake import LayerGain
 from burnish.artifacts.direction import Enhancement
+from burnish.checking import Check
+from burnish.evaluation.evaluating import Evaluation
 from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
@@ -16,6 +18,7 @@ from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import domain_names, load_domain, load_general
 from burnish.steps import Progress
 from burnish.tuning.aims import Speciality
+from burnish.tuning.tuning import Tuning
 
 
 def explain(
@@ -23,10 +26,10 @@ def explain(
     enhancement: Enhancement,
     *,
     specialities: Sequence[Speciality] | None = None,
-    realised: Sequence[dict[str, Any]] = (),
-    check: dict[str, Any] | None = None,
-    tuned: dict[str, Any] | None = None,
-    evaluation: dict[str, Any] | None = None,
+    realised: Sequence[LayerGain] = (),
+    check: Check | None = None,
+    tuned: Tuning | None = None,
+    evaluation: Evaluation | None = None,
     options: ExplainOptions | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -36,10 +39,10 @@ def explain(
         model: the base model; its weights are not changed.
         enhancement: made on this model.
         specialities: whose prompts its directions were found on; by default the packaged domains they name.
-        realised: `gains` of an output's `burnish.json`.
-        check: measured before, as `Check.as_dict` gives it.
-        tuned: measured before, as `tuned_summary` gives it.
-        evaluation: measured before, as `asdict(Evaluation)` gives it.
+        realised: gains that the stored weights of an output have.
+        check: measured before.
+        tuned: measured before.
+        evaluation: measured before.
         options: sizes and the seed.
         progress: told of every part that takes long.
 
@@ -89,9 +92,9 @@ def explain(
     )
 
 
-def applied_gains(enhancement: Enhancement, realised: Sequence[dict[str, Any]] = ()) -> tuple[AppliedGain, ...]:
-    """Every gain other than zero, with what the stored weights make of it where that is known (`layer`, `realised`)."""
-    known = {(row["layer"], k): value for row in realised for k, value in enumerate(row["realised"])}
+def applied_gains(enhancement: Enhancement, realised: Sequence[LayerGain] = ()) -> tuple[AppliedGain, ...]:
+    """Every gain other than zero, with what the stored weights make of it where that is known."""
+    known = {(gain.layer, k): value for gain in realised for k, value in enumerate(gain.realised)}
     places = enhancement.gains.nonzero().tolist()
     return tuple(
         AppliedGain(layer, k, float(enhancement.gains[layer, k]), known.get((layer, k))) for layer, k in places

@@ -3,10 +3,13 @@
 Effects and damage are in nats per token.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from burnish.checking import Check
+from burnish.evaluation.evaluating import Evaluation
 from burnish.maths.intervals import Interval
+from burnish.tuning.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,18 @@ class Explanation:
     attribution: Attribution | None
     dose: DoseCurve | None
     answers: tuple[AnswerPair, ...]
-    check: dict[str, Any] | None  # `Check.as_dict()`
-    tuned: dict[str, Any] | None  # `tuned_summary(...)`
-    evaluation: dict[str, Any] | None  # `asdict(Evaluation)`
+    check: Check | None
+    tuned: Tuning | None
+    evaluation: Evaluation | None
     notes: tuple[str, ...]  # what was left out, and why
     seed: int
     versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON, with what is derived from the numbers."""
+        tuned, check = self.tuned, self.check
+        return {
+            **asdict(self),
+            "check": None if check is None else check.as_dict(),
+            "tuned": None if tuned is None else {**asdict(tuned), "ship_range": tuned.ship_range},
+        }

@@ -66,9 +66,9 @@ def brought(facts: Explanation) -> dict[str, Figure | None]:
     effects, tuned, evaluation = effects_of(facts), facts.tuned, facts.evaluation
     return {
         "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
-        "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned["frontier"] else None,
+        "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned.frontier else None,
         "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
         "statistics": figure(effect_charts.statistics(evaluation), "statistics")
-        if evaluation and evaluation["statistics"]
+        if evaluation and evaluation.statistics
         else None,
     }

@@ -1,7 +1,6 @@
 """One HTML page without scripts or links: the summary first, then every chart with a word on how to read it and its numbers."""
 
 import re
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -90,8 +89,8 @@ def render_page(facts: Explanation) -> str:
 
 
 def _definitions(facts: Explanation) -> list[tuple[str, str]]:
-    listed = facts.evaluation["statistics"] if facts.evaluation else ()
-    return [(s["name"], STATISTICS[s["name"]].definition) for s in listed if s["name"] in STATISTICS]
+    listed = facts.evaluation.statistics if facts.evaluation else ()
+    return [(s.name, STATISTICS[s.name].definition) for s in listed if s.name in STATISTICS]
 
 
 def _prose(sentence: str) -> Markup:
@@ -107,5 +106,5 @@ def _digits(value: float, decimals: int = 2) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _interval(value: Interval | dict[str, Any]) -> str:
-    return (value if isinstance(value, Interval) else Interval(**value)).short
+def _interval(value: Interval) -> str:
+    return value.short

@@ -5,15 +5,16 @@ to be not measured.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from burnish.checking import FINE
+from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import SLACK, Effect, word_of
 from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.facts import DirectionFacts, Explanation
 from burnish.explaining.formats import label, number, percent
 from burnish.maths.intervals import Interval
 from burnish.tuning.objective import P95_RATIO
+from burnish.tuning.tuning import Tuning
 
 CARRIED = 0.5  # of the squared length in four coordinates: above, the direction may measure size, not content
 FEW = 20  # prompts or pairs below which intervals are wide and their edges unsteady
@@ -73,32 +74,27 @@ def summarise(facts: Explanation) -> Summary:
 def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:
     """(name, effect) on every kind of pairs: of the evaluation, or else of tuning's report half."""
     if facts.evaluation is not None:
-        return [(KINDS[e["kind"]], _effect(e)) for e in facts.evaluation["effects"]]
-    reported = None if facts.tuned is None else facts.tuned["reported"]
+        return [(KINDS[e.kind], e) for e in facts.evaluation.effects]
+    reported = None if facts.tuned is None else facts.tuned.reported
     if reported is None:
         return []
     # "speciality: kind", as tuning names them
-    return [
-        (f"{label(name.rpartition(': ')[0], NAME)}, {KINDS[e['kind']]}", _effect(e))
-        for name, e in reported["effects"].items()
-    ]
+    return [(f"{label(name.rpartition(': ')[0], NAME)}, {KINDS[e.kind]}", e) for name, e in reported.effects.items()]
 
 
 def cost_of(facts: Explanation) -> Cost | None:
     """Of the evaluation, or else of tuning's report half, or else of the short check; None where nothing was measured."""
     budgeted = facts.tuned is not None
-    budget = facts.tuned["options"]["budget"] if facts.tuned is not None else FINE
+    budget = facts.tuned.options.budget if facts.tuned is not None else FINE
     if facts.evaluation is not None:
-        damage = facts.evaluation["damage"]
-        kl = Interval(**damage["kl"])
-        return Cost(kl.mean, kl, damage["kl_p95"], damage["prompts"], budget, budgeted)
-    if facts.tuned is not None and facts.tuned["reported"] is not None:
-        reported = facts.tuned["reported"]
-        kl = Interval(**reported["kl"])
-        return Cost(kl.mean, kl, reported["kl_p95"], kl.n, budget, budgeted)
+        damage = facts.evaluation.damage
+        return Cost(damage.kl.mean, damage.kl, damage.kl_p95, damage.prompts, budget, budgeted)
+    if facts.tuned is not None and facts.tuned.reported is not None:
+        reported = facts.tuned.reported
+        return Cost(reported.kl.mean, reported.kl, reported.kl_p95, reported.kl.n, budget, budgeted)
     if facts.check is not None:
         check = facts.check
-        return Cost(check["kl_mean"], None, check["kl_p95"], check["prompts"], budget, budgeted)
+        return Cost(check.kl_mean, None, check.kl_p95, check.prompts, budget, budgeted)
     if facts.dose is not None:
         dose = facts.dose.at_one
         return Cost(dose.damage.mean, dose.damage, dose.damage_p95, facts.dose.prompts, budget, budgeted)
@@ -109,11 +105,6 @@ def damage_text(cost: Cost) -> str:
     """A damage in nats per token, with its interval where it has one: 0.0104 [0.0090, 0.0118]."""
     spread = "" if cost.interval is None else f" [{cost.interval.low:.4f}, {cost.interval.high:.4f}]"
     return f"{cost.kl:.4f}{spread}"
-
-
-def _effect(stored: dict[str, Any]) -> Effect:
-    parts = {name: Interval(**stored[name]) for name in ("shift", "above", "likelihood", "rejected")}
-    return Effect(kind=stored["kind"], pairs=stored["pairs"], tokens=stored["tokens"], **parts)
 
 
 def _edited(facts: Explanation) -> list[int]:
@@ -207,40 +198,40 @@ def _cost(facts: Explanation) -> Card:
         f"percentile of their tokens is {cost.p95:.3f}."
     ]
     if facts.evaluation is not None:
-        damage = facts.evaluation["damage"]
-        ratio = damage["perplexity_enhanced"] / damage["perplexity_base"]
+        damage = facts.evaluation.damage
+        ratio = damage.perplexity_enhanced / damage.perplexity_base
         sentences += [
-            f"Repeated 4-grams went from {percent(damage['repetition_base'])} to {percent(damage['repetition_enhanced'])}, the "
-            f"perplexity of neutral prose from {damage['perplexity_base']:.2f} to {damage['perplexity_enhanced']:.2f} "
+            f"Repeated 4-grams went from {percent(damage.repetition_base)} to {percent(damage.repetition_enhanced)}, the "
+            f"perplexity of neutral prose from {damage.perplexity_base:.2f} to {damage.perplexity_enhanced:.2f} "
             f"({100 * ratio - 100:+.1f} %).",
             _refusals(damage),
         ]
-    elif facts.tuned is not None and facts.tuned["repetition"] is not None:
-        before, after = facts.tuned["repetition"]
+    elif (tuned := facts.tuned) is not None and tuned.repetition is not None and tuned.perplexity_ratio is not None:
+        before, after = tuned.repetition
         sentences.append(
             f"Repeated 4-grams went from {percent(before)} to {percent(after)}, the perplexity of neutral prose changed by "
-            f"{100 * facts.tuned['perplexity_ratio'] - 100:+.1f} %. Refusals were not counted."
+            f"{100 * tuned.perplexity_ratio - 100:+.1f} %. Refusals were not counted."
         )
     elif facts.check is not None:
         sentences.append(
-            f"Repeated 4-grams went from {percent(facts.check['repetition_base'])} to "
-            f"{percent(facts.check['repetition_enhanced'])}. Perplexity and refusals were not measured."
+            f"Repeated 4-grams went from {percent(facts.check.repetition_base)} to "
+            f"{percent(facts.check.repetition_enhanced)}. Perplexity and refusals were not measured."
         )
     return Card("What it cost", f"{cost.kl:.4f}", "nats per token on general prompts", tuple(sentences))
 
 
-def _refusals(damage: dict[str, Any]) -> str:
-    if not damage["harmful"]:
+def _refusals(damage: Damage) -> str:
+    if not damage.harmful:
         return "No harmful requests were tried."
     return (
-        f"Of {damage['harmful']} harmful requests the base model declined {damage['refused_base']}, the enhanced one "
-        f"{damage['refused_enhanced']}; {damage['refusals_kept']} refusals were kept."
+        f"Of {damage.harmful} harmful requests the base model declined {damage.refused_base}, the enhanced one "
+        f"{damage.refused_enhanced}; {damage.refusals_kept} refusals were kept."
     )
 
 
 def _verdict(facts: Explanation) -> tuple[bool | None, str]:
-    if facts.tuned is not None and facts.tuned["abstained"]:
-        return False, f"Does not ship: tuning left the model alone, because {facts.tuned['reason']}."
+    if facts.tuned is not None and facts.tuned.abstained:
+        return False, f"Does not ship: tuning left the model alone, because {facts.tuned.reason}."
     if not _edited(facts):
         return False, "Does not ship: every gain is zero, so nothing is edited."
     effects, cost = effects_of(facts), cost_of(facts)
@@ -261,21 +252,21 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     return True, f"Ships: an effect above random on every kind of pairs, no falling likelihood, and damage {within}."
 
 
-def _broken_bounds(tuned: dict[str, Any]) -> list[str]:
+def _broken_bounds(tuned: Tuning) -> list[str]:
     """Why the chosen gains do not ship on tuning's report half."""
-    options, at_one = tuned["options"], next((p for p in tuned["frontier"] if p["multiple"] == 1), None)
-    if at_one is None or at_one["ships"]:
+    options, at_one = tuned.options, next((p for p in tuned.frontier if p.multiple == 1), None)
+    if at_one is None or at_one.ships:
         return []
     bounds = (
-        ("the mean damage", at_one["kl"], options["budget"]),
-        ("the 95th percentile of the damage", at_one["kl_p95"], P95_RATIO * options["budget"]),
-        ("the movement of the speciality's own prompts", at_one["special_kl"], options["movement"]),
+        ("the mean damage", at_one.kl, options.budget),
+        ("the 95th percentile of the damage", at_one.kl_p95, P95_RATIO * options.budget),
+        ("the movement of the speciality's own prompts", at_one.special_kl, options.movement),
     )
     broken = [f"{what} of {value:.4f} is beyond {bound:g}" for what, value, bound in bounds if value > bound * SLACK]
-    for (name, kind, weight, *_), change in zip(tuned["aims"], at_one["likelihood"], strict=True):
+    for (name, kind, weight, *_), change in zip(tuned.aims, at_one.likelihood, strict=True):
         if weight > 0 and change < 0:
             broken.append(f"the likelihood of {label(name, NAME)}, {KINDS[kind]}, fell by {number(-change)}")
-    if at_one["effect"] <= 0:
+    if at_one.effect <= 0:
         broken.append("the effect is not above zero")
     return [f"{reason} on the report half" for reason in broken]
 
@@ -332,12 +323,12 @@ def _costs_to_know(facts: Explanation) -> list[str]:
     if cost is not None and cost.prompts is not None and cost.prompts < FEW:
         caveats.append(f"Small sample: the damage was measured on {cost.prompts} prompts.")
     if facts.evaluation is not None:
-        damage = facts.evaluation["damage"]
-        if damage["repetition_enhanced"] > damage["repetition_base"] + MORE_REPEATED:
+        damage = facts.evaluation.damage
+        if damage.repetition_enhanced > damage.repetition_base + MORE_REPEATED:
             caveats.append("Enhanced answers repeat themselves more than the base model's.")
-        if damage["perplexity_enhanced"] > MORE_PERPLEXED * damage["perplexity_base"]:
+        if damage.perplexity_enhanced > MORE_PERPLEXED * damage.perplexity_base:
             caveats.append(f"Neutral prose became more than {percent(MORE_PERPLEXED - 1)} more perplexing.")
-        lost = damage["refused_base"] - damage["refusals_kept"]
+        lost = damage.refused_base - damage.refusals_kept
         if lost:
             caveats.append(
                 f"{lost} refusal{'s' if lost > 1 else ''} of harmful requests {'were' if lost > 1 else 'was'} lost."

@@ -60,10 +60,9 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The answer of tuning. With `abstained` all gains are zero."""
+class Tuning:
+    """What tuning measured and decided: all that tuning.json holds. With `abstained` all gains are zero."""
 
-    enhancement: Enhancement
     abstained: bool
     reason: str
     aims: tuple[tuple[str, PairKind, float, int, int], ...]  # name, kind, weight, pairs of the two halves
@@ -83,13 +82,20 @@ class Tuned:
     model: str
     dtype: str
     options: TuneOptions
-    seconds: float
 
     @property
     def ship_range(self) -> tuple[float, float] | None:
         """Smallest and largest multiple of the chosen gains that ships on the report half."""
         fine = [p.multiple for p in self.frontier if p.ships]
         return (min(fine), max(fine)) if fine else None
+
+
+@dataclass(frozen=True)
+class Tuned(Tuning):
+    """The answer of tuning."""
+
+    enhancement: Enhancement
+    seconds: float
 
 
 def tune(

@@ -162,12 +162,12 @@ def test_key_numbers_of_the_facts_are_on_the_page(parsed: Callable[[str], Parsed
         assert f"{q.auroc:.4f}" in text and f"{q.null_auroc:.4f}" in text
     for gain in facts.gains:
         assert f"{gain.asked:.4f}" in text
-    for effect in facts.evaluation["effects"]:
-        assert f"{effect['above']['mean']:+.3f}" in text and f"{effect['likelihood']['low']:+.3f}" in text
-    for statistic in facts.evaluation["statistics"]:
-        assert statistic["name"] in text
-    damage = facts.evaluation["damage"]
-    for number in (f"{damage['perplexity_base']:.2f}", f"{damage['kl_max']:.2f}", f"{damage['kl_p95']:.3f}"):
+    for effect in facts.evaluation.effects:
+        assert f"{effect.above.mean:+.3f}" in text and f"{effect.likelihood.low:+.3f}" in text
+    for statistic in facts.evaluation.statistics:
+        assert statistic.name in text
+    damage = facts.evaluation.damage
+    for number in (f"{damage.perplexity_base:.2f}", f"{damage.kl_max:.2f}", f"{damage.kl_p95:.3f}"):
         assert number in text
     for word in facts.directions[0].tokens[1].promoted:
         assert f"{word.weight:+.2f}" in text and word.token in text
@@ -240,6 +240,6 @@ def test_an_abstained_tuning_has_a_page() -> None:
 
 
 def test_an_evaluation_without_refusals_affinity_and_statistics_has_a_page() -> None:
-    bare = {**evaluation(harmful=0), "affinity": None, "statistics": (), "samples": ()}
+    bare = replace(evaluation(harmful=0), affinity=None, statistics=(), samples=())
     page = Parsed(render_page(minimal(evaluation=bare)))
     assert page.wrong == [] and "No harmful requests were tried." in page.text
