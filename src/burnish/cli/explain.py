@@ -2,7 +2,9 @@
 
 import json as json_module
 from dataclasses import asdict, fields
+from os.path import isdir
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -58,7 +60,7 @@ def explain(
         require("report", "A page with charts")
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
-    if publish and not enhancement.is_dir():
+    if publish and not isdir(enhancement):
         raise InputError(
             f"--publish writes into an output folder, and {enhancement} is none. Pass --with FOLDER, or -o."
         )
@@ -95,9 +97,9 @@ def explain(
     if out is not None:
         console.say(f"Written: {out}")
     if out is None and not publish:
-        console.hint(f"burnish explain {model} --with {enhancement} -o page.html")
+        console.hint(f"burnish explain {model} --with {quote(str(enhancement))} -o page.html")
     else:
-        console.hint(f"burnish evaluate {model} --with {enhancement} --domain NAME")
+        console.hint(f"burnish evaluate {model} --with {quote(str(enhancement))} --domain NAME")
 
 
 def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
@@ -120,17 +122,21 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
     """
     from burnish.artifacts.bake import MARK
     from burnish.artifacts.files import PLAN_FILE
+    from burnish.cli.learn import NUMBERS
     from burnish.evaluation.evaluating import Evaluation
     from burnish.tuning.tuning import Tuned
 
     measured: dict[str, Any] = {}
-    if enhancement.is_dir() and not scaled:
+    if isdir(enhancement) and not scaled:
         if (enhancement / MARK).is_file():
             mark = _json(enhancement / MARK)
             measured = {"check": mark.get("check"), "realised": mark.get("gains", ())}
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
                 measured["tuned"] = _complete(_json(path), path, Tuned)
+        learned = (enhancement / PLAN_FILE).parent / NUMBERS
+        if learned.is_file():
+            measured["learning"] = _learned(_json(learned), learned)
     if numbers is not None:
         stored = _json(numbers)
         if "frontier" in stored:
@@ -143,6 +149,16 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> di
                 "`burnish tune`."
             )
     return measured
+
+
+def _learned(stored: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What was measured while learning. Raises InputError for numbers of another version."""
+    from burnish.learning.learning import Learned
+    from burnish.learning.report import Taught
+
+    for each in _complete(stored, path, Learned)["taught"]:
+        _complete(each, path, Taught)
+    return stored
 
 
 def _json(path: Path) -> dict[str, Any]:

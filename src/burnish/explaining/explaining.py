@@ -6,6 +6,7 @@ from typing import Any
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
+from burnish.explaining.acting import PROMPTS, acting
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
@@ -27,6 +28,7 @@ def explain(
     check: dict[str, Any] | None = None,
     tuned: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
+    learning: dict[str, Any] | None = None,
     options: ExplainOptions | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -40,6 +42,7 @@ def explain(
         check: measured before, as `Check.as_dict` gives it.
         tuned: measured before, as `tuned_summary` gives it.
         evaluation: measured before, as `asdict(Evaluation)` gives it.
+        learning: measured before, as `learned_summary` gives it.
         options: sizes and the seed.
         progress: told of every part that takes long.
 
@@ -71,6 +74,7 @@ def explain(
         if edits and options.doses
         else None
     )
+    special = [p for s in specialities for p in s.domain.held_out.spread(max(4, PROMPTS // len(specialities))).prompts]
     return Explanation(
         model=model.name,
         dtype=str(model.network.dtype).removeprefix("torch."),
@@ -79,10 +83,12 @@ def explain(
         gains=applied_gains(enhancement, realised),
         attribution=attribution,
         dose=dose,
+        acting=acting(model, enhancement, special, language),
         answers=_answers(model, enhancement, _shown(specialities, language, options.answers), options.tokens, progress),
         check=check,
         tuned=tuned,
         evaluation=evaluation,
+        learning=learning,
         notes=tuple(notes),
         seed=options.seed,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
