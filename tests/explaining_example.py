@@ -13,6 +13,8 @@ from burnish.evaluation.effect import Affinity, Effect
 from burnish.evaluation.evaluating import Evaluation, Sample, StatisticChange
 from burnish.evaluation.pairs import PairKind
 from burnish.explaining.facts import (
+    Acting,
+    ActingDirection,
     AnswerPair,
     AppliedGain,
     Attribution,
@@ -99,6 +101,7 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
         "site": "attention",
         "position": "prompt",
         "found": True,
+        "teacher": "",
         "enhance_prompts": 95,
         "normal_prompts": 95,
         "held_out": 64,
@@ -285,15 +288,46 @@ def full(**changes: Any) -> Explanation:
         "gains": gains,
         "attribution": attribution(),
         "dose": doses(),
+        "acting": None,
         "answers": tuple(AnswerPair(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
         "check": check(),
         "tuned": tuned(),
         "evaluation": evaluation(),
+        "learning": None,
         "notes": ("The references of the second direction were not at hand.",),
         "seed": 0,
         "versions": VERSIONS,
     }
     return Explanation(**{**facts, **changes})
+
+
+def learnt(**changes: Any) -> Explanation:
+    """Three directions a layer, learnt from a teacher."""
+    names = [
+        direction("education", "Education", seed, layers=FEW_LAYERS, teacher="expert prompt 5f3a", likenesses=None)
+        for seed in (4, 5, 6)
+    ]
+    acts = tuple(
+        ActingDirection(
+            layer=layer,
+            number=k + 1,
+            gain=0.4 - 0.3 * k,
+            moved=1 / (1 + layer + k),
+            promoted=(" imagine", "</p>", "\u202eback"),
+            suppressed=(" percent", "\n\n"),
+            strongest=((PROMPTS[0], 2.5),),
+            weakest=((PROMPTS[1], -1.5),),
+        )
+        for layer in range(FEW_LAYERS)
+        for k in range(3)
+    )
+    facts: dict[str, Any] = {
+        "title": "Education",
+        "directions": tuple(names),
+        "gains": tuple(AppliedGain(layer, k, 0.4 - 0.3 * k, None) for layer in range(FEW_LAYERS) for k in range(3)),
+        "acting": Acting(3, 48, acts, tuple((layer, 1 / (1 + layer)) for layer in range(FEW_LAYERS))),
+    }
+    return minimal(**{**facts, **changes})
 
 
 def minimal(**changes: Any) -> Explanation:
@@ -315,10 +349,12 @@ def minimal(**changes: Any) -> Explanation:
         "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(FEW_LAYERS)),
         "attribution": None,
         "dose": None,
+        "acting": None,
         "answers": (),
         "check": None,
         "tuned": None,
         "evaluation": None,
+        "learning": None,
         "notes": (),
         "seed": 0,
         "versions": VERSIONS,

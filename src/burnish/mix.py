@@ -9,12 +9,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os.path import lexists
+from pathlib import Path
 from typing import Any
 
 from burnish.errors import InputError
 
 _SIGN = r"\+|(?<=\s)-(?=\s|$)"
 _WEIGHT = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w./-])"  # 3d-files is neither a weight nor a bare name
+_FILES = re.compile(rf"\s[-+]\s|\+\s|\s\+|^\s*-?\s*{_WEIGHT}[\s*]")  # what a mix of files has, and hardly any path
 _BARE = r"(?![\d-]|\.\d)[\w./-]+"
 _EMPTY = "The mix is empty: it names no speciality. Pass for example: 0.6 creative-writing + 0.4 education."
 _NO_SIGN = (
@@ -110,6 +113,11 @@ class Mix:
                 raise cursor.error(_NO_SIGN)
             terms.append(cursor.term())
         return cls(tuple(terms))
+
+    @classmethod
+    def of_files(cls, path: Path) -> "Mix | None":
+        """The mix that stands in the place of a path, `0.6 a.safetensors + 0.4 b.safetensors`; None where it is a path. Raises InputError."""
+        return cls.parse(str(path)) if _FILES.search(str(path)) and not lexists(path) else None
 
     @classmethod
     def of(cls, entries: Iterable[str]) -> "Mix":

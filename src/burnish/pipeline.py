@@ -11,11 +11,12 @@ from burnish.artifacts.adapter import checkpoint_layers
 from burnish.artifacts.bake import LayerGain, TensorEdit, tensor_edits
 from burnish.artifacts.card import model_card
 from burnish.artifacts.direction import Direction, Enhancement, kind_of, stored_bytes
-from burnish.artifacts.files import MARK, PLAN_FILE, is_trained, refuse_partial
+from burnish.artifacts.files import MARK, PLAN_FILE, is_trained, read_mark, refuse_partial
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, QuantisedModelError, WrongModelError
 from burnish.forms import form_of
 from burnish.forms.base import Applied, Expected, Form, Job, WritePlan
+from burnish.mix import Mix
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
 from burnish.options import FormName, ModelOptions, OutputOptions
@@ -122,7 +123,7 @@ class Enhanced:
         return {
             "burnish": "enhanced",
             "base": name,
-            "gains_asked": [[round(g, 9) for g in row] for row in enhancement.gains.tolist()],
+            "gains_asked": gains_asked(enhancement),
             "directions": [
                 {"layer": d.layer, "scope": d.scope, "site": d.site, **asdict(d.provenance)}
                 for d in enhancement.directions
@@ -226,12 +227,51 @@ def adapter_layers(plan: FolderPlan, enhancement: Enhancement) -> list[AdapterLa
         return network_layers(network, plan.edits(enhancement))
 
 
+def gains_asked(enhancement: Enhancement) -> list[list[float]]:
+    """The gains as `burnish.json` has them."""
+    return [[round(g, 9) for g in row] for row in enhancement.gains.tolist()]
+
+
+def undoing(plan: FolderPlan, enhancement: Enhancement) -> Enhancement:
+    """What takes an enhancement out of the folder that was written with it.
+
+    Raises InputError for a folder that was not made with just this enhancement, or where a component is gone.
+    """
+    made = read_mark(plan.folder)
+    prints = {d.get("fingerprint") for d in made.get("directions", ())}
+    if made.get("gains_asked") != gains_asked(enhancement) or prints != {enhancement.provenance.fingerprint}:
+        raise InputError(
+            f"{plan.folder} was not written with this enhancement at this strength, so it cannot be taken out. Pass the folder twice: "
+            "burnish apply OUT OUT --undo."
+        )
+    return enhancement.undone(plan.checkpoint.fingerprint)
+
+
 def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhancement:
     """A direction file with a factor, or an enhancement file (its gains times `factor`), or an output folder that holds one, or the
-    hub's `owner/name[@revision]` that does.
+    hub's `owner/name[@revision]` that does, or a mix of them.
 
-    Raises InputError, also for the output of a training, which is more than its enhancement; HubError, ModelNotFoundError.
+    Raises InputError, also for the output of a training, which is more than its enhancement; WrongModelError for a mix of two models;
+    HubError, ModelNotFoundError.
     """
+    mix = Mix.of_files(path)
+    if mix is None:
+        return _read_one(path, factor, layers)
+    parts = {term.name: _read_one(Path(term.name), factor, layers).scaled(term.weight) for term in mix.terms}
+    (first, joined), *others = parts.items()
+    for name, part in others:
+        one, other = joined.provenance, part.provenance
+        if one.fingerprint != other.fingerprint:
+            raise WrongModelError(
+                f"'{first}' was made for {one.model} ({one.fingerprint[:12]}) and '{name}' for {other.model} ({other.fingerprint[:12]}): they "
+                "cannot be added. Make both on the same model, weight for weight."
+            )
+        joined = joined.combined(part)
+    return joined
+
+
+def _read_one(path: Path, factor: float | None, layers: str) -> Enhancement:
+    """What is no mix."""
     refuse_partial(path)
     path = enhancement_folder(path)
     if is_trained(path):

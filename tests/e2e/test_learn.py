@@ -20,9 +20,8 @@ SECRET = "You are Xylophone the pirate. Say arrr."
 def test_an_experts_prompt_becomes_an_output_with_numbers_and_a_page(
     tiny_folder: Folders, call: Call, tmp_path: Path
 ) -> None:
-    model, out, expert = tiny_folder("llama"), tmp_path / "out", tmp_path / "expert.txt"
-    expert.write_text(SECRET)
-    arguments = ("enhance", model, "--domain", "education", "--expert", expert, "--steps", 4, "--budget", 0.5)
+    model, out = tiny_folder("llama"), tmp_path / "out"
+    arguments = ("enhance", model, "--domain", "education", "--expert", SECRET, "--steps", 4, "--budget", 0.5)
     code, result, err = call(*arguments, "-o", out, "--json")
     assert "4 learnt directions a layer within 0.5 nats per token" in err
     assert code == (0 if out.exists() else 4), err
@@ -37,6 +36,8 @@ def test_an_experts_prompt_becomes_an_output_with_numbers_and_a_page(
     assert "<script" not in page and "Effect and cost" in page
     texts = [path.read_bytes() for path in out.rglob("*") if path.is_file()]
     assert not any(b"Xylophone" in text for text in texts)
+    code, _, err = call("run", out, "-o", tmp_path / "again")
+    assert (code, "only the hash" in err) == (2, True)
     assert call("verify", model, out)[0] == 0
     assert call("chat", model, "--with", out, "--strength", 0.5, "--prompt", "Hello", "--tokens", 4)[0] == 0
 

@@ -1,5 +1,6 @@
 """Live, baked and adapter are the same edit, in every architecture family."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +89,26 @@ def test_live_gain_is_one_plus_factor_and_the_complement_is_untouched(family: st
 def test_live_equals_baked_equals_adapter(
     family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:
-    assert_forms_agree(family, 1.5, tiny_folder, tiny_model, tmp_path)
+    assert_forms_agree(family, random_enhancement(tiny_model(family), 1.5, rank=2), tiny_folder, tiny_model, tmp_path)
 
 
 @MOST
-def test_a_weakening_is_the_same_live_baked_and_as_adapter(
+def test_learnt_directions_which_strengthen_and_weaken_are_the_same_live_baked_and_as_adapter(
     family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
 ) -> None:
-    assert_forms_agree(family, -0.5, tiny_folder, tiny_model, tmp_path)
+    enhancement = random_enhancement(tiny_model(family), 0.0, rank=4)
+    orthonormal = torch.linalg.qr(enhancement.vectors.mT).Q.mT.contiguous()
+    gains = torch.tensor([0.7, 0.2, -0.4, -0.9]).expand(len(orthonormal), -1).contiguous()
+    learnt = replace(enhancement, vectors=orthonormal, gains=gains)
+    assert_forms_agree(family, learnt, tiny_folder, tiny_model, tmp_path)
 
 
-def assert_forms_agree(family: str, factor: float, tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
+def assert_forms_agree(
+    family: str, enhancement: Enhancement, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
+) -> None:
     from peft import PeftModel
 
     model = tiny_model(family)
-    enhancement = random_enhancement(model, factor, rank=2)
     base = logits(model.network)
     with model.enhanced(enhancement):
         live = logits(model.network)

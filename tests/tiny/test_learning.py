@@ -1,6 +1,5 @@
 """Learning directions from a teacher, on tiny models."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,68 +7,22 @@ from typing import Any
 import pytest
 import torch
 
+from burnish.artifacts import cache
 from burnish.errors import InputError, ModelError
-from burnish.evaluation.pairs import Answered
 from burnish.learning import descent as descending
 from burnish.learning.descent import Descent, descend
 from burnish.learning.learned_enhancement import learned_enhancement
 from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 from burnish.learning.learning import Learned, learn
 from burnish.learning.subject import Subject, alternating, everyday_sets, expert_subject
-from burnish.learning.teacher import Examples, Expert, lessons_of, worth_learning
+from burnish.learning.teacher import Examples, Expert, worth_learning
 from burnish.model.imitation import Lesson, SymmetricEdit
 from burnish.model.model import Model
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import load_domain, load_general
 from conftest import Models
-
-WORDS = [
-    f"{verb} the {noun}"
-    for verb in ("Tell", "Show", "Name")
-    for noun in ["way", "sea", "oven", "moon", "door", "tree", "boat"]
-]
-SMALL = LearnOptions(
-    steps=6,
-    rows=4,
-    everyday_rows=2,
-    directions=2,
-    prompts=8,
-    tokens=8,
-    everyday=8,
-    everyday_tokens=6,
-    measured=6,
-    reported=6,
-    repetition=1.0,
-    budget=0.2,
-)
-
-
-def prompts(texts: Sequence[str]) -> PromptSet:
-    return PromptSet("words", tuple(map(Prompt.of, texts)))
-
-
-def subject(**changes: object) -> Subject:
-    made = Subject("verse", Expert("Sing of the sea and the moon"), prompts(WORDS[:14]), prompts(WORDS[14:]))
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def lessons(model: Model, teacher: Expert) -> list[Lesson]:
-    answers = [Answered(Prompt.of(t), [40 + i, 50, 60, 70 + i]) for i, t in enumerate(WORDS[:8])]
-    return lessons_of(model, teacher, answers)
-
-
-def nothing(edit: SymmetricEdit) -> list[Lesson]:
-    return []
-
-
-def calm(model: Model) -> list[Lesson]:
-    return lessons(model, Expert(""))
-
-
-def run(model: Model, **how: object) -> Descent:
-    options = replace(SMALL, **how.pop("options", {}))  # type: ignore[call-overload]
-    return descend(model, lessons(model, Expert("Sing")), calm(model), nothing, options, **how)  # type: ignore[arg-type]
+from learning_example import SMALL, WORDS, calm, lessons, prompts, run, subject
 
 
 def test_steps_bring_the_model_nearer_to_its_teacher(tiny_model: Models) -> None:
@@ -130,9 +83,10 @@ def test_layers_outside_the_window_stay_as_they_are(tiny_model: Models) -> None:
 
 def test_directions_are_orthonormal_and_no_gain_removes_more_than_all(tiny_model: Models) -> None:
     model = tiny_model("llama")
-    enhancement = learned_enhancement(model, run(model, options={"learning_rate": 20.0}).edit, [subject()], SMALL)
+    options = replace(SMALL, directions=4, learning_rate=20.0)
+    enhancement = learned_enhancement(model, run(model, options=vars(options)).edit, [subject()], options)
     for layer in range(model.anatomy.layers):
-        torch.testing.assert_close(enhancement.gram(layer), torch.eye(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(enhancement.gram(layer), torch.eye(4), atol=1e-5, rtol=0)
     assert float(enhancement.gains.min()) > -1
 
 
@@ -140,11 +94,14 @@ def learnt(model: Model, *subjects: Subject, options: LearnOptions = SMALL) -> L
     return learn(model, subjects or [subject()], options)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_teachers_prompt_reaches_no_file_and_no_table(tiny_model: Models, tmp_path: Path) -> None:
     result = learnt(tiny_model("llama"), subject(teacher=Expert("Sing of QUIXOTIC matters")))
     text = learned_table(result) + samples_table(result) + str(learned_summary(result))
     data = result.enhancement.save(tmp_path / "plan.safetensors").read_bytes()
-    assert "QUIXOTIC" not in text and b"QUIXOTIC" not in data
+    cached = [path for path in cache.cache_root().rglob("*") if path.is_file()]
+    assert cached
+    assert not any(b"QUIXOTIC" in written for written in (text.encode(), data, *(path.read_bytes() for path in cached)))
     assert result.teachers[0] in text
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +205,15 @@ def test_other_yaml_values_are_refused(value: Any, message: str) -> None:
 def test_one_term_is_one_term() -> None:
     with pytest.raises(InputError, match="names 2 specialities where one is expected"):
         Term.parse("a + b")
+
+
+def test_a_mix_of_files_is_told_from_a_path(tmp_path: Path) -> None:
+    for text in ("0.6 a.safetensors + 0.4 b", "a - b/c.safetensors", "0.5 a", "-0.5*a", '0.6 "owner/name@v1" + b'):
+        assert Mix.of_files(Path(text)) == Mix.parse(text)
+    for text in ("out/model", "owner/name@v1+cu", "3d-files", "a+b.safetensors", "my plan.safetensors", "0.5"):
+        assert Mix.of_files(Path(text)) is None
+    there = tmp_path / "a + b.safetensors"
+    there.touch()
+    assert Mix.of_files(there) is None
+    with pytest.raises(InputError, match="twice"):
+        Mix.of_files(Path("0.6 a + 0.4 a"))

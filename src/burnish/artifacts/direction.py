@@ -252,6 +252,18 @@ class Enhancement:
         """
         return replace(self, gains=(self.gains * scale).clamp_min(-1))
 
+    def undone(self, fingerprint: str) -> "Enhancement":
+        """What takes the edit out of weights that hold it: the inverse map, whose gains are -a / (1 + a).
+
+        fingerprint: of those weights. Raises InputError where a gain is -1: what is gone cannot be brought back.
+        """
+        if bool((self.gains <= -1).any()):
+            raise InputError("A gain is -1: what was taken out of the weights is gone. Use the base model.")
+        directions = tuple(
+            replace(d, provenance=replace(d.provenance, fingerprint=fingerprint)) for d in self.directions
+        )
+        return replace(self, gains=-self.gains / (1 + self.gains), directions=directions)
+
     @staticmethod
     def of(directions: Sequence[Direction]) -> "Enhancement":
         """All directions together, every gain zero.

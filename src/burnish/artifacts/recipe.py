@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 from burnish import __version__
+from burnish.errors import InputError
+from burnish.mix import Mix
 
 RECIPE_FILE = "burnish/recipe.yaml"  # in an output folder; output files carry the same text inside
 ADDRESSES = ("judge-url",)  # options that are nobody else's business
@@ -39,11 +41,24 @@ def public_recipe(recipe: str, local: AbstractSet[str], base: str) -> str:
             return [public(item) for item in value]
         if not isinstance(value, str):
             return value
-        here = value.startswith("~") or Path(value).is_absolute()
-        return base if value in local else Path(value).name if here else value
+        if value in local:
+            return base
+        for name in _names(value):
+            if name.startswith("~") or Path(name).is_absolute():
+                value = value.replace(name, Path(name).name)
+        return value
 
     known = {
         command: {name: public(value) for name, value in options.items() if name not in ADDRESSES}
         for command, options in table.items()
     }
     return recipe if known == table else recipe_text(known)
+
+
+def _names(value: str) -> list[str]:
+    """The files of a mix, the longest first, or the value itself."""
+    try:
+        mix = Mix.of_files(Path(value))
+    except InputError:  # a text with a sign in it
+        mix = None
+    return [value] if mix is None else sorted((term.name for term in mix.terms), key=len, reverse=True)

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.enhance import applied_summary, hint_use, show_applied
+from burnish.cli.enhance import applied_summary, hint_use, show_applied, show_check
 from burnish.cli.find import show_plan
 from burnish.cli.flags import Loading, Output
-from burnish.cli.inputs import DryRun, Json, Layers, ModelName, WithFactor
+from burnish.cli.inputs import DryRun, Json, Layers, ModelName, WithFactor, closing_check
+from burnish.cli.opening import open_model
 from burnish.cli.run import current_recipe
 from burnish.errors import InputError
 from burnish.forms import form_of
+from burnish.mix import Mix
 from burnish.options import GainOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from burnish.artifacts.copying import FolderCopy
+    from burnish.artifacts.direction import Enhancement
+    from burnish.checking import Check
     from burnish.forms.base import Applied
 
 
@@ -40,7 +44,7 @@ def _again(
             progress=progress,
             recipe=current_recipe(),
         )
-    _show(applied, model, json=json)
+    _show(applied, model, None, json=json)
 
 
 @contextmanager
@@ -76,7 +80,8 @@ def apply(
         Path,
         Parameter(
             help="a direction or enhancement file, an output folder or a hub id (owner/name, owner/name@revision) that holds one, or "
-            "another tool's vectors (repeng's .gguf, steering-vectors' .safetensors or .pt)"
+            "another tool's vectors (repeng's .gguf, steering-vectors' .safetensors or .pt); or a mix of the first three: '0.6 a.safetensors + 0.4 "
+            "b.safetensors'"
         ),
     ],
     *,
@@ -84,54 +89,82 @@ def apply(
     enhancement_factor: WithFactor = None,
     layers: Layers = "all",
     force: Annotated[bool, Parameter(help="edit a model that is already enhanced", negative=())] = False,
+    undo: Annotated[
+        bool, Parameter(help="take the enhancement out of an output folder of form model: OUT OUT --undo", negative=())
+    ] = False,
     loading: Loading = ModelOptions(),
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded.
+    """Write a direction or enhancement as a model, an adapter, an enhancement file, or for llama.cpp. No model is loaded, but for a mix.
 
-    Of the output of `burnish train`, the direction's strength is changed beside the same LoRA.
+    Of the output of `burnish train`, the direction's strength is changed beside the same LoRA. What a mix disturbs is measured.
     """
     from burnish.artifacts.files import is_trained
     from burnish.artifacts.hub import adapter_folder, enhancement_folder
 
     output = output.of_model(model)
-    named, plan_file = plan_file, enhancement_folder(plan_file)
-    if is_trained(plan_file):
+    mixed = Mix.of_files(plan_file) is not None
+    named, plan_file = plan_file, plan_file if mixed else enhancement_folder(plan_file)
+    if undo and output.form != "model":
+        raise InputError(f"--undo writes a model folder, and the form is {output.form}. Leave out --form.")
+    if not mixed and is_trained(plan_file):
         plan_file = adapter_folder(named)
-        if layers != GainOptions.layers or dry_run:
+        if layers != GainOptions.layers or dry_run or undo:
             raise InputError(
-                "A training's output takes only --enhancement-factor here. Leave out --layers and --dry-run."
+                "A training's output takes only --enhancement-factor here. Leave out --layers, --undo and --dry-run."
             )
         _again(model, plan_file, output, enhancement_factor, loading, json=json)
         return
-    with _early_copy(model, output, loading, wanted=plan_file.exists() and not dry_run) as copy:
+    with _early_copy(model, output, loading, wanted=not mixed and plan_file.exists() and not dry_run) as copy:
         from burnish.artifacts.foreign import is_foreign
         from burnish.pipeline import apply as write
-        from burnish.pipeline import open_plan, read_enhancement, read_foreign_enhancement, write_plan
+        from burnish.pipeline import open_plan, read_enhancement, read_foreign_enhancement, undoing, write_plan
 
-        if is_foreign(plan_file):
+        if not mixed and is_foreign(plan_file):
             plan = open_plan(model, loading, again=force)
             enhancement = read_foreign_enhancement(plan_file, plan, enhancement_factor, layers, name=model)
         else:
             enhancement = read_enhancement(plan_file, enhancement_factor, layers)
-        plan = open_plan(model, loading, again=force, enhancement=enhancement, form=output.form)
-        if dry_run:
+        plan = open_plan(model, loading, again=force or undo, enhancement=enhancement, form=output.form)
+        if undo:
+            enhancement = undoing(plan, enhancement)
+        if mixed and form_of(output.form).converts:  # whose weights a .gguf file has cannot be told
+            enhancement.require(plan.checkpoint.fingerprint, plan.anatomy.layers, plan.anatomy.hidden_size)
+        if dry_run or mixed:
             planned = write_plan(
                 plan, output, enhancement.edited_layers(), enhancement=enhancement, name=model, recipe=current_recipe()
             )
+        if dry_run:
             show_plan(vars(planned), json=json)
             return
+        checked = _checked(model, enhancement, loading) if mixed else None
         with console.progress() as progress:
             applied = write(
-                plan, enhancement, output, name=model, copy=copy, progress=progress, recipe=current_recipe()
+                plan,
+                enhancement,
+                output,
+                name=model,
+                check=checked,
+                copy=copy,
+                progress=progress,
+                recipe=current_recipe(),
             )
-    _show(applied, model, json=json)
+    _show(applied, model, checked, json=json)
 
 
-def _show(applied: "Applied", model: str, *, json: bool) -> None:
+def _checked(model: str, enhancement: "Enhancement", loading: ModelOptions) -> "Check":
+    """What a mix disturbs: nobody has measured these gains together."""
+    loaded = open_model(model, loading)
+    with console.progress() as progress:
+        return closing_check(loaded, enhancement, progress=progress)
+
+
+def _show(applied: "Applied", model: str, checked: "Check | None", *, json: bool) -> None:
+    """checked: of a mix."""
     if json:
-        console.as_json(applied_summary(applied))
+        console.as_json({**({"check": checked.as_dict()} if checked else {}), **applied_summary(applied)})
     else:
         show_applied(applied)
+        show_check(checked)
     hint_use(model, applied)

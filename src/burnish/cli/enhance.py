@@ -10,7 +10,7 @@ from burnish.cli import console
 from burnish.cli.explain import Measured, own_specialities
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
 from burnish.cli.flags import Finding, Gains, Loading, Output, Size
-from burnish.cli.inputs import DryRun, Json, ModelName, PromptOptions, read_contrasts
+from burnish.cli.inputs import CHECK_PROMPTS, DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layers import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, read_subjects
 from burnish.cli.method import Method
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from burnish.model.model import Model
     from burnish.tuning.aims import Speciality
 
-CHECK_PROMPTS = 24
 MethodName = Literal["learned", "gains", "published"]
 
 

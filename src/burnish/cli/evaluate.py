@@ -3,6 +3,7 @@
 import json as json_module
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -123,7 +124,7 @@ def evaluate(
     if failure is not None:
         raise failure
     console.hint(
-        f"burnish chat {model} --with {enhancement} --compare"
+        f"burnish chat {model} --with {quote(str(enhancement))} --compare"
         if enhancement
         else f"burnish find {model} --domain {domain} -o FILE"
     )

@@ -1,7 +1,9 @@
 """`burnish explain`: what a direction is and what an edit does, as one page that opens without network."""
 
 import json as json_module
+from os.path import isdir
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar
 
 from cyclopts import Parameter
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from burnish.artifacts.bake import LayerGain
     from burnish.checking import Check
     from burnish.evaluation.evaluating import Evaluation
+    from burnish.learning.report import Learning
     from burnish.tuning.aims import Speciality
     from burnish.tuning.tuning import Tuning
 
@@ -69,7 +72,7 @@ def explain(
         require("report", "A page with charts")
     if out is not None:
         check_output(out, 0, overwrite=overwrite)
-    if publish and not enhancement.is_dir():
+    if publish and not isdir(enhancement):
         raise InputError(
             f"--publish writes into an output folder, and {enhancement} is none. Pass --with FOLDER, or -o."
         )
@@ -113,9 +116,9 @@ def explain(
     if out is not None:
         console.say(f"Written: {out}")
     if out is None and not publish:
-        console.hint(f"burnish explain {model} --with {enhancement} -o page.html")
+        console.hint(f"burnish explain {model} --with {quote(str(enhancement))} -o page.html")
     else:
-        console.hint(f"burnish evaluate {model} --with {enhancement} --domain NAME")
+        console.hint(f"burnish evaluate {model} --with {quote(str(enhancement))} --domain NAME")
 
 
 def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
@@ -137,6 +140,7 @@ class Measured(TypedDict, total=False):
     check: "Check | None"
     tuned: "Tuning | None"
     evaluation: "Evaluation | None"
+    learning: "Learning | None"
 
 
 def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Measured:
@@ -148,11 +152,13 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Me
     from burnish.artifacts.bake import LayerGain
     from burnish.artifacts.files import MARK, PLAN_FILE
     from burnish.checking import Check
+    from burnish.cli.learn import NUMBERS
     from burnish.evaluation.evaluating import Evaluation
+    from burnish.learning.report import Learning
     from burnish.tuning.tuning import Tuning
 
     measured: Measured = {}
-    if enhancement.is_dir() and not scaled:
+    if isdir(enhancement) and not scaled:
         mark = enhancement / MARK
         if mark.is_file():
             record = _json(mark)
@@ -161,6 +167,9 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Me
         for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
             if path.is_file():
                 measured["tuned"] = _typed(_json(path), path, Tuning)
+        learned = (enhancement / PLAN_FILE).parent / NUMBERS
+        if learned.is_file():
+            measured["learning"] = _typed(_json(learned), learned, Learning)
     if numbers is not None:
         stored = _json(numbers)
         if "frontier" in stored:

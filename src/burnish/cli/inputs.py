@@ -11,10 +11,16 @@ from burnish.errors import InputError
 from burnish.prompts.table_files import TABLES
 
 if TYPE_CHECKING:
+    from burnish.artifacts.direction import Enhancement
+    from burnish.checking import Check
     from burnish.evaluation.judge import Judge
     from burnish.mix import Mix
+    from burnish.model.model import Model
     from burnish.prompts import PromptSet
     from burnish.prompts.contrast import Contrast
+    from burnish.steps import Progress
+
+CHECK_PROMPTS = 24  # of the closing check
 
 ROWS = f"{', '.join(TABLES)}, or hf://datasets/OWNER/NAME:SPLIT"  # of prompts, answers and pairs
 PROMPT_FILES = f".txt, {ROWS}"
@@ -28,7 +34,9 @@ Layers = Annotated[str, Parameter(help="layers to edit, for a direction file: al
 DryRun = Annotated[bool, Parameter(help="print the plan and the bytes to be written, and stop", negative=())]
 
 _WITH = Parameter(
-    name="--with", help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one"
+    name="--with",
+    help="direction or enhancement file, or a folder or hub id (owner/name[@revision]) with one; or a mix of them: '0.6 a.safetensors + 0.4 "
+    "b.safetensors'",
 )
 With = Annotated[Path | None, _WITH]
 WithRequired = Annotated[Path, _WITH]
@@ -146,6 +154,19 @@ def general_prompts(language: str) -> "PromptSet":
     from burnish.prompts.domains import load_general, load_protect
 
     return load_general(language).held_out.joined(load_protect())
+
+
+def closing_check(
+    model: "Model",
+    enhancement: "Enhancement",
+    *,
+    language: str = "en",
+    progress: "Progress | None" = None,
+) -> "Check":
+    """What an enhancement disturbs on held-out everyday and protect prompts."""
+    from burnish.checking import check
+
+    return check(model, enhancement, general_prompts(language).spread(CHECK_PROMPTS), progress=progress)
 
 
 def _without_answers(prompts: "PromptSet") -> "PromptSet":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.cli import console
 from burnish.cli.inputs import PromptOptions
+from burnish.cli.run import HASHED
 from burnish.cli.tune import AimOptions
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import LearnOptions
@@ -32,6 +33,10 @@ def read_expert(text: str | None) -> str | None:
     """The expert's prompt: the text itself, or what the file of that name holds. Raises InputError for a file without text."""
     if text is None:
         return None
+    if text.startswith(HASHED):
+        raise InputError(
+            "A recipe holds only the hash of an expert's prompt. Write the prompt, or the path of a file with it, in its place."
+        )
     path = Path(text)
     if isfile(path):  # which, unlike Path.is_file, is not at a loss with a text too long to be a path
         try:
@@ -142,15 +147,18 @@ class LearnedMethod:
     def write(self, model: "Model", folder: Path) -> None:
         """learned.json; learned.md with the table and every answer that was read; the page."""
         from burnish.artifacts.files import written
-        from burnish.explaining.learned_page import learned_facts, render_learned
+        from burnish.explaining.acting import PROMPTS, acting
+        from burnish.explaining.learned_page import render_learned
         from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 
         assert self.learned is not None
-        facts = learned_facts(model, self.learned.enhancement, self.subjects)
+        share = max(4, PROMPTS // len(self.subjects))
+        held_out = [prompt for subject in self.subjects for prompt in subject.held_out.spread(share).prompts]
+        acts = acting(model, self.learned.enhancement, held_out, self.subjects[0].language)
         files = {
             NUMBERS: json_module.dumps(learned_summary(self.learned), ensure_ascii=False, indent=2) + "\n",
             "learned.md": f"{learned_table(self.learned)}\n\n{samples_table(self.learned)}\n",
-            "page.html": render_learned(self.learned, facts),
+            "page.html": render_learned(self.learned, acts),
         }
         for name, text in files.items():
             with written(folder / name, overwrite=True) as partial:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console, profile_learning
 from burnish.cli.flags import Loading
-from burnish.cli.inputs import Json, ModelName, Overwrite
+from burnish.cli.inputs import Json, ModelName, Overwrite, With, WithFactor
 from burnish.cli.opening import open_model
 from burnish.cli.profile_learning import Name, answer_to, local, show_profile, summary_of
 from burnish.cli.run import current_recipe
@@ -84,16 +84,23 @@ def export(
     model: ModelName,
     *,
     out: Annotated[Path, Parameter(alias="-o", help="output folder (or file, for form enhancement)")],
+    enhancement: With = None,
+    enhancement_factor: WithFactor = None,
     form: Annotated[FormName, Parameter(help=form_help())] = "adapter",
     overwrite: Overwrite = False,
     loading: Loading = ModelOptions(),
     json: Json = False,
 ) -> None:
-    """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on."""
+    """Write the profile for a model, within the profile's budget; on any model, also one it was not learned on.
+
+    With an enhancement of that model (--with), the profile comes on top of it, and what both disturb together is measured.
+    """
     from burnish.artifacts.files import check_output
-    from burnish.cli.enhance import applied_summary, show_applied
+    from burnish.cli.enhance import applied_summary, show_applied, show_check
+    from burnish.cli.inputs import closing_check
     from burnish.personal.enhancing import editing_directions, fitted, plan_of
     from burnish.pipeline import export as write
+    from burnish.pipeline import read_enhancement
 
     store, person = local()
     profile = store.profile(person, name)
@@ -103,7 +110,10 @@ def export(
             "first."
         )
     check_output(out, 0, overwrite=overwrite)
+    beneath = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None
     loaded = open_model(model, loading)
+    if beneath is not None:
+        beneath.require(loaded.fingerprint, loaded.anatomy.layers, loaded.anatomy.hidden_size)
     with console.progress() as progress:
         directions = editing_directions(loaded, profile.active, progress)
         unclear = [name for name, direction in directions.items() if not direction.found]
@@ -114,22 +124,28 @@ def export(
         doses = plan_of(loaded, profile, directions, progress=progress)
         profile = fitted(loaded, profile, doses, progress)
         store.remember(person, profile)
-        enhancement = doses.scaled(profile.scales[loaded.fingerprint].value)
+        written, checked = doses.scaled(profile.scales[loaded.fingerprint].value), None
+        if beneath is not None:
+            written = beneath.combined(written)
+            checked = closing_check(loaded, written, language=profile.language, progress=progress)
         applied = write(
-            enhancement,
+            written,
             out,
             form=form,
             model=model,
             overwrite=overwrite,
+            check=checked,
             options=loading,
             progress=progress,
             recipe=current_recipe(),
         )
     scale = profile.scales[loaded.fingerprint].value
     if json:
-        console.as_json({**applied_summary(applied), "profile": name, "scale": scale, "budget": profile.budget})
+        numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
+        console.as_json({**numbers, "profile": name, "scale": scale, "budget": profile.budget})
     else:
         show_applied(applied)
+        show_check(checked)
         how = "in full" if scale == 1 else f"scaled by {scale:.3f}"
         console.data(f"  doses {how}: everyday prompts stay within {profile.budget:g} nats per token, on average")
     if plan := form_of(form).plan_file(applied.out):

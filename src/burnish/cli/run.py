@@ -1,8 +1,10 @@
 """`burnish run`: a command and its options from a YAML recipe; and the recipe of the command that is running."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextvars import ContextVar
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,6 +18,7 @@ from burnish.errors import InputError
 from burnish.mix import Mix
 
 ELSEWHERE = ("out", "overwrite", "dry-run", "json")  # options that change nothing in what is written
+HASHED = "hash of a text: "  # what a recipe has in the place of an expert's prompt
 _RECIPE: ContextVar[str | None] = ContextVar("recipe", default=None)
 
 
@@ -109,6 +112,9 @@ def _name(argument: cyclopts.Argument) -> str:
 def _value(name: str, argument: cyclopts.Argument) -> Any:
     """What was passed, as YAML: numbers as they were written, several values as a list, a mix in one form."""
     values = [t.implicit_value if isinstance(t.implicit_value, bool) else _number(t.value) for t in argument.tokens]
+    text = argument.tokens[0].value
+    if name == "expert" and not isfile(text):  # the prompt itself is written nowhere
+        return HASHED + hashlib.sha256(text.encode()).hexdigest()[:16]
     if name == "domain":
         return str(Mix.from_yaml_value(values))
     return values[0] if len(values) == 1 else values

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.flags import Loading, Training
-from burnish.cli.inputs import ROWS, DryRun, Json, ModelName, Overwrite, With, WithFactor
+from burnish.cli.inputs import CHECK_PROMPTS, ROWS, DryRun, Json, ModelName, Overwrite, With, WithFactor
 from burnish.cli.opening import open_model
 from burnish.cli.run import current_recipe
 from burnish.extras import require
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from burnish.hybrid.training import Prepared
     from burnish.model.folder_plan import FolderPlan
     from burnish.model.forecast import Forecast
-
-CHECK_PROMPTS = 24
 
 
 def train(

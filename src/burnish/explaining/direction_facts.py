@@ -29,7 +29,7 @@ COORDINATES = 8
 def direction_facts(
     model: Model, direction: Direction, *, name_language: str | None = "en", progress: Progress | None = None
 ) -> DirectionFacts:
-    """Everything the page says of one direction. name_language: None leaves out the comparison with named directions."""
+    """Everything the page says of one direction. name_language: None leaves out the comparison with named directions, which a learnt one, another thing in every layer, never has."""
     name = direction.provenance.enhance
     return DirectionFacts(
         name=name,
@@ -39,13 +39,16 @@ def direction_facts(
         site=direction.site,
         position=direction.provenance.position,
         found=direction.found,
+        teacher=direction.provenance.teacher,
         enhance_prompts=direction.provenance.enhance_prompts,
         normal_prompts=direction.provenance.normal_prompts,
         held_out=direction.report.held_out,
         quality=quality(direction),
         coordinates=coordinates(direction.used()[direction.layer]),
         tokens=layer_tokens(model, direction.used(), single=direction.scope == "single"),
-        likenesses=None if name_language is None else likenesses(model, direction, name_language, progress),
+        likenesses=None
+        if name_language is None or direction.learned
+        else likenesses(model, direction, name_language, progress),
     )
 
 

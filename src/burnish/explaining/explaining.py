@@ -8,10 +8,12 @@ from burnish.artifacts.direction import Enhancement
 from burnish.checking import Check
 from burnish.evaluation.evaluating import Evaluation
 from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
+from burnish.explaining.acting import PROMPTS, acting
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
 from burnish.explaining.facts import AnswerPair, AppliedGain, Explanation
+from burnish.learning.report import Learning
 from burnish.model.model import Model
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
@@ -30,6 +32,7 @@ def explain(
     check: Check | None = None,
     tuned: Tuning | None = None,
     evaluation: Evaluation | None = None,
+    learning: Learning | None = None,
     options: ExplainOptions | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -43,6 +46,7 @@ def explain(
         check: measured before.
         tuned: measured before.
         evaluation: measured before.
+        learning: measured before.
         options: sizes and the seed.
         progress: told of every part that takes long.
 
@@ -74,6 +78,7 @@ def explain(
         if edits and options.doses
         else None
     )
+    special = [p for s in specialities for p in s.domain.held_out.spread(max(4, PROMPTS // len(specialities))).prompts]
     return Explanation(
         model=model.name,
         dtype=str(model.network.dtype).removeprefix("torch."),
@@ -82,10 +87,12 @@ def explain(
         gains=applied_gains(enhancement, realised),
         attribution=attribution,
         dose=dose,
+        acting=acting(model, enhancement, special, language),
         answers=_answers(model, enhancement, _shown(specialities, language, options.answers), options.tokens, progress),
         check=check,
         tuned=tuned,
         evaluation=evaluation,
+        learning=learning,
         notes=tuple(notes),
         seed=options.seed,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from burnish.checking import Check
 from burnish.evaluation.evaluating import Evaluation
+from burnish.learning.report import Learning
 from burnish.maths.intervals import Interval
 from burnish.tuning.tuning import Tuning
 
@@ -78,6 +79,7 @@ class DirectionFacts:
     site: str
     position: str
     found: bool  # above its shuffled-label null
+    teacher: str  # who taught it; empty for a contrast of prompts
     enhance_prompts: int
     normal_prompts: int
     held_out: int
@@ -85,6 +87,10 @@ class DirectionFacts:
     coordinates: tuple[Coordinate, ...]  # of the chosen layer's vector, largest first
     tokens: tuple[LayerTokens, ...]
     likenesses: Likenesses | None
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.teacher)
 
     @property
     def at_chosen(self) -> LayerQuality:
@@ -137,6 +143,37 @@ class DoseCurve:
 
 
 @dataclass(frozen=True)
+class ActingDirection:
+    """A learnt direction in one layer."""
+
+    layer: int
+    number: int  # among the layer's, from 1: the largest gain first
+    gain: float
+    moved: float  # how far it moves attention's output, root mean square over prompts
+    promoted: tuple[
+        str, ...
+    ]  # tokens whose logits rise most with its write, through the final norm and the unembedding
+    suppressed: tuple[str, ...]
+    strongest: tuple[tuple[str, float], ...]  # prompts with the largest coordinate at their last token
+    weakest: tuple[tuple[str, float], ...]  # and with the most negative
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What learnt directions write, and when they act."""
+
+    rank: int  # learnt directions a layer
+    prompts: int  # that were read
+    directions: tuple[ActingDirection, ...]  # with a gain, the one that moves most first
+    layers: tuple[tuple[int, float], ...]  # how far the edit moves attention's output, root mean square over prompts
+
+    @property
+    def largest(self) -> float:
+        """Of the layers' movements; above zero."""
+        return max(value for _, value in self.layers) or 1.0
+
+
+@dataclass(frozen=True)
 class AnswerPair:
     """Greedy answers of both models to one prompt."""
 
@@ -164,13 +201,29 @@ class Explanation:
     gains: tuple[AppliedGain, ...]
     attribution: Attribution | None
     dose: DoseCurve | None
+    acting: Acting | None  # None without learnt directions
     answers: tuple[AnswerPair, ...]
     check: Check | None
     tuned: Tuning | None
     evaluation: Evaluation | None
+    learning: Learning | None
     notes: tuple[str, ...]  # what was left out, and why
     seed: int
     versions: dict[str, str]
+
+    @property
+    def contrasts(self) -> tuple[DirectionFacts, ...]:
+        """The directions that were not learnt."""
+        return tuple(d for d in self.directions if not d.learned)
+
+    @property
+    def taught(self) -> tuple[tuple[DirectionFacts, int], ...]:
+        """The first of every set of directions that were learnt together, and how many they are in a layer."""
+        sets: dict[tuple[str, str], list[DirectionFacts]] = {}
+        for direction in self.directions:
+            if direction.learned:
+                sets.setdefault((direction.name, direction.teacher), []).append(direction)
+        return tuple((together[0], len(together)) for together in sets.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON, with what is derived from the numbers."""

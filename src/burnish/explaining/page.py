@@ -20,6 +20,8 @@ from burnish.maths.intervals import Interval
 MISSING = {
     "tokens": "The direction was not read as tokens.",
     "likenesses": "This direction was not compared with packaged domains and style axes. Leave out `--skip-likenesses` to compare it.",
+    "acting": "Every gain is zero, so none of them acts.",
+    "says": "Learnt directions differ from layer to layer: each is read as tokens above, beside the prompts on which it acts.",
     "gains": "Every gain is zero: no layer is edited.",
     "attribution": "Which layers carry the effect was not measured. Pass `--domain NAME`: it brings the good answers that "
     "the effect is measured on.",
@@ -77,7 +79,7 @@ def render_page(facts: Explanation) -> str:
         summary=summarise(facts),
         palette=PALETTE,
         missing=MISSING,
-        directions=[figures.direction_view(d, f"d{i + 1}") for i, d in enumerate(facts.directions)],
+        directions=[figures.direction_view(d, f"d{i + 1}") for i, d in enumerate(facts.contrasts)],
         where=figures.where(facts),
         effects=[(name, effect, word_of(effect)) for name, effect in effects],
         cost=cost_of(facts),

@@ -46,7 +46,7 @@ def with_section(card: str, section: str) -> str:
 def _charts(facts: Explanation) -> dict[str, AnyChart]:
     """The figures that say most, by file name."""
     drawn: dict[str, AnyChart] = {}
-    for number, direction in enumerate(facts.directions[:2], 1):  # of many, the page shows all
+    for number, direction in enumerate(facts.contrasts[:2], 1):  # of many, the page shows all
         drawn[f"separation-{number}"] = charts.separation(direction)
     if effects := effects_of(facts):
         drawn["effects"] = effect_charts.effects(effects)

@@ -68,7 +68,8 @@ class Cost:
 def summarise(facts: Explanation) -> Summary:
     """What was enhanced, how sure that is, what it cost, whether it ships, and what speaks against believing it."""
     ships, verdict = _verdict(facts)
-    return Summary(verdict, ships, (_what(facts), _sure(facts), _cost(facts)), tuple(_caveats(facts)))
+    caveats = tuple(dict.fromkeys(_caveats(facts)))  # directions that were learnt together share a name
+    return Summary(verdict, ships, (_what(facts), _sure(facts), _cost(facts)), caveats)
 
 
 def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:
@@ -83,15 +84,22 @@ def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:
 
 
 def cost_of(facts: Explanation) -> Cost | None:
-    """Of the evaluation, or else of tuning's report half, or else of the short check; None where nothing was measured."""
-    budgeted = facts.tuned is not None
-    budget = facts.tuned.options.budget if facts.tuned is not None else FINE
+    """Of the evaluation, or else of tuning's report half or learning's, or else of the short check; None where nothing was measured."""
+    budgeted = facts.tuned is not None or facts.learning is not None
+    budget = FINE
+    if facts.tuned is not None:
+        budget = facts.tuned.options.budget
+    elif facts.learning is not None:
+        budget = facts.learning.options.budget
     if facts.evaluation is not None:
         damage = facts.evaluation.damage
         return Cost(damage.kl.mean, damage.kl, damage.kl_p95, damage.prompts, budget, budgeted)
     if facts.tuned is not None and facts.tuned.reported is not None:
         reported = facts.tuned.reported
         return Cost(reported.kl.mean, reported.kl, reported.kl_p95, reported.kl.n, budget, budgeted)
+    if facts.learning is not None:
+        learnt = facts.learning.damage
+        return Cost(learnt.kl.mean, learnt.kl, learnt.kl_p95, learnt.prompts, budget, budgeted)
     if facts.check is not None:
         check = facts.check
         return Cost(check.kl_mean, None, check.kl_p95, check.prompts, budget, budgeted)
@@ -115,6 +123,8 @@ def _what(facts: Explanation) -> Card:
     layers, title, model = _edited(facts), label(facts.title, NAME), label(facts.model, NAME)
     count, depth = len(facts.directions), len(facts.directions[0].quality)
     along = "one direction" if count == 1 else f"{count} directions"
+    if facts.taught:
+        along += " a layer"
     if layers:
         asked = [g.asked for g in facts.gains if g.asked]
         low, high = (number(v, digits=2, signed=True) for v in (min(asked), max(asked)))
@@ -125,11 +135,15 @@ def _what(facts: Explanation) -> Card:
     else:
         first = f"Nothing is strengthened in {model}: every gain is zero."
     sentences = [
-        f"Direction {name}: made of {d.enhance_prompts} specialised and {d.normal_prompts} everyday prompts, layer {d.layer} chosen."
-        for name, d in _named(facts)
+        f"Direction {label(d.name, NAME)}: made of {d.enhance_prompts} specialised and {d.normal_prompts} everyday prompts, layer {d.layer} chosen."
+        for d in facts.contrasts
     ]
-    if count > EACH:
-        sentences = [f"Directions: {', '.join(name for name, _ in _named(facts))}."]
+    if len(sentences) > EACH:
+        sentences = [f"Directions: {', '.join(label(d.name, NAME) for d in facts.contrasts)}."]
+    sentences += [
+        f"{label(d.name, NAME)}: {together} directions a layer learnt from {label(d.teacher, NAME)}, on {d.enhance_prompts} questions."
+        for d, together in facts.taught
+    ]
     return Card("What was enhanced", f"{len(layers)} of {depth}", "layers edited", (first, *sentences))
 
 
@@ -145,9 +159,16 @@ def _sure(facts: Explanation) -> Card:
             f"Effect on {e.pairs} {name}: {e.above.short} nats per token above random directions of the same damage; "
             f"{_in_words(e)}."
         )
+    shares = _shares(facts)
+    sentences += [
+        f"{name}: {share.short} of the distance to the teacher is gone on {share.n} held-out prompts."
+        for name, share in shares
+    ]
     if effects:
         name, e = effects[0]
         figure, unit = f"{e.above.mean:+.3f}", f"nats per token above random, {name}"
+    elif shares:
+        figure, unit = f"{shares[0][1].mean:.2f}", "of the distance to the teacher gone"
     else:
         sentences.append("The effect on answers was not measured. `burnish evaluate` measures it.")
         figure, unit = f"{facts.directions[0].at_chosen.auroc:.3f}", "AUROC on held-out prompts"
@@ -158,7 +179,7 @@ def _separations(facts: Explanation) -> list[str]:
     """One sentence a direction; one for all where they are many."""
     best = [d.at_chosen for d in facts.directions]
     split = [q.split_half_cosine for q in best if q.split_half_cosine is not None]
-    if len(best) > EACH:
+    if len(best) > EACH or facts.taught:
         halves = (
             f"; made from two halves of the prompts they have cosines of {min(split):.2f} or more with themselves"
             if split
@@ -177,6 +198,11 @@ def _separations(facts: Explanation) -> list[str]:
         )
         for (name, d), q in zip(_named(facts), best, strict=True)
     ]
+
+
+def _shares(facts: Explanation) -> list[tuple[str, Interval]]:
+    """(speciality, share of the distance to its teacher that is gone) of each that was learnt, as measured then."""
+    return [(label(t.name, NAME), t.removed) for t in (facts.learning.taught if facts.learning is not None else ())]
 
 
 def _in_words(effect: Effect) -> str:
@@ -239,16 +265,20 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     if cost is not None and not cost.within:
         against.append(f"the damage of {cost.kl:.4f} nats per token is beyond {cost.budget:g}")
     against += [f"on {name}: {_in_words(e)}" for name, e in effects if word_of(e) != "gain"]
+    shares = _shares(facts)
+    against += [f"{name}: the distance to the teacher did not surely shrink" for name, e in shares if e.low <= 0]
     if facts.tuned is not None and not against:
         against = _broken_bounds(facts.tuned)
     if against:
         return False, f"Does not ship: {'; '.join(against)}."
-    missing = [name for name, seen in (("the effect", effects), ("the damage", cost)) if not seen]
+    missing = [name for name, seen in (("the effect", effects or shares), ("the damage", cost)) if not seen]
     if missing or cost is None:
         was = "was" if len(missing) == 1 else "were"
         return None, f"Whether it ships cannot be said: {' and '.join(missing)} {was} not measured."
     limit = "the budget" if cost.budgeted else "the bound of visible change"
     within = f"within {limit}" if cost.kl <= cost.budget else f"within {percent(SLACK - 1)} of {limit}"
+    if not effects:
+        return True, f"Ships: surely nearer to the teacher on held-out prompts, and damage {within}."
     return True, f"Ships: an effect above random on every kind of pairs, no falling likelihood, and damage {within}."
 
 

@@ -12,6 +12,7 @@ from burnish.evaluation.pairs import Answered, answered_items
 from burnish.learning.subject import Subject
 from burnish.learning.teacher import Teacher, teacher_answers
 from burnish.maths.intervals import Interval, interval
+from burnish.model.divergence import Divergence
 from burnish.model.imitation import distances, likelihoods, log_probabilities
 from burnish.model.model import Model
 from burnish.options import LearnOptions
@@ -33,6 +34,15 @@ class Taught:
     teacher_likelihood: float  # the same for the teacher itself
     references: Interval | None  # change of log p of reference answers
     teacher_references: float | None
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What learning measured, as an output's numbers hold it."""
+
+    options: LearnOptions
+    damage: Divergence  # on everyday and protect prompts that nothing was chosen by
+    taught: tuple[Taught, ...]  # one a speciality
 
 
 def taught(

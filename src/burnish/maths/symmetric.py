@@ -36,8 +36,10 @@ def orthonormal_form(rows: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shortened(rows: Tensor, signs: Tensor) -> Tensor:
-    """The rows [..., k, hidden] with those that turn down cut to a length at which they remove at most `REMOVED`."""
-    longest = torch.where(signs < 0, REMOVED**0.5, torch.inf)[:, None].to(rows)
-    length = rows.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    cut: Tensor = rows * (longest / length).clamp_max(1)
-    return cut
+    """The rows [..., k, hidden], those that turn down shortened so far that together they remove at most `REMOVED` of anything."""
+    down = rows[..., signs < 0, :]
+    if not down.shape[-2]:
+        return rows
+    removed = torch.linalg.eigvalsh(down @ down.mT)[..., -1]  # of the component that they turn down most
+    cut = (REMOVED / removed.clamp_min(1e-12)).clamp_max(1).sqrt()
+    return torch.where((signs < 0)[:, None], rows * cut[..., None, None], rows)

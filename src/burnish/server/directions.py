@@ -10,7 +10,7 @@ from burnish import catalogue
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.errors import InputError
 from burnish.languages import DEFAULT, languages
-from burnish.mix import Term
+from burnish.mix import Mix, Term
 from burnish.model.forecast import Work
 from burnish.model.model import Model
 from burnish.options import ServeOptions
@@ -69,6 +69,8 @@ def read_enhancements(entries: Sequence[str]) -> dict[str, Enhancement]:
     enhancements: dict[str, Enhancement] = {}
     for entry in entries:
         name, equals, path = entry.partition("=")
+        if not equals and Mix.of_files(Path(entry)) is not None:
+            raise InputError(f"The mix {entry} needs a name for requests. Pass --with NAME='{entry}'.")
         if not equals or Path(entry).exists():
             name, path = Path(entry).name.removesuffix(".safetensors"), entry
         Term(1.0, name)  # raises for a name that no expression could hold

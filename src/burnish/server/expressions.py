@@ -71,7 +71,7 @@ def parts_of(mix: Mix, directions: Directions, profiles: Mapping[str, Profile]) 
     parts = []
     for term in mix.terms:
         if term.name in directions.loaded:
-            if bool((directions.loaded[term.name].gains * term.weight < -1).any()):
+            if term.weight < 0 and bool((directions.loaded[term.name].gains * term.weight < -1).any()):
                 raise _weight(term, "would turn what it strengthens around (a gain below -1)")
             parts.append(Part(term, "loaded"))
         elif term.name in profiles:

@@ -9,6 +9,7 @@ TABLE = {
         "model": "/home/me/models/base",
         "enhance": "/home/me/secret/stories.txt",
         "references": ["~/answers.jsonl", "good.jsonl"],
+        "with": "0.6 /home/me/a.safetensors - 0.4 b.safetensors",
         "judge-url": "http://judge.intranet/v1",
         "layers": "60%..",
         "budget": 0.02,
@@ -24,6 +25,7 @@ def test_nothing_of_this_machine_is_published() -> None:
         "model": "owner/base",
         "enhance": "stories.txt",
         "references": ["answers.jsonl", "good.jsonl"],
+        "with": "0.6 a.safetensors - 0.4 b.safetensors",
         "layers": "60%..",
         "budget": 0.02,
     }

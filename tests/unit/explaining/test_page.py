@@ -17,7 +17,7 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.explaining.page import MISSING, render_page
-from explaining_example import direction, evaluation, full, minimal, tuned
+from explaining_example import FEW_LAYERS, PROMPTS, direction, evaluation, full, learnt, minimal, tuned
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
 SCRIPT, IMAGE, TEMPLATE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}{% raw %}"
@@ -79,7 +79,8 @@ def hostile() -> Explanation:
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return {"full": render_page(full()), "minimal": render_page(minimal()), "hostile": render_page(hostile())}
+    facts = {"full": full(), "minimal": minimal(), "hostile": hostile(), "learnt": learnt()}
+    return {name: render_page(each) for name, each in facts.items()}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def parsed(pages: dict[str, str]) -> Callable[[str], Parsed]:
     return lambda name: trees[name]
 
 
-each = pytest.mark.parametrize("name", ["full", "minimal", "hostile"])
+each = pytest.mark.parametrize("name", ["full", "minimal", "hostile", "learnt"])
 
 
 @each
@@ -177,12 +178,24 @@ def test_key_numbers_of_the_facts_are_on_the_page(parsed: Callable[[str], Parsed
         assert f"{name} {version}" in text
 
 
+def test_learnt_directions_are_told_by_what_they_write_and_when_they_act(parsed: Callable[[str], Parsed]) -> None:
+    text = parsed("learnt").text
+    for layer in range(FEW_LAYERS):
+        for number, gain in ((1, "+0.40"), (2, "+0.10"), (3, "-0.20")):
+            assert f"Layer {layer}, direction {number}: gain {gain}" in text
+    assert "3 directions a layer from expert prompt 5f3a" in text
+    assert f"“{PROMPTS[0]}” (+2.50)" in text and "imagine" in text
+    assert "difference between the mean state" not in text
+    assert MISSING["says"] in text and MISSING["likenesses"] not in text
+
+
 def test_missing_parts_say_what_to_pass(parsed: Callable[[str], Parsed]) -> None:
     text = parsed("minimal").text
-    missing = [sentence.replace("`", "") for key, sentence in MISSING.items() if key != "gains"]
+    missing = [sentence.replace("`", "") for key, sentence in MISSING.items() if key not in ("gains", "acting", "says")]
     assert [s for s in missing if s not in text] == []
     assert not [s for s in missing if s in parsed("full").text]
     assert MISSING["gains"] in render_page(minimal(gains=()))
+    assert MISSING["acting"] in render_page(learnt(acting=None))
 
 
 def test_markup_in_texts_is_shown_as_text(pages: dict[str, str], parsed: Callable[[str], Parsed]) -> None:

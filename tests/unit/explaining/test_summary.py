@@ -11,8 +11,23 @@ from burnish.cli.explain import read_numbers
 from burnish.evaluation.effect import Effect
 from burnish.explaining.facts import Explanation
 from burnish.explaining.summary import cost_of, effects_of, summarise
+from burnish.learning.report import Learning, Taught
+from burnish.model.divergence import Divergence
+from burnish.options import LearnOptions
 from burnish.tuning.tuning import Tuning
-from explaining_example import FEW_LAYERS, check, direction, effect, evaluation, full, interval, minimal, quality, tuned
+from explaining_example import (
+    FEW_LAYERS,
+    check,
+    direction,
+    effect,
+    evaluation,
+    full,
+    interval,
+    learnt,
+    minimal,
+    quality,
+    tuned,
+)
 
 
 def words_of(facts: Explanation) -> str:
@@ -193,6 +208,33 @@ def test_many_directions_share_one_sentence() -> None:
     text = words_of(full(directions=many))
     assert "The directions separate their held-out prompts with AUROC 0.980 to 0.980" in text
     assert "Directions: domain 0, domain 1," in text
+
+
+def measured(removed: float, damage: float) -> Learning:
+    likelihood = interval(0.1, n=24)
+    return Learning(
+        LearnOptions(budget=0.03),
+        Divergence(48, 1000, interval(damage, 0.002, n=48), 0.08, 0.04, 0.9, 0.03),
+        (Taught("education", 24, 0.3, interval(removed, n=24), likelihood, 0.2, None, None),),
+    )
+
+
+def test_learnt_directions_are_told_together_with_their_teacher_and_what_was_measured_then() -> None:
+    facts = learnt(learning=measured(0.4, 0.02), check=check())
+    text = words_of(facts)
+    assert "along 3 directions a layer in" in text
+    assert text.count("education: 3 directions a layer learnt from expert prompt 5f3a, on 95 questions.") == 1
+    assert "of the distance to the teacher is gone on 24 held-out prompts" in text
+    assert "0.0200 [0.0180, 0.0220] nats per token on average (the budget is 0.03)" in text
+    assert summarise(facts).ships
+
+
+@pytest.mark.parametrize(("removed", "damage", "ships"), [(0.01, 0.02, False), (0.4, 0.05, False), (0.4, 0.03, True)])
+def test_learnt_directions_ship_with_a_sure_effect_within_their_budget(
+    removed: float, damage: float, ships: bool
+) -> None:
+    assert summarise(learnt(learning=measured(removed, damage))).ships is ships
+    assert summarise(learnt(check=check())).ships is None
 
 
 def test_names_of_files_cannot_move_the_cursor() -> None:
