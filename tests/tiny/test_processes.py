@@ -11,17 +11,28 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.cli.app import run
+from burnish.cli.enhance import MethodName, check_call
+from burnish.cli.tune import AimOptions
 from burnish.errors import InputError, ModelError
 from burnish.model.layerwise import load_layered
 from burnish.model.model import load
 from burnish.model.processes import Processes, joined
-from burnish.options import ModelOptions
+from burnish.options import LayerOptions, ModelOptions
 from conftest import Folders
-from processes_example import FLOAT, SPLIT, computed, findings, imitated, texts
+from processes_example import FLOAT, SPLIT, computed, findings, imitated, learned, texts
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "processes_example.py"
 LONGEST = 300  # seconds
+LEARNING = """
+import os, sys, torch
+from pathlib import Path
+from burnish.model.processes import joined
+from processes_example import learned
+
+with joined():
+    torch.save(learned(Path(sys.argv[1])), f"{sys.argv[2]}-{os.environ['RANK']}")
+"""
 FAILING = """
 import os, torch
 from burnish.errors import InputError
@@ -78,6 +89,19 @@ def test_two_processes_learn_what_one_learns(rank: int, noted: Path, tiny_folder
     both = torch.load(noted / f"imitated-{rank}")
     for shared, alone in zip(both, imitated(load(tiny_folder("llama"), FLOAT)), strict=True):
         torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.full
+@pytest.mark.enable_socket
+def test_two_processes_learn_the_directions_of_one(tiny_folder: Folders, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(LEARNING, encoding="utf-8")
+    done = together(tmp_path / "script.py", tiny_folder("llama"), tmp_path / "learnt")
+    assert done.returncode == 0, done.stderr
+    alone = learned(tiny_folder("llama"))
+    for rank in (0, 1):
+        both = torch.load(tmp_path / f"learnt-{rank}")
+        edits = [vectors.mT @ (gains[..., None] * vectors) for vectors, gains in (both, alone)]
+        torch.testing.assert_close(edits[0], edits[1], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.enable_socket
@@ -168,6 +192,16 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_for_one_process_is_refused_in_several(one_of_two: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tune", "no-such-model"]) == InputError.exit_code
     assert "`burnish tune` runs in one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "split", "why"),
+    [("learned", True, "start one process with --device spread"), ("gains", False, "torchrun")],
+)
+def test_what_processes_cannot_share_is_refused(method: MethodName, split: bool, why: str, one_of_two: None) -> None:
+    with pytest.raises(InputError, match=why):
+        check_call(method, AimOptions(), LayerOptions(), page=False, split=split)
+    check_call("learned", AimOptions(), LayerOptions(), page=False, split=False)
 
 
 def test_placements_that_exclude_each_other_are_refused(

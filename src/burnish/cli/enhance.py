@@ -105,7 +105,7 @@ def enhance(
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
     name = chosen_method(method, gains, prompts, aim, finding)
-    _check(name, gains, finding, aim, size, page=page)
+    check_call(name, aim, size, page=page, split=loading.tensor_parallel)
     if page and not form_of(output.form).folder:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
@@ -257,15 +257,19 @@ def _explain(
     console.say(f"Written: {publish(facts, folder)}, and figures in the model card")
 
 
-def _check(
-    name: MethodName, gains: GainOptions, finding: FindOptions, aim: AimOptions, size: LayerOptions, *, page: bool
-) -> None:
-    """Wrong calls and a missing library, before anything is read. Raises InputError."""
+def check_call(name: MethodName, aim: AimOptions, size: LayerOptions, *, page: bool, split: bool) -> None:
+    """Wrong calls and a missing library, before anything is read. split: --tensor-parallel. Raises InputError."""
     if page:
         require("report", "A page with charts")
     processes = launched().count
     needs_all = "--page" if page else f"--method {name}" if name != "published" else ""
-    if processes > 1 and needs_all:
+    shared = name == "learned" and not page
+    if processes > 1 and shared and split:
+        raise InputError(
+            "Learning shares its answers between processes that hold the model each, and --tensor-parallel splits it over them. Leave it out; "
+            "for a model that no device holds, start one process with --device spread."
+        )
+    if processes > 1 and needs_all and not shared:
         raise InputError(
             f"{needs_all} runs in one process, and this is one of {processes}. Pass a factor such as 0.5 and no --page, or start it "
             "without torchrun."
