@@ -63,9 +63,7 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/layerwise.py
 
 bench-gpu: $(STAMP)  ## the same on one GPU, against its roofline
-	$(BIN)/python benchmarks/gpu/finding.py
-	$(BIN)/python benchmarks/gpu/evaluation.py
-	$(BIN)/python benchmarks/gpu/decode.py
+	$(BIN)/python benchmarks/gpu/run-all
 
 clean:
 	rm -rf $(VENV) .venv-peers demo dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,19 +11,37 @@ import torch
 from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.finding import find_direction
+from burnish.learning.learning import learn
+from burnish.learning.subject import Subject
+from burnish.learning.teacher import Expert
 from burnish.maths.symmetric import signs
 from burnish.model.imitation import Lesson, SymmetricEdit, imitate, log_probabilities
 from burnish.model.layerwise import load_layered
 from burnish.model.model import Model, load
 from burnish.model.processes import joined
 from burnish.model.scoring import Item
-from burnish.options import FindOptions, ModelOptions
+from burnish.options import FindOptions, LearnOptions, ModelOptions
 from burnish.prompts import Prompt, PromptSet
 from conftest import random_enhancement
 
 FLOAT = ModelOptions(dtype="float32")
 SPLIT = ModelOptions(dtype="float32", tensor_parallel=True)
 PROTECTED = FindOptions(instructions=9, site="attention", protect=True)
+
+FEW = LearnOptions(
+    steps=2,
+    rows=3,
+    everyday_rows=2,
+    directions=2,
+    prompts=6,
+    tokens=6,
+    everyday=4,
+    everyday_tokens=4,
+    measured=4,
+    reported=4,
+    repetition=1.0,
+    budget=0.2,
+)
 
 
 def texts(count: int, end: str) -> list[str]:
@@ -64,6 +82,19 @@ def computed(model: Model) -> list[Any]:
     with model.enhanced(random_enhancement(model, 2.0)):
         logits, answer = model.network(ids).logits, model.chat("Hello", tokens=6)
     return [direction.vectors, logits, answer, model.chat("Hello", tokens=6)]
+
+
+def verse() -> Subject:
+    """A speciality of few and short prompts."""
+    asked = [PromptSet("verse", tuple(map(Prompt.of, texts(count, end)))) for count, end in ((8, "?"), (6, "!"))]
+    normal = PromptSet("normal", tuple(map(Prompt.of, texts(20, " ..."))))
+    return Subject("verse", Expert("Sing of the sea"), *asked, normal=normal)
+
+
+def learned(folder: Path) -> list[Any]:
+    """Vectors and gains from a teacher."""
+    enhancement = learn(load(folder, FLOAT), [verse()], FEW).enhancement
+    return [enhancement.vectors, enhancement.gains]
 
 
 def imitated(model: Model) -> list[Any]:

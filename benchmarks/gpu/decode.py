@@ -48,8 +48,8 @@ def compiled_rows(
     return rows, notes
 
 
-def main() -> None:
-    loaded = subject(__doc__)
+def run(loaded: Subject) -> dict[str, Any]:
+    """The table's numbers."""
     from burnish import find_direction, load_domain, load_general
     from burnish.model.decoding import Candidate, DecodeRequest, decode
 
@@ -91,8 +91,8 @@ def main() -> None:
         "lengths, are left out), so that it is the same for 1 and for 8 rows."
     )
     what = f"{tokens} tokens a row after a prompt of {len(prompt)}"
-    loaded.report("decode", what, rows, {row.name: least for row in rows}, notes)
+    return loaded.report("decode", what, rows, {row.name: least for row in rows}, notes)
 
 
 if __name__ == "__main__":
-    main()
+    run(subject(__doc__))

@@ -3,6 +3,8 @@
 python benchmarks/gpu/evaluation.py [--size 8b] [--runs 5] [--device cpu --small]
 """
 
+from typing import Any
+
 import torch
 from subject import Subject, finding_methods, scoring, subject, weight_bytes
 
@@ -22,8 +24,8 @@ def least_seconds(loaded: Subject, items: list[object], kinds: int, first: int) 
     return loaded.roof.seconds(flops, weight_bytes(model))
 
 
-def main() -> None:
-    loaded = subject(__doc__)
+def run(loaded: Subject) -> dict[str, Any]:
+    """The table's numbers."""
     from burnish import find_direction, load_domain, load_general
     from burnish.model.scoring import Candidate, Item, score
     from burnish.options import layer_window
@@ -52,8 +54,8 @@ def main() -> None:
         "for both steps."
     ]
     what = f"{count} prompts with {length} answer tokens, layers {WINDOW}"
-    loaded.report("evaluation", what, rows, dict.fromkeys(steps, least), notes)
+    return loaded.report("evaluation", what, rows, dict.fromkeys(steps, least), notes)
 
 
 if __name__ == "__main__":
-    main()
+    run(subject(__doc__))

@@ -16,8 +16,8 @@ def prompts_of(loaded: Subject) -> tuple[Any, Any]:
     return tuple(s.spread(12) for s in sets) if loaded.small else sets
 
 
-def main() -> None:
-    loaded = subject(__doc__)
+def run(loaded: Subject) -> dict[str, Any]:
+    """The table's numbers."""
     from burnish import find_direction
 
     model, (enhance, normal) = loaded.model, prompts_of(loaded)
@@ -39,8 +39,8 @@ def main() -> None:
         "a few percent, is left out), the same for every step."
     ]
     what = f"{len(enhance)} + {len(normal)} prompts"
-    loaded.report("finding", what, rows, dict.fromkeys(steps, least), notes)
+    return loaded.report("finding", what, rows, dict.fromkeys(steps, least), notes)
 
 
 if __name__ == "__main__":
-    main()
+    run(subject(__doc__))

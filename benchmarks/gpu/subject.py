@@ -17,8 +17,16 @@ import finding_methods as finding_methods
 import measure as measure
 import scoring as scoring
 
-# Shapes of Llama 3.2 1B and Llama 3.1 8B, with random weights: speed does not depend on what the weights say.
+# A tiny shape, and those of Llama 3.2 1B and Llama 3.1 8B, with random weights: speed does not depend on what the weights say.
 SHAPES: dict[str, dict[str, int]] = {
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+    },
     "1b": {
         "hidden_size": 2048,
         "intermediate_size": 8192,
@@ -36,7 +44,7 @@ SHAPES: dict[str, dict[str, int]] = {
         "head_dim": 128,
     },
 }
-TOKENIZER = "smollm2-135m"  # packaged; its prompts' lengths are those of every size
+TOKENIZER = "smollm2-135m"  # packaged; its prompts' lengths are those of every size, unless --tokenizer names a folder
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,11 @@ class Subject:
 
     def report(
         self, name: str, what: str, rows: list[measure.Measurement], least: dict[str, float], notes: list[str]
-    ) -> None:
-        """Prints the table and, unless it was small, stores it under the device's name. least: of each row, seconds on the roofline."""
+    ) -> dict[str, Any]:
+        """Prints the table and, unless it was small, stores it under the device's name. least: of each row, seconds on the roofline.
+
+        Returns the numbers.
+        """
         lines = [
             "| step | median seconds | roofline, seconds | times the roofline | peak MB |",
             "|---|---|---|---|---|",
@@ -74,12 +85,18 @@ class Subject:
                 f"| {row.name} | {row.median:.4g} | {bound:.4g} | {row.median / bound:.2f} | {row.peak_mb:.0f} |"
             )
         table = "\n".join([f"{self.roof}. {what}, {self.size}, median of {self.runs} runs.", "", *lines, "", *notes])
+        numbers = [{**asdict(row), "median": row.median, "least": least[row.name]} for row in rows]
         if self.small:
             print(table)
-            return
+            return {"what": what, "rows": numbers, "notes": notes}
         facts = {"roofline": asdict(self.roof), "torch": torch.__version__, "size": self.size, "least_seconds": least}
-        slug = re.sub(r"[^a-z0-9]+", "-", f"gpu-{name}-{self.size}-{name_of(self.device)}".lower()).strip("-")
-        measure.write(slug, f"python benchmarks/gpu/{name}.py --size {self.size}", rows, facts, table)
+        measure.write(slug_of(name, self), f"python benchmarks/gpu/{name}.py --size {self.size}", rows, facts, table)
+        return {"what": what, "rows": numbers, "notes": notes}
+
+
+def slug_of(name: str, loaded: Subject) -> str:
+    """What a result is stored as."""
+    return re.sub(r"[^a-z0-9]+", "-", f"gpu-{name}-{loaded.size}-{name_of(loaded.device)}".lower()).strip("-")
 
 
 def subject(description: str | None) -> Subject:
@@ -90,29 +107,37 @@ def subject(description: str | None) -> Subject:
     parser.add_argument("--size", default=None, choices=["135m", *SHAPES], help="default: 8b, with --small 135m")
     parser.add_argument("--runs", type=int, default=None, help="default: 5, with --small 1")
     parser.add_argument("--small", action="store_true", help="few prompts and tokens; prints and stores nothing")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="folder with a tokenizer and its chat template: no packaged model is needed then"
+    )
     options = parser.parse_args()
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     size = options.size or ("135m" if options.small else "8b")
     runs = options.runs or (1 if options.small else 5)
     roof = measured(device, dtype, small=options.small)
-    return Subject(_model(size, device, options.dtype), device, roof, size, runs, options.small)
+    return Subject(_model(size, device, options.dtype, options.tokenizer), device, roof, size, runs, options.small)
 
 
-def _model(size: str, device: torch.device, dtype: str) -> Any:
+def _model(size: str, device: torch.device, dtype: str, tokenizer: Path | None) -> Any:
     from burnish import ModelOptions, load
+    from burnish.model.loading import load_tokenizer
     from burnish.model.model import Model
     from burnish.model.skeleton import anatomy_of
+    from burnish.model.source import resolve
 
     if size not in SHAPES:
         return load(TOKENIZER, ModelOptions(dtype=dtype, device=str(device)))
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    small = load(TOKENIZER)
-    config = LlamaConfig(vocab_size=len(small.tokenizer), tie_word_embeddings=False, **SHAPES[size])
+    folder = tokenizer or resolve(TOKENIZER)
+    words = load_tokenizer(folder, ModelOptions())
+    config = LlamaConfig(vocab_size=len(words), tie_word_embeddings=False, **SHAPES[size])
     with device:
         network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     network.eval().requires_grad_(False)
-    return Model(f"random {size}", small.folder, network, small.tokenizer, anatomy_of(network, config))
+    model = Model(f"random {size}", folder, network, words, anatomy_of(network, config))
+    vars(model)["fingerprint"] = model.name  # it was never stored
+    return model
 
 
 def weight_bytes(model: Any) -> int:

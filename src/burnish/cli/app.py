@@ -8,6 +8,7 @@ import cyclopts
 from burnish.cli import (
     apply,
     audit,
+    bench,
     chat,
     doctor,
     domains,
@@ -50,6 +51,7 @@ app.command(verify.verify)
 app.command(long(audit.audit))
 app.command(long(evaluate.evaluate))
 app.command(long(explain.explain))
+app.command(long(bench.bench))
 app.command(long(chat.chat))
 app.command(long(serve.serve))
 app.command(push.push)

@@ -68,11 +68,11 @@ def diagnosis() -> dict[str, Any]:
         "versions": versions(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "encoding": sys.stdout.encoding,
-        "processor": {"name": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "processor": {"name": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "memory": {"total": psutil.virtual_memory().total, "free": psutil.virtual_memory().available},
         "device": {
             "chosen": device,
-            "name": _device_name(device),
+            "name": device_name(device),
             "count": torch.accelerator.device_count() if device != "cpu" else 0,
             "free_memory": free_memory(device),
             "fast": ["float32", *(name for name, dtype in halves.items() if is_fast(dtype, device))],
@@ -89,14 +89,14 @@ def shortened(path: str | Path) -> str:
     return str(Path("~", place.relative_to(home))) if place.is_relative_to(home) else str(path)
 
 
-def _processor() -> str:
+def processor_name() -> str:
     import torch
 
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return str(known.get("cpu_name") or platform.processor() or platform.machine())
 
 
-def _device_name(device: str) -> str | None:
+def device_name(device: str) -> str | None:
     import torch
 
     named = getattr(getattr(torch, device, None), "get_device_name", None)

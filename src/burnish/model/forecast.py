@@ -84,9 +84,7 @@ def forecast(model: Model, work: Work, options: ModelOptions) -> Forecast:
     """
     choice = choose(model.folder, options)
     dtype = getattr(torch, choice.dtype)
-    blocks, total = parameters(model)
-    operations = 2 * READ * blocks * work.read + 2 * SCORED * total * (work.tokens - work.read)
-    seconds = operations / products_a_second(dtype, device_of(choice.options.device))
+    seconds = operations(model, work) / products_a_second(dtype, device_of(choice.options.device))
     text = text_config(model.network.config)
     wide = int(getattr(text, "intermediate_size", None) or 4 * model.anatomy.hidden_size)
     weights = loaded_bytes(Checkpoint(model.folder), choice.options.dtype)
@@ -94,6 +92,12 @@ def forecast(model: Model, work: Work, options: ModelOptions) -> Forecast:
         text.vocab_size
     )
     return Forecast(round(work.tokens), seconds, round(PROGRAM + weights + held))
+
+
+def operations(model: Model, work: Work) -> float:
+    """Floating-point operations in matrix products that take as long as the work does."""
+    blocks, total = parameters(model)
+    return 2 * READ * blocks * work.read + 2 * SCORED * total * (work.tokens - work.read)
 
 
 def parameters(model: Model) -> tuple[int, int]:
