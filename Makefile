@@ -39,6 +39,7 @@ check: $(STAMP)  ## format, lint, names, types, import contracts, generated docs
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/python docs/generate_compatibility.py --check
+	$(BIN)/python docs/generate_results.py --check
 	site=$$(mktemp -d) && $(SITE) --site-dir $$site; code=$$?; rm -rf $$site; exit $$code
 
 fix: $(STAMP)  ## format, mend lint, regenerate docs
@@ -46,6 +47,7 @@ fix: $(STAMP)  ## format, mend lint, regenerate docs
 	$(BIN)/ruff check --fix .
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_compatibility.py
+	$(BIN)/python docs/generate_results.py
 
 docs: $(STAMP)  ## the documentation as pages, in site/
 	$(SITE) --site-dir site
@@ -54,7 +56,8 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/finding.py
 	$(BIN)/python benchmarks/baking.py
 	$(BIN)/python benchmarks/scoring.py
-	$(BIN)/python benchmarks/learning.py --null
+	$(BIN)/python benchmarks/learning.py --null --baselines
+	$(BIN)/python benchmarks/learning_cost.py
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/profiles.py

@@ -218,7 +218,7 @@ def test_an_effect_is_a_word_only_beyond_chance_and_beyond_random() -> None:
     }
 
 
-@pytest.mark.parametrize("template", [True, False])
+@pytest.mark.parametrize("template", [True, pytest.param(False, marks=pytest.mark.full)])
 def test_an_evaluation_says_everything_and_says_it_again(
     template: bool, tiny_folder: Folders, tiny_model: Models
 ) -> None:

@@ -53,14 +53,14 @@ def serve(
 
     store = Store()
     enhancements = read_enhancements(enhancement)
-    estimate = expected(
-        model, loading, lambda drawn: serving_work(drawn, limits, profiles=not no_profiles), talk=not dry_run
-    )
-    if dry_run:
-        show_plan({"host": host, "port": port}, estimate=estimate, json=False)
-        return
     asked = keys or new_person or api_key_file is not None or not loopback(host)
     with closing(listen(host, port)) as sock:
+        estimate = expected(
+            model, loading, lambda drawn: serving_work(drawn, limits, profiles=not no_profiles), talk=not dry_run
+        )
+        if dry_run:
+            show_plan({"host": host, "port": port}, estimate=estimate, json=False)
+            return
         if asked:
             _keys(store, new_person, api_key_file)
         loaded = open_model(model, loading)
