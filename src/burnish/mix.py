@@ -116,7 +116,17 @@ class Mix:
 
     @classmethod
     def of_files(cls, path: Path) -> "Mix | None":
-        """The mix that stands in the place of a path, `0.6 a.safetensors + 0.4 b.safetensors`; None where it is a path. Raises InputError."""
+        """Reads a mix that stands in the place of a path, `0.6 a.safetensors + 0.4 b.safetensors`.
+
+        Args:
+            path: what was given as a path.
+
+        Returns:
+            The mix; None where it is a path.
+
+        Raises:
+            InputError: the mix cannot be read.
+        """
         return cls.parse(str(path)) if _FILES.search(str(path)) and not lexists(path) else None
 
     @classmethod

@@ -23,6 +23,7 @@ from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_fa
 
 LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
 FORMAT = 1
+ORTHOGONAL = 1e-4  # cosine between directions of a layer up to which their edits do not act on each other
 HEADER = "burnish"  # metadata key
 MOST = (
     1 << 28
@@ -255,10 +256,24 @@ class Enhancement:
     def undone(self, fingerprint: str) -> "Enhancement":
         """What takes the edit out of weights that hold it: the inverse map, whose gains are -a / (1 + a).
 
-        fingerprint: of those weights. Raises InputError where a gain is -1: what is gone cannot be brought back.
+        Args:
+            fingerprint: of those weights.
+
+        Returns:
+            An enhancement of the same directions for those weights.
+
+        Raises:
+            InputError: a gain is -1, and what is gone cannot be brought back; or directions of a layer are not orthogonal, so that the
+                inverse is no edit along them.
         """
         if bool((self.gains <= -1).any()):
             raise InputError("A gain is -1: what was taken out of the weights is gone. Use the base model.")
+        edited = self.vectors * (self.gains != 0)[..., None]  # [layers, k, hidden]
+        overlap = edited @ edited.transpose(1, 2)
+        if float((overlap - torch.diag_embed(overlap.diagonal(dim1=1, dim2=2))).abs().max()) > ORTHOGONAL:
+            raise InputError(
+                "Directions of a layer overlap, so that taking the edit out of the weights is no edit along them. Use the base model."
+            )
         directions = tuple(
             replace(d, provenance=replace(d.provenance, fingerprint=fingerprint)) for d in self.directions
         )
