@@ -16,6 +16,8 @@ from burnish.extras import require
 from burnish.options import ModelOptions, ServeOptions
 
 if TYPE_CHECKING:
+    from burnish.model.forecast import Work
+    from burnish.model.model import Model
     from burnish.personal.store import Store
 
 
@@ -54,13 +56,15 @@ def serve(
     store = Store()
     enhancements = read_enhancements(enhancement)
     asked = keys or new_person or api_key_file is not None or not loopback(host)
+
+    def work(drawn: "Model") -> "Work":
+        return serving_work(drawn, limits, profiles=not no_profiles)
+
+    if dry_run:
+        show_plan({"host": host, "port": port}, estimate=expected(model, loading, work, talk=False), json=False)
+        return
     with closing(listen(host, port)) as sock:
-        estimate = expected(
-            model, loading, lambda drawn: serving_work(drawn, limits, profiles=not no_profiles), talk=not dry_run
-        )
-        if dry_run:
-            show_plan({"host": host, "port": port}, estimate=estimate, json=False)
-            return
+        expected(model, loading, work)
         if asked:
             _keys(store, new_person, api_key_file)
         loaded = open_model(model, loading)
