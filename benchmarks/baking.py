@@ -98,7 +98,8 @@ def make_plan(folder: Path, path: Path) -> None:
     """An enhancement with one random direction a layer and factor 0.3."""
     import torch
 
-    from burnish.artifacts.direction import Direction, LayerReport, Provenance
+    from burnish.artifacts.direction import Direction
+    from burnish.artifacts.direction_file import LayerReport, Provenance
     from burnish.maths.statistics import unit
     from burnish.options import ModelOptions
     from burnish.pipeline import open_plan

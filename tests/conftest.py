@@ -16,7 +16,8 @@ import pytest
 import torch
 import transformers
 
-from burnish.artifacts.direction import Direction, Enhancement, LayerReport, Provenance
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.direction_file import LayerReport, Provenance
 from burnish.maths.statistics import unit
 from burnish.model.model import Model, load
 from burnish.options import ModelOptions

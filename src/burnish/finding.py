@@ -9,7 +9,8 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from burnish.artifacts.direction import Direction, LayerReport, Provenance
+from burnish.artifacts.direction import Direction
+from burnish.artifacts.direction_file import LayerReport, Provenance
 from burnish.errors import InputError, ModelError, NoDirectionError
 from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit

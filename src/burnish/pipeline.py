@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from burnish.artifacts.adapter import checkpoint_layers
 from burnish.artifacts.bake import LayerGain, TensorEdit, tensor_edits
 from burnish.artifacts.card import model_card
-from burnish.artifacts.direction import Direction, Enhancement, kind_of, stored_bytes
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.direction_file import kind_of, stored_bytes
 from burnish.artifacts.files import MARK, PLAN_FILE, is_trained, read_mark, refuse_partial
 from burnish.artifacts.hub import enhancement_folder
 from burnish.errors import InputError, NoDirectionError, QuantisedModelError, WrongModelError

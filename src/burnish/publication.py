@@ -11,7 +11,8 @@ from typing import Any
 
 from burnish.artifacts.card import CARD, base_facts, card_text, model_card, read_card, write_card
 from burnish.artifacts.copying import model_files
-from burnish.artifacts.direction import Enhancement, kind_of, recipe_of
+from burnish.artifacts.direction import Enhancement
+from burnish.artifacts.direction_file import kind_of, recipe_of
 from burnish.artifacts.files import MARK, PLAN_FILE, read_mark, read_table
 from burnish.artifacts.hub import LORA_FILES, NEVER, is_repo_id
 from burnish.artifacts.recipe import RECIPE_FILE, public_recipe

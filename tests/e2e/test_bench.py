@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from burnish.cli.bench import measured, plan_table, row
+from burnish.benching import measured, plan_table, row
 from burnish.prompts.contrast import Contrast
 from conftest import Call, Folders, Models
 from processes_example import FEW, sets, verse

@@ -295,7 +295,7 @@ def test_a_template_runs_in_a_sandbox_and_fails_in_words(
 
 
 def test_a_template_that_does_not_end_is_said_to_take_long(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("burnish.model.model.SLOW", 0.001)
+    monkeypatch.setattr("burnish.model.template.SLOW", 0.001)
     model = tiny_model("llama", own=True)
     model.tokenizer.chat_template = (
         "{% for a in range(40) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}"

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save, save_file
 
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
-from burnish.artifacts.direction import Direction, Enhancement, kind_of
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.direction_file import kind_of
 from burnish.artifacts.foreign import read_foreign
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.artifacts.lora import read_lora

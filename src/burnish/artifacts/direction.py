@@ -1,76 +1,36 @@
 """Directions and enhancements: small safetensors files that say where they come from."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
-from burnish import __version__
 from burnish.anatomy import Anatomy
-from burnish.artifacts.files import written
+from burnish.artifacts.direction_file import (
+    LayerReport,
+    Provenance,
+    Storable,
+    StoredDirection,
+    decoded,
+    encoded,
+    matrix_of,
+    opened,
+    unusable,
+)
 from burnish.errors import InputError, WrongModelError
 from burnish.maths.statistics import effective_rank
 from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_factor, layer_window
 
-LAYER_CONVENTION = "layer l is the output of decoder block l, counted from 0 (hidden_states[l + 1])"
-FORMAT = 1
-ORTHOGONAL = 1e-4  # cosine between directions of a layer up to which their edits do not act on each other
-HEADER = "burnish"  # metadata key
 MOST = (
     1 << 28
 )  # numbers of an enhancement's vectors: a file stores one layer where all are the same, and says how many there are
+ORTHOGONAL = 1e-4  # cosine between directions of a layer up to which their edits do not act on each other
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What a direction was made from."""
-
-    model: str  # as the user named it
-    fingerprint: str  # of the weights
-    architecture: str
-    layers: int
-    hidden_size: int
-    enhance: str  # name of the prompt set
-    normal: str
-    enhance_hash: str
-    normal_hash: str
-    enhance_prompts: int
-    normal_prompts: int
-    position: str
-    template: bool  # rendered through the model's chat template
-    seed: int
-    protected: bool
-    teacher: str = (
-        ""  # kind and hash of what the model read when it taught this direction; empty for a contrast of prompts
-    )
-    versions: dict[str, str] = field(default_factory=dict)
-    layer_convention: str = LAYER_CONVENTION
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """Held-out quality of the direction at each layer (lists of one number per layer)."""
-
-    auroc: list[float]
-    d_prime: list[float]
-    null_auroc: list[float]
-    split_half_cosine: list[float]  # empty for a learnt direction: it has no halves
-    cosine_with_chosen: list[float]
-    largest_share: list[float]
-    held_out: int
-
-
-@dataclass(frozen=True)
-class Direction:
+class Direction(Storable):
     """Unit vectors that separate the enhance prompts from the normal ones, with what they were made from.
 
     Attributes:
@@ -142,23 +102,6 @@ class Direction:
         gains[~used.any(dim=1)] = 0
         return Enhancement(used[:, None, :].contiguous(), gains, (self,))
 
-    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
-        """Writes one safetensors file.
-
-        Args:
-            path: the file.
-            overwrite: replace a file that is there.
-            recipe: the command that makes it again.
-
-        Returns:
-            The path.
-
-        Raises:
-            OutputExistsError: there is a file, and `overwrite` is off.
-            DiskFullError: the disk is full.
-        """
-        return _save(Path(path), "direction", {"vectors": self.vectors}, (self,), overwrite=overwrite, recipe=recipe)
-
     @staticmethod
     def load(path: Path | str) -> "Direction":
         """Reads a file that `save` wrote.
@@ -172,16 +115,27 @@ class Direction:
         Raises:
             InputError: the file is not a direction.
         """
-        with _opened(Path(path), "direction") as (tensors, stored):
+        with opened(Path(path), "direction") as (tensors, stored):
             return _single(tensors, stored, str(path))
 
-    def as_bytes(self) -> bytes:
-        """What `save` writes, for a store that is no folder.
+    def as_bytes(self, recipe: str | None = None) -> bytes:
+        """Gives what `save` writes.
+
+        Args:
+            recipe: the command that makes it again.
 
         Returns:
             The file's bytes.
         """
-        return save({"vectors": self.vectors.float().contiguous()}, metadata=_metadata("direction", (self,)))
+        return encoded("direction", {"vectors": self.vectors}, [self.described()], recipe)
+
+    def described(self) -> StoredDirection:
+        """Gives all but the vectors.
+
+        Returns:
+            What a file's header says of it.
+        """
+        return StoredDirection(self.layer, self.scope, self.site, self.provenance, self.report, self.anatomy)
 
     @staticmethod
     def from_bytes(data: bytes) -> "Direction":
@@ -197,16 +151,11 @@ class Direction:
             InputError: the bytes are of another format.
         """
         where = "A stored direction"
-        try:
-            tensors = load(data)
-            text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        except (SafetensorError, ValueError) as error:
-            raise _unusable(where, error) from error
-        return _single(tensors, _checked(text, where).directions, where)
+        return _single(*decoded(data, where), where)
 
 
 @dataclass(frozen=True)
-class Enhancement:
+class Enhancement(Storable):
     """Directions and the gains actually used: a plan, a file of some tens of kB.
 
     Attributes:
@@ -357,23 +306,6 @@ class Enhancement:
                 "another checkpoint, another number type, or already enhanced. Pass the original model or find a direction on this one."
             )
 
-    def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
-        """Writes one safetensors file.
-
-        Args:
-            path: the file.
-            overwrite: replace a file that is there.
-            recipe: the command that makes it again.
-
-        Returns:
-            The path.
-
-        Raises:
-            OutputExistsError: there is a file, and `overwrite` is off.
-            DiskFullError: the disk is full.
-        """
-        return _save(Path(path), "enhancement", self._tensors(), self.directions, overwrite=overwrite, recipe=recipe)
-
     def _tensors(self) -> dict[str, Tensor]:
         same = bool((self.vectors == self.vectors[:1]).all())
         return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}
@@ -399,8 +331,7 @@ class Enhancement:
         Returns:
             The file's bytes.
         """
-        tensors = {k: v.float().contiguous() for k, v in self._tensors().items()}
-        return save(tensors, metadata=_metadata("enhancement", self.directions, recipe))
+        return encoded("enhancement", self._tensors(), [d.described() for d in self.directions], recipe)
 
     @staticmethod
     def load(path: Path | str) -> "Enhancement":
@@ -415,8 +346,8 @@ class Enhancement:
         Raises:
             InputError: the file is not an enhancement.
         """
-        with _opened(Path(path), "enhancement") as (tensors, stored):
-            gains, vectors = _matrix(tensors, "gains", 2, str(path)), _matrix(tensors, "vectors", 3, str(path))
+        with opened(Path(path), "enhancement") as (tensors, stored):
+            gains, vectors = matrix_of(tensors, "gains", 2, str(path)), matrix_of(tensors, "vectors", 3, str(path))
             layers, rank = gains.shape
             if (
                 len(vectors) not in (1, layers)
@@ -424,7 +355,7 @@ class Enhancement:
                 or rank != len(stored)
                 or vectors.shape[2] * layers * rank > MOST
             ):
-                raise _unusable(
+                raise unusable(
                     path, f"gains {list(gains.shape)} and vectors {list(vectors.shape)} do not belong together"
                 )
             vectors = vectors.expand(layers, -1, -1).contiguous()
@@ -432,142 +363,13 @@ class Enhancement:
             return Enhancement(vectors, gains, directions)
 
 
-def stored_bytes(layers: int, hidden: int, rank: int = 1) -> int:
-    """About the size of a direction's or an enhancement's file, before there is one: its numbers and what it was made from."""
-    return rank * (4 * layers * (hidden + 1) + 1500 + 250 * layers)
-
-
-def kind_of(path: Path) -> str:
-    """'direction' or 'enhancement'. Raises InputError for any other file."""
-    with _file(path) as file:
-        return _checked(file.metadata() or {}, str(path)).kind
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """One direction as a file's header describes it."""
-
-    layer: int
-    scope: Scope
-    site: Site
-    provenance: Provenance
-    report: LayerReport
-    anatomy: Anatomy
-
-
-@dataclass(frozen=True)
-class _Header:
-    kind: Literal["direction", "enhancement"]
-    directions: list[_Stored]
-    recipe: str | None = None
-
-
-@contextmanager
-def _file(path: Path) -> Iterator[Any]:
-    """The open file. What goes wrong with it is an InputError."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a direction or enhancement: {error}. Check the path.") from error
-
-
-@contextmanager
-def _opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Tensor], list[_Stored]]]:
-    """The tensors and directions of one of our files of a kind. Raises InputError for any other file."""
-    with _file(path) as file:
-        header = _checked(file.metadata() or {}, str(path))
-        if header.kind != kind:
-            raise InputError(f"{path} holds a {header.kind}, and a {kind} is needed here.")
-        names = {"vectors", "gains"} & set(file.keys())
-        yield {name: file.get_tensor(name) for name in names}, header.directions
-
-
-@cache
-def _adapter() -> TypeAdapter[_Header]:
-    return TypeAdapter(_Header)
-
-
-def _checked(metadata: dict[str, str], where: str) -> _Header:
-    if HEADER not in metadata:
-        raise InputError(
-            f"{where} was not written by Burnish. Pass a file made by `burnish find` or `burnish enhance`."
-        )
-    try:
-        header = json.loads(metadata[HEADER])
-        if header["format"] != FORMAT:
-            raise InputError(
-                f"{where} has format {str(header['format'])[:20]}, and this version reads {FORMAT}. Make it again with this version."
-            )
-        return _adapter().validate_python(header)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unusable(where, error) from error
-
-
-def _unusable(where: Path | str, why: object) -> InputError:
-    return InputError(f"{where} is damaged: {' '.join(str(why).split())[:300]}. Make it again.")
-
-
-def recipe_of(path: Path) -> str | None:
-    """The recipe that a file carries, if any. Raises InputError for a file that is not ours."""
-    with _file(path) as file:
-        return _checked(file.metadata() or {}, str(path)).recipe
-
-
-def _metadata(kind: str, directions: tuple[Direction, ...], recipe: str | None = None) -> dict[str, str]:
-    """One key only: several would be stored in an order that differs from run to run."""
-    headers = [
-        {
-            "layer": d.layer,
-            "scope": d.scope,
-            "site": d.site,
-            "provenance": asdict(d.provenance),
-            "report": asdict(d.report),
-            "anatomy": asdict(d.anatomy),
-        }
-        for d in directions
-    ]
-    header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": headers}
-    if recipe is not None:
-        header["recipe"] = recipe
-    return {HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)}
-
-
-def _save(
-    path: Path,
-    kind: str,
-    tensors: dict[str, Tensor],
-    directions: tuple[Direction, ...],
-    *,
-    overwrite: bool,
-    recipe: str | None,
-) -> Path:
-    with written(path, overwrite=overwrite) as partial:
-        # Not by `save_file`, whose errors do not say that a disk is full.
-        plain = {k: v.float().contiguous() for k, v in tensors.items()}
-        partial.write_bytes(save(plain, metadata=_metadata(kind, directions, recipe)))
-    return path
-
-
-def _matrix(tensors: dict[str, Tensor], name: str, dimensions: int, where: str) -> Tensor:
-    matrix = tensors.get(name)
-    if (
-        matrix is None
-        or matrix.dtype != torch.float32
-        or matrix.ndim != dimensions
-        or not bool(matrix.isfinite().all())
-    ):
-        raise _unusable(where, f"it has no {name} of finite float32 numbers in {dimensions} dimensions")
-    return matrix
-
-
-def _single(tensors: dict[str, Tensor], stored: list[_Stored], where: str) -> Direction:
+def _single(tensors: dict[str, Tensor], stored: list[StoredDirection], where: str) -> Direction:
     if len(stored) != 1:
-        raise _unusable(where, f"it describes {len(stored)} directions")
-    return _direction(stored[0], _matrix(tensors, "vectors", 2, where), where)
+        raise unusable(where, f"it describes {len(stored)} directions")
+    return _direction(stored[0], matrix_of(tensors, "vectors", 2, where), where)
 
 
-def _direction(stored: _Stored, vectors: Tensor, where: str) -> Direction:
+def _direction(stored: StoredDirection, vectors: Tensor, where: str) -> Direction:
     layers, hidden = vectors.shape
     provenance, anatomy, report = stored.provenance, stored.anatomy, stored.report
     lists = [value for value in vars(report).values() if isinstance(value, list)]
@@ -576,5 +378,5 @@ def _direction(stored: _Stored, vectors: Tensor, where: str) -> Direction:
         or any(len(value) not in (0, layers) for value in lists)
         or any(not 0 <= number < layers for number in (stored.layer, *(p.layer for p in anatomy.projections)))
     ):
-        raise _unusable(where, f"its vectors {list(vectors.shape)} and what it says of them do not belong together")
+        raise unusable(where, f"its vectors {list(vectors.shape)} and what it says of them do not belong together")
     return Direction(vectors, stored.layer, stored.scope, stored.site, provenance, report, anatomy)

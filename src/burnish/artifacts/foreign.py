@@ -29,7 +29,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from burnish.anatomy import Anatomy
-from burnish.artifacts.direction import HEADER, Direction, LayerReport, Provenance
+from burnish.artifacts.direction import Direction
+from burnish.artifacts.direction_file import HEADER, LayerReport, Provenance
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.errors import InputError, WrongModelError
 from burnish.maths.statistics import unit

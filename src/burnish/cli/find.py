@@ -38,7 +38,7 @@ def find(
     json: Json = False,
 ) -> None:
     """Find the direction that separates two sets of prompts, and measure it on held-out prompts."""
-    from burnish.artifacts.direction import stored_bytes
+    from burnish.artifacts.direction_file import stored_bytes
     from burnish.artifacts.files import check_output
     from burnish.finding import finding_work
     from burnish.model.processes import current

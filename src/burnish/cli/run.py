@@ -148,7 +148,7 @@ def _text(path: Path) -> str:
 
 def _carried(file: Path, *, gguf: bool) -> str | None:
     if not gguf:
-        from burnish.artifacts.direction import recipe_of
+        from burnish.artifacts.direction_file import recipe_of
 
         return recipe_of(file)
     from burnish.artifacts.gguf_edit import MARK

@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from burnish.artifacts.direction import Direction, Enhancement, LayerReport
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.direction_file import LayerReport
 from burnish.finding import provenance_of
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.maths.statistics import auroc, d_prime, largest_share

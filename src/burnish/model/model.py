@@ -1,6 +1,5 @@
 """A loaded model: the subject of everything else."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,11 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -27,41 +24,14 @@ from burnish.model.loading import load_model, load_tokenizer
 from burnish.model.shared_prefix import SHORTEST_PREFIX, growing_cache, shared_prefix
 from burnish.model.skeleton import anatomy_of, skeleton
 from burnish.model.source import resolve
+from burnish.model.template import templated
+from burnish.model.unknown import leaves_out, lost_characters
 from burnish.options import ModelOptions
 from burnish.prompts import Prompt
 from burnish.steps import Advance
 
-SLOW = 20  # seconds
 ANSWERS = 32  # generated at once
-PART = re.compile("""['"]type['"]: ?['"]text""")  # a part that a template writes as it is, and not as its text
 SHOWN_TOKENS = 60  # of a sequence that is too long
-RARE = "\N{UGARITIC LETTER ALPA}"  # a letter that no vocabulary holds as a whole
-# A template is a stranger's program: it runs in jinja's sandbox, without files, network or Python's own objects.
-TEMPLATE_ERRORS = (
-    TemplateError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-)
-
-
-def _lost(text: str, turns: Iterable[dict[str, str]]) -> dict[str, str] | None:
-    """The first turn whose words are not in a rendered text, each in a place of its own, whatever became of the white space. Templates
-    leave out an assistant's thoughts."""
-    left = " ".join(text.split())
-    for turn in sorted(turns, key=lambda turn: -len(turn["content"])):  # longer ones may hold a shorter one
-        words = " ".join(turn["content"].split())
-        if turn["role"] == "assistant" and words not in left:
-            words = words.rpartition("</think>")[2].strip()
-        before, place, after = left.partition(words) if words else (left, " ", "")
-        if not place:
-            return turn
-        left = f"{before}\0{after}"
-    return None
 
 
 @dataclass
@@ -129,43 +99,11 @@ class Model:
         if words:
             before = "\n\n".join(words)
             with suppress(ModelError):  # templates without a system turn refuse it, or leave it out
-                return self._templated([{"role": "system", "content": before}, *turns], asked=answer is None)
+                return templated(
+                    self.tokenizer, self.name, [{"role": "system", "content": before}, *turns], asked=answer is None
+                )
             turns[0]["content"] = f"{before}\n\n{turns[0]['content']}"
-        return self._templated(turns, asked=answer is None)
-
-    def _templated(self, turns: list[dict[str, str]], *, asked: bool) -> str:
-        """The turns as the template writes them, as texts or, where it wants those, as lists of parts. Raises ModelError for a template
-        that fails, or that leaves out words of a turn, but for those of an answer to be learnt, which are looked at where they are."""
-        text, heard = self._applied(turns, asked=asked), turns if asked else turns[:-1]
-        lost = _lost(text, heard)
-        if lost is None:
-            return text
-        with suppress(ModelError):
-            parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
-            text = self._applied(parts, asked=asked)
-            if _lost(text, heard) is None and not PART.search(text):
-                return text
-        raise ModelError(
-            f"The chat template of {self.name} leaves out what the {lost['role']} says ({lost['content'][:60]!r}), so that the model would "
-            "never read it. Mend the template (chat_template.jinja, or chat_template in tokenizer_config.json), or pass another model."
-        )
-
-    def _applied(self, turns: Sequence[dict[str, Any]], *, asked: bool) -> str:
-        """Raises ModelError for a template that fails. One that never ends cannot be stopped; it is said that it takes long."""
-        long = (
-            f"The chat template of {self.name} has been running for {SLOW} seconds: it may never end. Stop with Ctrl-C."
-        )
-        watch = Timer(SLOW, warnings.warn, (long, BurnishWarning))
-        watch.daemon = True
-        watch.start()
-        try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asked))
-        except TEMPLATE_ERRORS as error:
-            raise ModelError(
-                f"The chat template of {self.name} fails: {str(error)[:200]!r}. Pass a model with a template that works, or remove it."
-            ) from error
-        finally:
-            watch.cancel()
+        return templated(self.tokenizer, self.name, turns, asked=answer is None)
 
     def tokens(self, prompt: Prompt | str, system: str | None = None) -> list[int]:
         """Token ids of the rendered prompt. A template already writes the special tokens: none are added twice.
@@ -214,13 +152,8 @@ class Model:
 
     def _tell_unknown(self, text: str, ids: list[int]) -> None:
         """Warns, once, of characters that the tokenizer has no token for and writes as an unknown one, or leaves out."""
-        if self._told_unknown:
-            return
-        if self._unknown in ids and self.tokenizer.unk_token not in text:
-            lost = f"as {self.tokenizer.unk_token}"
-        elif self._drops and (spelt := self._dropped(text)):
-            lost = f"without {spelt[:20]!r}"
-        else:
+        lost = "" if self._told_unknown else lost_characters(self.tokenizer, text, ids, left_out=self._leaves_out)
+        if not lost:
             return
         self._told_unknown = True
         warnings.warn(
@@ -231,22 +164,8 @@ class Model:
         )
 
     @cached_property
-    def _unknown(self) -> int | None:
-        """The token that stands for unknown characters and for nothing else."""
-        unknown: int | None = self.tokenizer.unk_token_id
-        others = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
-        return None if unknown in others else unknown
-
-    @cached_property
-    def _drops(self) -> bool:
-        """Whether the tokenizer leaves out what it has no token for. Slow ones do not say which characters that would be."""
-        return bool(self.tokenizer.is_fast) and not self.tokenizer(RARE, add_special_tokens=False)["input_ids"]
-
-    def _dropped(self, text: str) -> str:
-        """The characters of a text that are in none of its tokens."""
-        places = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        covered = {place for start, end in places for place in range(start, end)}
-        return "".join(c for place, c in enumerate(text) if place not in covered and not c.isspace())
+    def _leaves_out(self) -> bool:
+        return leaves_out(self.tokenizer)
 
     @cached_property
     def known_tokens(self) -> int:

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from burnish.artifacts.direction import HEADER, Direction, Enhancement, kind_of
+from burnish.artifacts.direction import Direction, Enhancement
+from burnish.artifacts.direction_file import HEADER, kind_of
 from burnish.errors import InputError
 from gguf_files import anatomy, enhancement
 
