@@ -27,8 +27,8 @@ def least_seconds(loaded: Subject, items: list[object], kinds: int, first: int) 
 def run(loaded: Subject) -> dict[str, Any]:
     """The table's numbers."""
     from burnish import find_direction, load_domain, load_general
+    from burnish.layers import layer_window
     from burnish.model.scoring import Candidate, Item, score
-    from burnish.options import layer_window
 
     model = loaded.model
     factors, count, length = (3, 4, 8) if loaded.small else (16, 32, 32)

@@ -12,6 +12,7 @@ from torch import Tensor
 from burnish.artifacts.direction import Direction
 from burnish.artifacts.direction_file import LayerReport, Provenance
 from burnish.errors import InputError, ModelError, NoDirectionError
+from burnish.layers import layer_index
 from burnish.maths.protection import leading_components, without
 from burnish.maths.statistics import auroc, d_prime, largest_share, unit
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
@@ -19,7 +20,7 @@ from burnish.model.forecast import Work, lengths
 from burnish.model.layerwise import LayeredModel, Wanted, layered_capture
 from burnish.model.model import Model
 from burnish.model.processes import ALONE, Processes, current
-from burnish.options import SHUFFLES, FindOptions, layer_index
+from burnish.options import SHUFFLES, FindOptions
 from burnish.prompts import PromptSet, PromptSource, as_prompts
 from burnish.prompts.contrast import Contrast
 from burnish.steps import Advance, Progress, advancing

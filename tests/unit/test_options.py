@@ -3,7 +3,8 @@
 import pytest
 
 from burnish.errors import InputError, LayerError
-from burnish.options import FindOptions, checked_factor, layer_index, layer_window
+from burnish.layers import layer_index, layer_window
+from burnish.options import FindOptions, checked_factor
 
 
 @pytest.mark.parametrize(

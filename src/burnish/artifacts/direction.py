@@ -20,8 +20,9 @@ from burnish.artifacts.direction_file import (
     unusable,
 )
 from burnish.errors import InputError, WrongModelError
+from burnish.layers import layer_window
 from burnish.maths.statistics import effective_rank
-from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_factor, layer_window
+from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_factor
 
 MOST = (
     1 << 28

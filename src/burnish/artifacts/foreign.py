@@ -33,8 +33,9 @@ from burnish.artifacts.direction import Direction
 from burnish.artifacts.direction_file import HEADER, LayerReport, Provenance
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.errors import InputError, WrongModelError
+from burnish.layers import layer_index
 from burnish.maths.statistics import unit
-from burnish.options import Site, layer_index
+from burnish.options import Site
 
 CONTROL = "controlvector"
 REPENG = re.compile(r"direction\.(\d{1,5})")

@@ -99,8 +99,8 @@ def enhance(
     """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
+    from burnish.layers import layer_window
     from burnish.model.processes import current
-    from burnish.options import layer_window
     from burnish.pipeline import apply, open_plan, write_plan
 
     prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)

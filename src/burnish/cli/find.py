@@ -80,7 +80,7 @@ def find(
 
 def check_layer(finding: FindOptions, layers: int) -> None:
     """Raises LayerError before any weight is loaded."""
-    from burnish.options import layer_index
+    from burnish.layers import layer_index
 
     layer_index(finding.layer_idx, layers)
 

@@ -80,7 +80,7 @@ def tune(
 
 def check_window(options: TuneOptions, layers: int) -> None:
     """Raises LayerError before any weight is loaded."""
-    from burnish.options import layer_window
+    from burnish.layers import layer_window
 
     layer_window(options.window, layers)
 

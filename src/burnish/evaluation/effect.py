@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from burnish.evaluation.pairs import Pair, PairKind, pair_items
+from burnish.layers import layer_index
 from burnish.maths.intervals import Interval, interval, interval_above, separating_direction
 from burnish.model.capture import Tokens, captured
 from burnish.model.model import Model
 from burnish.model.scoring import Item, Scores, TokenScores, likelihood_changes
-from burnish.options import layer_index
 from burnish.steps import Progress, advancing
 
 PROBE_LAYER = "60%"

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.unfinished import read_unfinished, write_unfinished
+from burnish.layers import layer_window
 from burnish.maths.symmetric import shortened, signs
 from burnish.model.imitation import Lesson, SymmetricEdit, imitate
 from burnish.model.model import Model
 from burnish.model.processes import current
-from burnish.options import LearnOptions, layer_window
+from burnish.options import LearnOptions
 from burnish.steps import Progress
 
 START = 0.3  # length of a free row at the start: gains of about 0.09, too small to be noticed and no special point

@@ -9,13 +9,14 @@ from torch import Tensor
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.artifacts.direction_file import LayerReport
 from burnish.finding import provenance_of
+from burnish.layers import layer_index
 from burnish.learning.subject import Subject, asked_questions, everyday_sets
 from burnish.maths.statistics import auroc, d_prime, largest_share
 from burnish.maths.symmetric import orthonormal_form
 from burnish.model.capture import captured, prompt_sequences
 from burnish.model.imitation import SymmetricEdit
 from burnish.model.model import Model
-from burnish.options import SHUFFLES, FindOptions, LearnOptions, layer_index
+from burnish.options import SHUFFLES, FindOptions, LearnOptions
 from burnish.prompts import Prompt, PromptSet
 
 READ = 32  # prompts of each kind whose coordinates are read

@@ -8,12 +8,13 @@ from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
 from burnish.evaluation.pairs import answered_items, pair_items
+from burnish.layers import layer_window
 from burnish.maths.strength import Search
 from burnish.maths.trust_region import best_gains, choose_ridge, depth_basis, information
 from burnish.model.derivatives import Derivatives, derivatives
 from burnish.model.model import Model
 from burnish.model.scoring import Candidate
-from burnish.options import TuneOptions, layer_window
+from burnish.options import TuneOptions
 from burnish.steps import Progress
 from burnish.tuning.objective import Aim, Material, Point, damage_of, measure
 
