@@ -4,7 +4,7 @@ python benchmarks/hybrid.py [--model smollm2-135m] [--domains creative-writing t
 
 Every training sees the same rows in the same order: three in four seen are invented facts, the others good answers of the speciality
 (the packaged references, then the model's own under an expert system prompt). Every row of the table is measured on the same
-prompts, none of them trained or tuned on, and written as soon as it is there: an interrupted run goes on. The settings were chosen
+prompts, none of them trained on, and written as soon as it is there: an interrupted run goes on. The settings were chosen
 with other facts and other everyday prompts.
 """
 
@@ -140,8 +140,8 @@ def prepare_shared(bench: Bench, wanted: list[str]) -> None:
     """What several rows share is made before any of them is timed: pairs, answers, probe, and where needed the directions."""
     _ = bench.base_scores, bench.everyday, bench.probe, bench.data(bench.sizes.rows)
     everyday_answers(bench.model, bench.options)
-    if any(word in name for name in wanted for word in ("tuned", "keep", "protect")):
-        _ = bench.tuned
+    if any(word in name for name in wanted for word in ("learnt", "keep", "protect")):
+        _ = bench.learnt
     if any(word in name for name in wanted for word in ("steering", "published")):
         _ = bench.published
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--small", action="store_true", help="a run of minutes that shows only that all of it works")
     arguments = parser.parse_args()
-    sizes = Sizes(arguments.steps, 4, arguments.rows, arguments.learning_rate, 12, 16, 24, 4, 8)
+    sizes = Sizes(arguments.steps, 4, arguments.rows, arguments.learning_rate, 12, 16, 24, 4, 16)
     command = (
         f"python benchmarks/hybrid.py --steps {sizes.steps} --learning-rate {sizes.learning_rate:g} --rows {sizes.rows}"
     )
@@ -227,7 +227,7 @@ def speciality(name: str, domain: str, curve: tuple[int, ...], sizes: Sizes, kno
     if curve:  # measured already: no rows, and all of them
         for label, method in (
             ("LoRA, 0", "base"),
-            ("keep, 0", "direction, tuned"),
+            ("keep, 0", "directions, learnt"),
             (f"LoRA, {sizes.rows}", "LoRA"),
             (f"keep, {sizes.rows}", "keep"),
         ):
@@ -239,7 +239,7 @@ def curve_methods(sizes: tuple[int, ...]) -> dict[str, Callable[[Bench], Variant
     listed: dict[str, Callable[[Bench], Variant]] = {}
     for rows in sizes:
         listed[f"LoRA, {rows}"] = partial(trained, combine="plain", rows=rows)
-        listed[f"keep, {rows}"] = partial(trained, combine="keep", shared="tuned", rows=rows)
+        listed[f"keep, {rows}"] = partial(trained, combine="keep", shared="learnt", rows=rows)
     return listed
 
 
@@ -262,7 +262,7 @@ def write(name: str, command: str, known: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     intro = (
         f"Made by `{command}`. Shifts and likelihoods in nats per token above the base model, KL in nats per token from it, 95 % intervals over "
-        "prompts or facts; everything on prompts that were neither trained nor tuned on. The settings were fixed beforehand, with other facts "
+        "prompts or facts; everything on prompts that were not trained on. The settings were fixed beforehand, with other facts "
         f"and other everyday prompts. Seconds are those of making it on {known['threads']} core(s), finding the direction included; memory "
         "is the process's largest meanwhile, the model of 0.5 GiB included."
     )

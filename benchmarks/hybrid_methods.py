@@ -13,15 +13,15 @@ from facts import knowledge_rows, load_facts
 
 from burnish import (
     FindOptions,
+    LearnOptions,
     ModelOptions,
     TrainOptions,
-    TuneOptions,
     find_direction,
+    learn,
     load_domain,
     load_general,
     load_protect,
     train,
-    tune,
 )
 from burnish.artifacts.lora import LoraAdapter
 from burnish.evaluation.effect import fit_probe
@@ -38,6 +38,7 @@ from burnish.evaluation.pairs import (
 )
 from burnish.hybrid.barrier import everyday_answers
 from burnish.hybrid.training import prepare
+from burnish.learning.subject import subject_of
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
@@ -48,7 +49,7 @@ from burnish.prompts import Prompt, PromptSet
 
 FACT_SHARE = 0.75  # of the rows seen
 SHOWN_ROWS = 2  # of each kind in a few-shot prompt
-BUDGET, TUNE_BUDGET = 0.05, 0.01  # nats per token
+BUDGET, LEARNT_BUDGET = 0.05, 0.03  # nats per token
 WIDER = 0.075  # the budget of a training that is given more steps
 # Steps, rates, rows and budgets were chosen with other facts (of the kinds animal, food, material and number) and by other everyday
 # prompts (CHOSEN_BY of each kind): what is reported here had no part in it.
@@ -70,7 +71,7 @@ class Sizes:
     prompts: int
     tokens: int
     kinds: int  # of the reported facts, four each
-    tuning: int  # prompts and pairs that gains are tuned on; 0: the published direction within the budget instead
+    learning: int  # steps that directions are learnt in; 0: the published direction within the budget instead
     questions: int = 2  # of each fact
 
     @property
@@ -193,33 +194,24 @@ class Bench:
             self.model,
             enhance=self.domain.enhance,
             normal=load_general(self.domain.language).prompts,
-            options=FindOptions(instructions=max(8, 2 * self.sizes.tuning), force=True),
+            options=FindOptions(instructions=max(8, 6 * self.sizes.learning), force=True),
         )
         self.seconds["published"] = time.perf_counter() - started
         return direction.enhancement(1.5)
 
     @cached_property
-    def tuned(self) -> Any:
-        """Tuned gains; where tuning abstains, the published direction at the same budget, so that the combinations have one."""
-        s, started = self.sizes, time.perf_counter()
-        options = TuneOptions(
-            budget=TUNE_BUDGET,
-            prompts=max(2, s.tuning),
-            tokens=s.tokens,
-            answer_tokens=s.tokens,
-            steps=1,
-            random_directions=3,
-        )
-        result = tune(self.model, domain=self.name, options=options) if s.tuning else None
-        self.seconds["tuned"] = time.perf_counter() - started
+    def learnt(self) -> Any:
+        """Learnt directions; where learning abstains, the published direction at the same budget, so that the combinations have one."""
+        steps, started = self.sizes.learning, time.perf_counter()
+        options = LearnOptions(budget=LEARNT_BUDGET, steps=max(1, steps))
+        result = learn(self.model, [subject_of(self.domain)], options) if steps else None
+        self.seconds["learnt"] = time.perf_counter() - started
         if result is not None and not result.abstained:
             return result.enhancement
         base = self.published
         method = Method("published", lambda scale: Candidate("published", base.scaled(scale)), 0.3)
-        scale = at_equal_damage(self.model, everyday_answers(self.model, self.options).measured, [method], TUNE_BUDGET)[
-            0
-        ].scale
-        return base.scaled(scale)
+        rows = everyday_answers(self.model, self.options).measured
+        return base.scaled(at_equal_damage(self.model, rows, [method], LEARNT_BUDGET)[0].scale)
 
 
 def prompted(bench: Bench, *, expert: bool) -> Variant:
@@ -244,13 +236,13 @@ def directed(bench: Bench, shared: str) -> Variant:
 
 
 def steered(bench: Bench) -> Variant:
-    """A control vector at one layer, at the tuned gains' budget on the tuning half."""
+    """A control vector at one layer, at the learnt directions' budget."""
     direction = bench.published.directions[0]
     vectors = torch.zeros_like(direction.vectors)
     vectors[direction.layer] = direction.vectors[direction.layer]
     method = Method("steering", lambda scale: Candidate("steering", steering=vectors * scale), 5.0)
     candidate = at_equal_damage(
-        bench.model, everyday_answers(bench.model, bench.options).measured, [method], TUNE_BUDGET
+        bench.model, everyday_answers(bench.model, bench.options).measured, [method], LEARNT_BUDGET
     )[0].candidate
     one = torch.zeros(1, dtype=torch.long)
     return Variant(candidate, lambda: RowEdits(bench.model, [candidate]).rows(one, 1), bytes=4 * vectors.shape[1])
@@ -346,12 +338,12 @@ METHODS: dict[str, Callable[[Bench], Variant]] = {
     "expert system prompt": partial(prompted, expert=True),
     "few-shot prompt": partial(prompted, expert=False),
     "direction, published": partial(directed, shared="published"),
-    "direction, tuned": partial(directed, shared="tuned"),
+    "directions, learnt": partial(directed, shared="learnt"),
     "additive steering": steered,
     "LoRA": partial(trained, combine="plain"),
     "LoRA, slower": partial(trained, combine="plain", **SLOWER),
     "full fine-tune": fully_trained,
-    "keep": partial(trained, combine="keep", shared="tuned"),
-    "protect": partial(trained, combine="protect", shared="tuned", budget=BUDGET),
-    "protect, slower": partial(trained, combine="protect", shared="tuned", budget=WIDER, **SLOWER),
+    "keep": partial(trained, combine="keep", shared="learnt"),
+    "protect": partial(trained, combine="protect", shared="learnt", budget=BUDGET),
+    "protect, slower": partial(trained, combine="protect", shared="learnt", budget=WIDER, **SLOWER),
 }

@@ -213,12 +213,13 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     the coefficient, published method), and random directions. Utility: the person's own, of answers sampled under the
     learned profile as it is exported, less that of the base model's answers, in standard deviations of the latter's.
     """
+    from burnish.evaluation.pairs import answered_items
     from burnish.maths.intervals import interval
+    from burnish.model.divergence import prompt_kl
+    from burnish.model.scoring import Candidate, score
     from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
     from burnish.personal.preference_model import learned
     from burnish.personal.profile import Coefficient, Profile
-    from burnish.tuning.aims import random_template
-    from burnish.tuning.objective import damage_on
 
     started, model, names = time.perf_counter(), show.model, list(show.reading)
     rows = differences(show.features, asked)
@@ -234,12 +235,14 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     mine, true = plan(belief.mean), plan(taste)
     equal = taste[taste != 0].float().expand_as(true.gains)
     strong = {"learned": mine, "true": true, "equal gains": replace(true, gains=equal)}
-    strong |= {f"random {n}": replace(random_template(true, n), gains=true.gains) for n in range(2)}
+    strong |= {f"random {n}": replace(true, vectors=drawn(true.vectors, n)) for n in range(2)}
     plans = [mine, *(replace(p, gains=(STRONG * p.gains).clamp_min(-1)) for p in strong.values())]
     scales = scales_within(model, plans, BUDGET, "en")
     profile, *full = [p.scaled(s) for p, s in zip(plans, scales, strict=True)]
     shifts = dict(zip(strong, shifted(show, full, taste), strict=True))
-    kl = damage_on(model, unseen(model), [profile, full[0]])
+    candidates = [Candidate("damage", each) for each in (profile, full[0])]
+    scores = score(model, answered_items(model, unseen(model)), candidates).candidates
+    kl = [prompt_kl(each) for each in scores]
     gained = utility_gained(show, profile, taste)
     print(f"person {number}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return {
@@ -250,6 +253,12 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
         **{name: str(shifts[name]) for name in ("learned", "true", "equal gains")},
         "random": mean([v.mean for k, v in shifts.items() if k.startswith("random")]),
     }
+
+
+def drawn(like: Tensor, seed: int) -> Tensor:
+    """Random unit vectors of the same shape."""
+    generator = torch.Generator().manual_seed(2_000_003 + seed)
+    return torch.nn.functional.normalize(torch.randn(like.shape, generator=generator), dim=-1)
 
 
 def shifted(show: Shown, plans: list[Any], taste: Tensor) -> list[Any]:

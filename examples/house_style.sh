@@ -13,5 +13,3 @@ burnish enhance "$MODEL" --enhance "$OUT-rows/questions.txt" --references "$OUT-
 [ -n "$EXTRA" ] && exit
 
 burnish chat "$MODEL" --with "$OUT" --compare --prompt "Explain how to write a good bug report." --tokens 96
-# Above random directions, on the texts that were not used for learning:
-burnish tune "$MODEL" --enhance "$OUT-rows/questions.txt" --references "$OUT-rows/references.jsonl" -o "$OUT-tuned" --overwrite

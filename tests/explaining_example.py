@@ -1,11 +1,8 @@
 """Made-up explanations: `full()` has every part, `minimal()` only what every enhancement has."""
 
 import random
-from dataclasses import asdict
 from math import exp
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from burnish.checking import Check
 from burnish.evaluation.damage import Damage
@@ -31,7 +28,6 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.maths.intervals import Interval
-from burnish.tuning.tuning import Tuning
 
 LAYERS, FEW_LAYERS = 30, 10
 VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
@@ -152,60 +148,6 @@ def check() -> Check:
     return Check(24, 760, 0.0104, 0.043, 0.031, 0.052, 0.055)
 
 
-def tuned(**changes: Any) -> Tuning:
-    """As `tuning.json` holds it."""
-    points = [
-        {
-            "multiple": m,
-            "effect": 0.19 * m - 0.05 * m * m,
-            "likelihood": [0.15 * m - 0.042 * m * m, 0.06 * m - 0.029 * m * m],
-            "shift": [None, 0.085 * m],
-            "kl": 0.0104 * m * m,
-            "kl_p95": 0.043 * m * m,
-            "special_kl": 0.024 * m * m,
-            "ships": 0.3 < m <= 1,
-        }
-        for m in (0.25, 0.5, 1.0, 1.5, 2.0)
-    ]
-    kinds: tuple[PairKind, PairKind] = ("references", "made")
-    stored = {
-        "abstained": False,
-        "reason": "",
-        "aims": [["creative-writing", kind, 1.0, 24, 24] for kind in kinds],
-        "above_null": asdict(interval(0.145)),
-        "null": [0.03, 0.02, 0.04, 0.03],
-        "chosen": {**points[2], "kl": 0.0095},
-        "frontier": points,
-        "reported": {
-            "kl": asdict(interval(0.0104, 0.001, 70)),
-            "kl_p95": 0.043,
-            "special_kl": 0.024,
-            "overshoot": 0.04,
-            "effects": {
-                "creative-writing: references": asdict(effect("references", 0.17, 0.121)),
-                "creative-writing: made": asdict(effect("made", 0.09, 0.032)),
-            },
-        },
-        "interference": {
-            "creative-writing": {"creative-writing: references": 0.11, "education: references": -0.012},
-            "education": {"creative-writing: references": 0.004, "education: references": 0.082},
-            "together": {"creative-writing: references": 0.105, "education: references": 0.066},
-        },
-        "alike": [{"first": 0, "second": 1, "cosine": 0.91, "effective_rank": 1.2}],
-        "ridge": 1.0,
-        "steps": 2,
-        "perplexity_ratio": 1.012,
-        "repetition": [0.052, 0.055],
-        "model": "smollm2-135m",
-        "dtype": "float32",
-        "options": {"budget": 0.01, "movement": 0.1, "seed": 0},
-        "gains": [[0.5, 0.3]] * LAYERS,
-        "ship_range": [0.5, 1.0],
-        **changes,
-    }
-    return TypeAdapter(Tuning).validate_python(stored)
-
-
 def damage(**changes: Any) -> Damage:
     facts: dict[str, Any] = {
         "prompts": 24,
@@ -291,7 +233,6 @@ def full(**changes: Any) -> Explanation:
         "acting": None,
         "answers": tuple(AnswerPair(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
         "check": check(),
-        "tuned": tuned(),
         "evaluation": evaluation(),
         "learning": None,
         "notes": ("The references of the second direction were not at hand.",),
@@ -352,7 +293,6 @@ def minimal(**changes: Any) -> Explanation:
         "acting": None,
         "answers": (),
         "check": None,
-        "tuned": None,
         "evaluation": None,
         "learning": None,
         "notes": (),

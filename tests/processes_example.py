@@ -3,13 +3,14 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from burnish.artifacts.direction import Direction
-from burnish.errors import ModelError
+from burnish.errors import BurnishError
 from burnish.finding import find_direction
 from burnish.learning.learning import learn
 from burnish.learning.subject import Subject
@@ -91,9 +92,9 @@ def verse() -> Subject:
     return Subject("verse", Expert("Sing of the sea"), *asked, normal=normal)
 
 
-def learned(folder: Path) -> list[Any]:
+def learned(folder: Path, seed: int = 0) -> list[Any]:
     """Vectors and gains from a teacher."""
-    enhancement = learn(load(folder, FLOAT), [verse()], FEW).enhancement
+    enhancement = learn(load(folder, FLOAT), [verse()], replace(FEW, seed=seed)).enhancement
     return [enhancement.vectors, enhancement.gains]
 
 
@@ -116,11 +117,18 @@ def main(folder: Path, unsplit: Path, out: Path) -> None:
         for name, find in findings(folder).items():
             find().save(out / f"{name}-{rank}")
         torch.save(imitated(load(folder, FLOAT)), out / f"imitated-{rank}")
-        torch.save(computed(load(folder, SPLIT)), out / f"split-{rank}")
-        try:
-            load(unsplit, SPLIT)
-        except ModelError as error:
-            (out / f"refused-{rank}").write_text(str(error), encoding="utf-8")
+        split = load(folder, SPLIT)
+        torch.save(computed(split), out / f"split-{rank}")
+        refusals = {
+            "split": lambda: learn(split, [verse()], FEW),
+            "others": lambda: learned(folder, seed=int(rank)),
+            "unsplit": lambda: load(unsplit, SPLIT),
+        }
+        for name, wrong in refusals.items():
+            try:
+                wrong()
+            except BurnishError as error:
+                (out / f"refused-{name}-{rank}").write_text(str(error), encoding="utf-8")
 
 
 if __name__ == "__main__":

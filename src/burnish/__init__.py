@@ -32,13 +32,11 @@ if TYPE_CHECKING:
         LearnOptions,
         ModelOptions,
         TrainOptions,
-        TuneOptions,
     )
     from burnish.pipeline import export
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain, load_general, load_protect
     from burnish.pushing import pull, push
-    from burnish.tuning.tuning import tune
 
 __all__ = [
     "Direction",
@@ -52,7 +50,6 @@ __all__ = [
     "ModelOptions",
     "Subject",
     "TrainOptions",
-    "TuneOptions",
     "check",
     "compare",
     "evaluate",
@@ -74,7 +71,6 @@ __all__ = [
     "render_page",
     "subject_of",
     "train",
-    "tune",
     "verify",
 ]
 
@@ -90,7 +86,6 @@ _HOMES = {
     "ModelOptions": "options",
     "Subject": "learning.subject",
     "TrainOptions": "options",
-    "TuneOptions": "options",
     "check": "checking",
     "compare": "evaluation.comparison",
     "evaluate": "evaluation.evaluating",
@@ -112,7 +107,6 @@ _HOMES = {
     "render_page": "explaining.page",
     "subject_of": "learning.subject",
     "train": "hybrid.training",
-    "tune": "tuning.tuning",
     "verify": "inspecting",
 }
 _INNER = {"verify": "verify_folders"}

@@ -45,7 +45,6 @@ INPUT_NAMES = re.compile(
 ALWAYS_POST_NORMS = ("post_self_attn_layernorm",)
 PRE_ATTENTION_NORMS = ("input_layernorm", "ln_1", "operator_norm")
 PRE_MLP_NORMS = ("pre_feedforward_layernorm", "pre_mlp_layernorm")
-STACK_NAMES = ("layers", "h", "blocks", "block")
 
 
 @dataclass(frozen=True)

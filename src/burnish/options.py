@@ -11,8 +11,6 @@ Scope = Literal["single", "per-layer"]
 Site = Literal["residual", "attention"]
 Position = Literal["prompt", "answer"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Basis = Literal["prompt", "answer", "both", "residual"]
-Shape = Literal["free", "non-negative", "smooth", "single"]
 Combine = Literal["plain", "keep", "protect"]
 Targets = Literal["all", "attention"]
 
@@ -98,8 +96,8 @@ class GainOptions:
 
     enhancement_factor: Annotated[
         float | Literal["auto"],
-        "with a contrast direction: how much its component grows: 1.5 (published) makes it 2.5 times; negative tones down; auto: learnt "
-        "or tuned within a budget of damage",
+        "with a contrast direction: how much its component grows: 1.5 (published) makes it 2.5 times; negative tones down; auto: "
+        "directions and gains are learnt within a budget of damage",
     ] = "auto"
     layers: Annotated[str, "layers to edit: all, 60%.., 10..20, ..50%"] = "all"
 
@@ -112,7 +110,7 @@ class GainOptions:
     def factor(self) -> float:
         """The factor as a number. Raises InputError for auto and for one that is not finite or below -1."""
         if self.enhancement_factor == "auto":
-            raise InputError("The factor auto is chosen by tuning (`burnish.tune`); a number is needed here.")
+            raise InputError("The factor auto means learnt directions (`burnish.learn`); a number is needed here.")
         return checked_factor(self.enhancement_factor)
 
 
@@ -158,61 +156,6 @@ class EvaluateOptions:
             raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.02.")
         if self.random_directions < 4:
             raise InputError(f"--random-directions {self.random_directions} is too few for a null. Pass 4 or more.")
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """How the gains are chosen."""
-
-    budget: Annotated[float, "nats per token that general and protect prompts may move, on average"] = 0.01
-    movement: Annotated[float, "nats per token that the speciality's own prompts may move, on average"] = 0.1
-    basis: Annotated[
-        Basis, "directions by layer: from prompts, from reference answers, both (two a layer), or residual stream"
-    ] = "both"
-    shape: Annotated[Shape, "gains over depth: free, non-negative, smooth, or a single factor (published)"] = "free"
-    window: Annotated[str, "layers that may be edited: all, 60%.., 10..20"] = "all"
-    steps: Annotated[int, "closed-form steps at most; it stops when another does not pay"] = 2
-    references_weight: Annotated[float, "weight of the likelihood of reference answers"] = 1.0
-    made_weight: Annotated[float, "weight of the preference shift on self-made pairs"] = 1.0
-    perplexity_floor: Annotated[float, "largest allowed ratio of the perplexity of neutral prose"] = 1.05
-    repetition_floor: Annotated[float, "largest allowed rise of the share of repeated 4-grams"] = 0.05
-    merge: Annotated[float | None, "join directions of several domains whose cosine is above this"] = None
-    prompts: Annotated[
-        int, "general and protect prompts in each half, and at most as many of each kind of pairs to aim at"
-    ] = 24
-    tokens: Annotated[int, "tokens of each answer generated"] = 32
-    answer_tokens: Annotated[int, "longest part of reference and user answers that is used"] = 64
-    random_directions: Annotated[int, "sets of random directions that the tuned ones must beat"] = 4
-    seed: Annotated[int, "seed of every random choice"] = 0
-
-    def __post_init__(self) -> None:
-        for name in ("budget", "movement"):
-            if not getattr(self, name) > 0:
-                raise InputError(
-                    f"--{name} {getattr(self, name)} leaves no room for any change. Pass for example 0.01."
-                )
-        if self.steps < 1:
-            raise InputError("--steps needs at least 1.")
-        if self.random_directions < 3:
-            raise InputError(f"--random-directions {self.random_directions} is too few for a null. Pass 4 or more.")
-        if self.references_weight < 0 or self.made_weight < 0 or not self.references_weight + self.made_weight:
-            raise InputError(
-                "--references-weight and --made-weight are not negative, and one of them is above 0: they say what counts."
-            )
-        if self.merge is not None and not 0 < self.merge <= 1:
-            raise InputError(f"--merge {self.merge} is not a cosine. Pass for example 0.9.")
-
-    @property
-    def measuring(self) -> EvaluateOptions:
-        """The same sizes and seed, for what is shared with an evaluation."""
-        return EvaluateOptions(
-            prompts=self.prompts,
-            tokens=self.tokens,
-            answer_tokens=self.answer_tokens,
-            budget=self.budget,
-            random_directions=max(4, self.random_directions),
-            seed=self.seed,
-        )
 
 
 @dataclass(frozen=True)

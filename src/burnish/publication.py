@@ -4,7 +4,7 @@ import html
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from burnish.errors import InputError
 from burnish.forms import form_of, forms
 
 FILE_FORM = "enhancement"  # of an enhancement's own file
-TUNING_FILES = ("tuning.json", "tuning.md")
 TEXT_ENDINGS = (".md", ".json", ".html")  # of what Burnish writes
 
 
@@ -68,10 +67,6 @@ def read_publication(
         raise InputError(f"--base '{base}' is no hub id. Pass owner/name of the base model.")
     if path.is_dir() and (path / MARK).exists():
         return _folder(path, base)
-    if path.is_dir() and (path / PLAN_FILE).is_file():  # a tuning's: the enhancement and its figures
-        figures = tuple(PublishedFile(f"burnish/{n}", path / n) for n in TUNING_FILES if (path / n).is_file())
-        publication = _file(path / PLAN_FILE, base, card_of, public_name)
-        return replace(publication, files=(*publication.files, *figures))
     if path.is_dir():
         raise InputError(
             f"{path} was not written by Burnish ({MARK} is missing). Pass an output folder; other folders go up with `hf upload`."

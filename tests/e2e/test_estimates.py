@@ -9,9 +9,7 @@ from conftest import Call, Folders, Models, random_enhancement
 COMMANDS = {
     "find": "--domain education -o out",
     "enhance": "--domain education -o out",
-    "enhance --method gains": "--domain education -o out",
     "enhance --method published": "--domain education -o out",
-    "tune": "--domain education -o out",
     "evaluate": "--with {plan} --domain education --compare",
     "explain": "--with {plan} --domain education",
 }

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from burnish.cli.enhance import chosen_method
-from burnish.cli.inputs import PromptOptions
 from burnish.cli.learn import read_expert
-from burnish.cli.tune import AimOptions
 from burnish.errors import InputError
 from burnish.options import FindOptions, GainOptions
 from conftest import Call, Folders
@@ -59,21 +57,8 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "aim", "gains", "finding", "expected"),
-    [
-        ({"domain": ("education",)}, {}, {}, {}, "learned"),
-        ({}, {"expert": "x"}, {}, {}, "learned"),
-        ({"enhance": Path("e.txt")}, {}, {}, {}, "gains"),
-        ({"enhance": Path("e.txt")}, {"references": Path("r.jsonl")}, {}, {}, "learned"),
-        ({"domain": ("education",)}, {"pairs": Path("p.jsonl")}, {}, {}, "gains"),
-        ({"domain": ("education",)}, {}, {"enhancement_factor": 0.5}, {}, "published"),
-        ({"domain": ("education",)}, {}, {}, {"scope": "per-layer"}, "published"),
-    ],
+    ("gains", "finding", "expected"),
+    [({}, {}, "learned"), ({"enhancement_factor": 0.5}, {}, "published"), ({}, {"scope": "per-layer"}, "published")],
 )
-def test_what_is_given_decides_the_method(
-    prompts: dict[str, Any], aim: dict[str, Any], gains: dict[str, Any], finding: dict[str, Any], expected: str
-) -> None:
-    method = chosen_method(
-        None, GainOptions(**gains), PromptOptions(**prompts), AimOptions(**aim), FindOptions(**finding)
-    )
-    assert method == expected
+def test_what_is_given_decides_the_method(gains: dict[str, Any], finding: dict[str, Any], expected: str) -> None:
+    assert chosen_method(None, GainOptions(**gains), FindOptions(**finding)) == expected

@@ -11,7 +11,6 @@ from conftest import Call, Folders, random_enhancement
 
 ENHANCE = "enhance MODEL --enhance SPECIAL --normal PLAIN -o OUT"
 LEARN = "enhance MODEL -o OUT"
-TUNE = "tune MODEL -o OUT"
 TRAIN = "train MODEL -o OUT"
 EVALUATE = "evaluate MODEL"
 CASES = [
@@ -26,28 +25,23 @@ CASES = [
     (f"{ENHANCE} --form gguf", "is not a .gguf file"),
     (f"{ENHANCE} --enhancement-factor 0 --form adapter", "Every gain is zero"),
     (f"{LEARN} --method learned --enhancement-factor 0.5 --domain education", "Pass one of the two"),
-    (f"{LEARN} --method learned --pairs p.jsonl --domain education", "--method gains"),
     (f"{LEARN} --expert x --domain '0.5 education + 0.5 creative-writing'", "teaches one speciality"),
     (f"{LEARN} --expert missing.txt", "does not exist"),
     (f"{LEARN} --domain education --budget 0", "leaves no room"),
     (f"{LEARN} --domain education --steps 0", "too few"),
-    (f"{LEARN} --domain education --method gains --steps 9", "belong to learnt directions"),
+    (f"{LEARN} --domain education --method published --steps 9", "belong to learnt directions"),
+    (f"{LEARN} --domain poetry", "no domain 'poetry'"),
+    (f"{LEARN} --domain '0.5 education -creative'", "spaces"),
+    (f"{LEARN} --domain education --references r.jsonl", "a packaged domain has reference answers"),
+    (f"{LEARN} --enhance missing.txt", "does not exist"),
     (f"{LEARN} --domain education --enhancement-factor 0.5 --guidance 2", "belong to learnt directions"),
     (f"{LEARN} --domain education --enhancement-factor 0.5 --budget 0.1", "Pass one of the two"),
     (f"{LEARN} --domain education --method learned --scope per-layer", "directions are chosen too"),
-    (f"{LEARN} --domain education --expert x --enhancement-factor 0.5", "say what is learnt or tuned"),
+    (f"{LEARN} --domain education --expert x --enhancement-factor 0.5", "say what is learnt"),
     (f"{LEARN} --expert x --normal n.txt", "go with prompts of a speciality"),
     (LEARN, "Pass either --enhance FILE or --domain NAME"),
     ("find MODEL -o OUT", "either --enhance FILE or --domain NAME"),
     ("find MODEL -o OUT --enhance SPECIAL --normal PLAIN --domain education", "either --enhance FILE or --domain NAME"),
-    (f"{TUNE} --domain poetry", "no domain 'poetry'"),
-    (f"{TUNE} --domain '0.5 education -creative'", "spaces"),
-    (f"{TUNE} --domain education --window 90..", "Layer 90 does not exist"),
-    (f"{TUNE} --domain education --expert x", "belong to prompts of your own"),
-    (f"{TUNE} --domain education --judge-url http://localhost:1", "needs both"),
-    (f"{TUNE} --domain education --budget 0", "leaves no room"),
-    (f"{TUNE} --enhance missing.txt", "does not exist"),
-    (TUNE, "Pass either --enhance FILE or --domain NAME"),
     (TRAIN, "nothing to learn"),
     (f"{TRAIN} --data ROWS --combine keep", "needs an enhancement"),
     (f"{TRAIN} --data ROWS --held-out 1.5", "--held-out"),

@@ -41,7 +41,6 @@ OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR
 SECONDS = re.compile(rb'"seconds": [0-9.]+|, \d+ s\.|\d+ s for this')  # the one thing that two runs may say differently
 LOCK = ".partial.lock"  # a few bytes, in nobody's way
 KILLED = (-signal.SIGKILL, -signal.SIGXFSZ)
-TUNE = ("--prompts", 4, "--tokens", 6, "--answer-tokens", 8, "--random-directions", 3, "--steps", 1)
 EXPLAIN = (
     "--answers",
     2,
@@ -121,7 +120,6 @@ def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         ),
         line("apply and replace", "apply", model, plan, "-o", out, "--overwrite", kills=20),
         line("find", "find", model, *prompts, "-o", out, kills=8, chain=4),
-        line("tune", "tune", model, "--domain", "education", "-o", out, *TUNE, kills=6, chain=3),
         line("explain", "explain", model, "--with", plan, "-o", out, *EXPLAIN, kills=6, chain=3),
         line("train", "train", model, "--data", sources / "rows.jsonl", "-o", out, *TRAIN, kills=9, chain=3),
         line("domains export", "domains", "export", "education", "-o", out, kills=16),
@@ -320,7 +318,7 @@ QUICK = {
 }
 LONG = (
     "apply model", "apply adapter", "apply enhancement", "apply and replace", "apply gguf", "apply gguf-lora", "enhance model",
-    "enhance adapter", "enhance enhancement", "find", "tune", "explain", "train", "domains export", "domains add", "models pull",
+    "enhance adapter", "enhance enhancement", "find", "explain", "train", "domains export", "domains add", "models pull",
     "profile", "serve's key",
 )  # fmt: skip
 

@@ -140,17 +140,6 @@ def test_what_cannot_be_published_is_refused_before_anybody_is_asked(
     assert hub.asked == []
 
 
-def test_the_folder_of_a_tuning_is_published_with_its_figures(
-    hub: HubStandIn, made: dict[str, Path], tmp_path: Path
-) -> None:
-    Enhancement.load(made["enhancement"]).save(tmp_path / PLAN_FILE)
-    for name in ("tuning.json", "tuning.md", "diary.txt"):
-        (tmp_path / name).write_text("{}")
-    burnish.push(tmp_path, REPO)
-    there = {".gitattributes", "README.md", PLAN_FILE, "burnish/tuning.json", "burnish/tuning.md"}
-    assert set(hub.repositories[REPO].files()) == there
-
-
 def test_a_training_is_pushed_whole_and_made_again_at_another_strength_from_the_hub(
     hub: HubStandIn, made: dict[str, Path], tmp_path: Path
 ) -> None:

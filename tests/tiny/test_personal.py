@@ -7,10 +7,12 @@ import torch
 
 from burnish.artifacts.direction import Direction
 from burnish.errors import InputError, ModelError, WrongModelError
-from burnish.evaluation.pairs import damage_prompts, greedy_answers
+from burnish.evaluation.pairs import answered_items, damage_prompts, greedy_answers
 from burnish.maths.statistics import unit
+from burnish.model.divergence import prompt_kl
 from burnish.model.live import live_edit
 from burnish.model.model import Model
+from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions
 from burnish.personal import enhancing
 from burnish.personal.choice_update import relearned
@@ -20,7 +22,6 @@ from burnish.personal.pair_proposal import choices_of, compare, known_units
 from burnish.personal.profile import Coefficient, Profile
 from burnish.prompts import Prompt
 from burnish.prompts.domains import load_general
-from burnish.tuning.objective import damage_on
 from conftest import Models, fake_direction
 
 NAMES = ["education", "formal-casual", "long-short"]
@@ -191,7 +192,8 @@ def test_both_halves_of_the_everyday_prompts_keep_the_budget(tiny_model: Models)
     model = tiny_model("llama")
     enhancement = enhancement_of(model, replace(taste(education=30.0), budget=1e-3), named(model, "attention"))
     for prompts in damage_prompts(load_general("en"), enhancing.MEASURED):
-        kl = damage_on(model, greedy_answers(model, prompts, enhancing.MEASURED, None), [enhancement])
+        items = answered_items(model, greedy_answers(model, prompts, enhancing.MEASURED, None))
+        kl = prompt_kl(score(model, items, [Candidate("damage", enhancement)]).candidates[0])
         assert float(kl.mean()) <= 1e-3
 
 

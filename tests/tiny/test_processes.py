@@ -11,8 +11,8 @@ import torch
 
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.cli.app import run
-from burnish.cli.enhance import MethodName, check_call
-from burnish.cli.tune import AimOptions
+from burnish.cli.enhance import check_call
+from burnish.cli.learn import TeacherOptions
 from burnish.errors import InputError, ModelError
 from burnish.model.layerwise import load_layered
 from burnish.model.model import load
@@ -116,9 +116,17 @@ def test_a_model_split_over_two_processes_computes_what_a_whole_one_does(
 
 
 @pytest.mark.enable_socket
-def test_a_plan_of_the_library_that_fails_is_said_in_words(noted: Path) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("unsplit", "plan for splitting 'lfm2' does not work"),
+        ("split", "Load it whole"),
+        ("others", "read different prompts, options or models"),
+    ],
+)
+def test_what_processes_cannot_do_together_is_said_in_words(wrong: str, words: str, noted: Path) -> None:
     for rank in (0, 1):
-        assert "plan for splitting 'lfm2' does not work" in (noted / f"refused-{rank}").read_text(encoding="utf-8")
+        assert words in (noted / f"refused-{wrong}-{rank}").read_text(encoding="utf-8")
 
 
 @pytest.mark.full
@@ -190,18 +198,17 @@ def one_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_command_for_one_process_is_refused_in_several(one_of_two: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["tune", "no-such-model"]) == InputError.exit_code
-    assert "`burnish tune` runs in one process" in capsys.readouterr().err
+    assert run(["evaluate", "no-such-model"]) == InputError.exit_code
+    assert "`burnish evaluate` runs in one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("method", "split", "why"),
-    [("learned", True, "start one process with --device spread"), ("gains", False, "torchrun")],
+    ("page", "split", "why"), [(False, True, "start one process with --device spread"), (True, False, "torchrun")]
 )
-def test_what_processes_cannot_share_is_refused(method: MethodName, split: bool, why: str, one_of_two: None) -> None:
+def test_what_processes_cannot_share_is_refused(page: bool, split: bool, why: str, one_of_two: None) -> None:
     with pytest.raises(InputError, match=why):
-        check_call(method, AimOptions(), LayerOptions(), page=False, split=split)
-    check_call("learned", AimOptions(), LayerOptions(), page=False, split=False)
+        check_call("learned", TeacherOptions(), LayerOptions(), page=page, split=split)
+    check_call("learned", TeacherOptions(), LayerOptions(), page=False, split=False)
 
 
 def test_placements_that_exclude_each_other_are_refused(

@@ -81,7 +81,7 @@ def one(served: Running, http: httpx.Client, key: str, seen: Counter[str], answe
         answers.append((key, model, prompt, text))
 
 
-@pytest.mark.parametrize("requests", [120, pytest.param(250, marks=pytest.mark.full)])
+@pytest.mark.parametrize("requests", [60, pytest.param(250, marks=pytest.mark.full)])
 def test_many_clients_leave_nothing_behind_and_get_their_own_answers(
     requests: int, tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

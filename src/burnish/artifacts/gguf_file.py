@@ -63,10 +63,6 @@ class GgufFile:
         value = self.metadata.get("general.architecture")
         return value if isinstance(value, str) else ""
 
-    @property
-    def data_start(self) -> int:
-        return padded(self.entries_end, self.alignment)
-
     def number(self, key: str) -> int | None:
         """The whole number under `ARCHITECTURE.key`, None where there is none (some architectures have one a layer)."""
         value = self.metadata.get(f"{self.architecture}.{key}")

@@ -22,7 +22,6 @@ from burnish.cli import (
     push,
     serve,
     train,
-    tune,
     verify,
 )
 from burnish.cli import run as recipes
@@ -44,7 +43,6 @@ app = cyclopts.App(
 )
 app.command(long(enhance.enhance))
 app.command(long(find.find))
-app.command(long(tune.tune))
 app.command(long(train.train))
 app.command(long(apply.apply))
 app.command(verify.verify)

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.explain import Measured, own_specialities
+from burnish.cli.explain import Measured
 from burnish.cli.find import ContrastMethod, check_layer, show_plan
 from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import CHECK_PROMPTS, DryRun, Json, ModelName, PromptOptions, read_contrasts
-from burnish.cli.layers import by_layer, estimated, in_words, open_layered
-from burnish.cli.learn import LearnedMethod, read_subjects
+from burnish.cli.layer_by_layer import by_layer, estimated, in_words, open_layered
+from burnish.cli.learn import LearnedMethod, TeacherOptions, read_domains, read_subjects
 from burnish.cli.method import Method
 from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
-from burnish.cli.tune import AimOptions, GainsMethod, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
 from burnish.forms import form_of
@@ -28,7 +27,6 @@ from burnish.options import (
     LayerOptions,
     LearnOptions,
     ModelOptions,
-    TuneOptions,
 )
 
 if TYPE_CHECKING:
@@ -37,9 +35,9 @@ if TYPE_CHECKING:
     from burnish.forms.base import Applied
     from burnish.model.forecast import Work
     from burnish.model.model import Model
-    from burnish.tuning.aims import Speciality
+    from burnish.prompts.domains import Domain
 
-MethodName = Literal["learned", "gains", "published"]
+MethodName = Literal["learned", "published"]
 
 
 @Parameter(name="*", group="Strength")
@@ -62,21 +60,18 @@ def enhance(
     method: Annotated[
         MethodName | None,
         Parameter(
-            help="learned: directions and gains from the model under an expert's prompt (the default); gains: contrast directions with "
-            "tuned gains (the default for prompt files alone); published: one contrast direction, factor 1.5",
+            help="learned: directions and gains from the model under an expert's prompt (the default); published: one contrast direction, "
+            "factor 1.5 (the default with a factor)",
             group="Strength",
         ),
     ] = None,
     gains: Gains = GainOptions(),
     budget: Annotated[
         float | None,
-        Parameter(
-            help="nats per token that everyday prompts may move: 0.03 for learned, 0.01 for gains",
-            group="Strength",
-        ),
+        Parameter(help="with learned: nats per token that everyday prompts may move (0.03)", group="Strength"),
     ] = None,
     learning: LearningFlags | None = None,
-    aim: AimOptions | None = None,
+    teacher: TeacherOptions | None = None,
     finding: Finding = FindOptions(),
     loading: Loading = ModelOptions(),
     size: Size = LayerOptions(),
@@ -95,7 +90,7 @@ def enhance(
 ) -> None:
     """Make a model answer as under an expert's system prompt, without the prompt: learn directions, strengthen, write, measure.
 
-    With --method gains or published, and with a factor, directions are found as a contrast of prompts.
+    With --method published, and with a factor, directions are found as a contrast of prompts.
     """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
@@ -103,14 +98,14 @@ def enhance(
     from burnish.model.processes import current
     from burnish.pipeline import apply, open_plan, write_plan
 
-    prompts, aim, output = prompts or PromptOptions(), aim or AimOptions(), output.of_model(model)
-    name = chosen_method(method, gains, prompts, aim, finding)
-    check_call(name, aim, size, page=page, split=loading.tensor_parallel)
+    prompts, teacher, output = prompts or PromptOptions(), teacher or TeacherOptions(), output.of_model(model)
+    name = chosen_method(method, gains, finding)
+    check_call(name, teacher, size, page=page, split=loading.tensor_parallel)
     if page and not form_of(output.form).folder:
         raise InputError(
             f"--page writes into an output folder, and form {output.form} is one file. Use `burnish explain MODEL --with FILE -o page.html`."
         )
-    way = _read(name, gains, budget, learning or LearningFlags(), prompts, aim, finding)
+    way = _read(name, gains, budget, learning or LearningFlags(), prompts, teacher, finding)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
     check_layer(finding, plan.anatomy.layers)
@@ -151,8 +146,8 @@ def enhance(
     if form_of(applied.form).folder:
         way.write(loaded, applied.out / Path(PLAN_FILE).parent)
     if page and name != "learned":
-        measured = Measured(realised=applied.gains, check=checked, tuned=way.tuned)
-        _explain(loaded, enhancement, applied.out, own_specialities(prompts, aim, finding.seed), measured)
+        measured = Measured(realised=applied.gains, check=checked)
+        _explain(loaded, enhancement, applied.out, read_domains(prompts, teacher, finding.seed), measured)
     if json:
         numbers = {"check": checked.as_dict() if checked else None, **applied_summary(applied)}
         console.as_json({**way.summary(), **numbers})
@@ -183,7 +178,7 @@ def _read(
     budget: float | None,
     learning: LearningFlags,
     prompts: PromptOptions,
-    aim: AimOptions,
+    teacher: TeacherOptions,
     finding: FindOptions,
 ) -> Method:
     """The method with its prompts. Raises InputError, PromptFileError; also for flags of another method."""
@@ -200,12 +195,7 @@ def _read(
             guidance=learning.guidance,
             seed=finding.seed,
         )
-        return LearnedMethod(read_subjects(prompts, aim, finding.seed), options)
-    if name == "gains":
-        tuning = TuneOptions(
-            budget=TuneOptions.budget if budget is None else budget, window=gains.layers, seed=finding.seed
-        )
-        return GainsMethod(read_specialities(prompts, aim, finding.seed), aim, tuning)
+        return LearnedMethod(read_subjects(prompts, teacher, finding.seed), options)
     if budget is not None:
         raise InputError(
             "--budget chooses the strength, and a factor sets it. Pass one of the two; `burnish evaluate` measures what a factor disturbs."
@@ -214,9 +204,7 @@ def _read(
     return ContrastMethod(read_contrasts(prompts, finding.position), factor, gains.layers, finding)
 
 
-def chosen_method(
-    method: MethodName | None, gains: GainOptions, prompts: PromptOptions, aim: AimOptions, finding: FindOptions
-) -> MethodName:
+def chosen_method(method: MethodName | None, gains: GainOptions, finding: FindOptions) -> MethodName:
     """The method asked for, or the one that fits what was given. Raises InputError for a factor with a method that chooses it."""
     if method is not None:
         if method != "published" and not gains.auto:
@@ -227,37 +215,30 @@ def chosen_method(
         if method != "published" and replace(finding, seed=0, force=False) != FindOptions():
             raise InputError(
                 f"With --method {method} the directions are chosen too: leave out --scope, --site, --position, --protect, --layer-idx and "
-                "--instructions, or use `burnish tune --basis`."
+                "--instructions, or pass --method published with them."
             )
         return method
     if not gains.auto or replace(finding, seed=0, force=False) != FindOptions():
         return "published"  # how a contrast direction is found says that one is wanted
-    aims_at_gains = aim.pairs is not None or aim.judge_url is not None
-    if prompts.enhance is not None and aim.expert is None and aim.references is None and not aims_at_gains:
-        console.say(
-            "Note: prompts alone have no teacher, so contrast directions with tuned gains are used. --expert 'You are ...', or a few good "
-            "answers (--references), would do more."
-        )
-        return "gains"
-    return "gains" if aims_at_gains else "learned"
+    return "learned"
 
 
 def _explain(
     model: "Model",
     enhancement: "Enhancement",
     folder: Path,
-    specialities: "list[Speciality] | None",
+    domains: "list[Domain] | None",
     measured: Measured,
 ) -> None:
     from burnish.explaining.explaining import explain
     from burnish.explaining.publishing import publish
 
     with console.progress() as progress:
-        facts = explain(model, enhancement, specialities=specialities, progress=progress, **measured)
+        facts = explain(model, enhancement, domains=domains, progress=progress, **measured)
     console.say(f"Written: {publish(facts, folder)}, and figures in the model card")
 
 
-def check_call(name: MethodName, aim: AimOptions, size: LayerOptions, *, page: bool, split: bool) -> None:
+def check_call(name: MethodName, teacher: TeacherOptions, size: LayerOptions, *, page: bool, split: bool) -> None:
     """Wrong calls and a missing library, before anything is read. split: --tensor-parallel. Raises InputError."""
     if page:
         require("report", "A page with charts")
@@ -279,10 +260,9 @@ def check_call(name: MethodName, aim: AimOptions, size: LayerOptions, *, page: b
             f"{needs_all} runs the whole model many times, which layer by layer would read all weights each time. Pass a factor such as "
             "0.5 and no --page with --layer-by-layer."
         )
-    if name == "published" and aim != AimOptions():
+    if name == "published" and teacher != TeacherOptions():
         raise InputError(
-            "--references, --pairs, --expert and --judge-... say what is learnt or tuned. Leave out --method published and the factor "
-            "with them."
+            "--references and --expert say what is learnt. Leave out --method published and the factor with them."
         )
 
 

@@ -12,8 +12,8 @@ from burnish.cli import console
 from burnish.cli.find import show_plan
 from burnish.cli.flags import Explaining, Loading
 from burnish.cli.inputs import DryRun, Json, Layers, ModelName, Overwrite, PromptOptions, WithFactor, WithRequired
+from burnish.cli.learn import NUMBERS, TeacherOptions, read_domains
 from burnish.cli.opening import expected, open_model
-from burnish.cli.tune import AimOptions, read_specialities
 from burnish.errors import InputError
 from burnish.extras import require
 from burnish.options import ExplainOptions, ModelOptions
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from burnish.checking import Check
     from burnish.evaluation.evaluating import Evaluation
     from burnish.learning.report import Learning
-    from burnish.tuning.aims import Speciality
-    from burnish.tuning.tuning import Tuning
 
 T = TypeVar("T")
 
@@ -41,7 +39,7 @@ def explain(
         Path | None, Parameter(alias="-o", help="page to write, .html; without it only the summary is printed")
     ] = None,
     prompts: PromptOptions | None = None,
-    aim: AimOptions | None = None,
+    teacher: TeacherOptions | None = None,
     publish: Annotated[
         bool,
         Parameter(
@@ -50,7 +48,7 @@ def explain(
         ),
     ] = False,
     numbers: Annotated[
-        Path | None, Parameter(help="evaluation.json or tuning.json measured before; a folder's own is found by itself")
+        Path | None, Parameter(help="evaluation.json measured before; a folder's own numbers are found by themselves")
     ] = None,
     overwrite: Overwrite = False,
     options: Explaining = ExplainOptions(),
@@ -61,7 +59,7 @@ def explain(
     """Explain an enhancement: what its direction is and says, where it lives, what it does to answers and what it cost."""
     from burnish.artifacts.files import check_output, written
     from burnish.explaining.explaining import explain as run
-    from burnish.explaining.explaining import packaged_specialities
+    from burnish.explaining.explaining import packaged_domains
     from burnish.explaining.explanation_work import explanation_work
     from burnish.explaining.formats import visible
     from burnish.explaining.page import render_page
@@ -77,12 +75,12 @@ def explain(
             f"--publish writes into an output folder, and {enhancement} is none. Pass --with FOLDER, or -o."
         )
     plan = read_enhancement(enhancement, enhancement_factor, layers)
-    specialities = own_specialities(prompts or PromptOptions(), aim or AimOptions(), options.seed)
+    domains = read_domains(prompts or PromptOptions(), teacher or TeacherOptions(), options.seed)
     measured = read_numbers(enhancement, numbers, scaled=enhancement_factor is not None)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"):
         stored = open_plan(model, loading, again=True, enhancement=plan)
     plan.require(stored.checkpoint.fingerprint, stored.anatomy.layers, stored.anatomy.hidden_size)
-    learned_on = packaged_specialities(plan) if specialities is None else specialities
+    learned_on = packaged_domains(plan) if domains is None else domains
     estimate = expected(
         model, loading, lambda drawn: explanation_work(drawn, plan, learned_on, options), talk=not dry_run
     )
@@ -91,7 +89,7 @@ def explain(
         return
     loaded = open_model(model, loading)
     with console.progress() as progress:
-        facts = run(loaded, plan, specialities=specialities, options=options, progress=progress, **measured)
+        facts = run(loaded, plan, domains=domains, options=options, progress=progress, **measured)
     if out is not None:
         page = render_page(facts)
         with written(out, overwrite=overwrite) as partial:
@@ -121,24 +119,11 @@ def explain(
         console.hint(f"burnish evaluate {model} --with {quote(str(enhancement))} --domain NAME")
 
 
-def own_specialities(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Speciality] | None":
-    """None: the packaged domains that the directions name themselves."""
-    if not prompts.domain and prompts.enhance is None:
-        if aim != AimOptions():
-            raise InputError(
-                "--references, --pairs, --expert and --judge-... say more of prompts of your own. Pass --enhance FILE or --domain NAME "
-                "with them."
-            )
-        return None
-    return read_specialities(prompts, aim, seed)
-
-
 class Measured(TypedDict, total=False):
     """What was measured before, as `explain` takes it."""
 
     realised: "Sequence[LayerGain]"
     check: "Check | None"
-    tuned: "Tuning | None"
     evaluation: "Evaluation | None"
     learning: "Learning | None"
 
@@ -147,15 +132,13 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Me
     """What was measured before: an output folder's own numbers, then those of a file.
 
     scaled: the enhancement is taken at another strength, so that its folder's numbers are not its own. Raises InputError for a
-    file that holds neither an evaluation nor a tuning.
+    file that holds no evaluation.
     """
     from burnish.artifacts.bake import LayerGain
     from burnish.artifacts.files import MARK, PLAN_FILE
     from burnish.checking import Check
-    from burnish.cli.learn import NUMBERS
     from burnish.evaluation.evaluating import Evaluation
     from burnish.learning.report import Learning
-    from burnish.tuning.tuning import Tuning
 
     measured: Measured = {}
     if isdir(enhancement) and not scaled:
@@ -164,23 +147,14 @@ def read_numbers(enhancement: Path, numbers: Path | None, *, scaled: bool) -> Me
             record = _json(mark)
             measured["check"] = None if record.get("check") is None else _typed(record["check"], mark, Check)
             measured["realised"] = _typed(record.get("gains", []), mark, list[LayerGain])
-        for path in (enhancement / "tuning.json", (enhancement / PLAN_FILE).parent / "tuning.json"):
-            if path.is_file():
-                measured["tuned"] = _typed(_json(path), path, Tuning)
         learned = (enhancement / PLAN_FILE).parent / NUMBERS
         if learned.is_file():
             measured["learning"] = _typed(_json(learned), learned, Learning)
     if numbers is not None:
         stored = _json(numbers)
-        if "frontier" in stored:
-            measured["tuned"] = _typed(stored, numbers, Tuning)
-        elif stored.get("evaluation"):
-            measured["evaluation"] = _typed(stored["evaluation"], numbers, Evaluation)
-        else:
-            raise InputError(
-                f"{numbers} holds no evaluation and no tuning. Pass evaluation.json of `burnish evaluate` or tuning.json of "
-                "`burnish tune`."
-            )
+        if not stored.get("evaluation"):
+            raise InputError(f"{numbers} holds no evaluation. Pass evaluation.json of `burnish evaluate`.")
+        measured["evaluation"] = _typed(stored["evaluation"], numbers, Evaluation)
     return measured
 
 
@@ -189,10 +163,10 @@ def _json(path: Path) -> dict[str, Any]:
         stored = json_module.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} cannot be read as JSON: {error}. Pass the evaluation.json or tuning.json of an output folder."
+            f"{path} cannot be read as JSON: {error}. Pass the evaluation.json of `burnish evaluate`."
         ) from error
     if not isinstance(stored, dict):
-        raise InputError(f"{path} is JSON, but no object. Pass the evaluation.json or tuning.json of an output folder.")
+        raise InputError(f"{path} is JSON, but no object. Pass the evaluation.json of `burnish evaluate`.")
     return stored
 
 

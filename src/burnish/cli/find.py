@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from burnish.cli import console
 from burnish.cli.flags import Finding, Loading, Size
 from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions, general_prompts, read_contrast
-from burnish.cli.layers import by_layer, estimated, in_words, open_layered
+from burnish.cli.layer_by_layer import by_layer, estimated, in_words, open_layered
 from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
@@ -157,7 +157,6 @@ class ContrastMethod:
     finding: FindOptions
     directions: "list[Direction]" = field(default_factory=list)
     check: "Check | None" = None
-    tuned: None = None  # the factor is set by hand
 
     @property
     def rank(self) -> int:

@@ -35,7 +35,6 @@ __all__ = [
     "Output",
     "Size",
     "Training",
-    "Tuning",
     "flags",
 ]
 
@@ -49,14 +48,12 @@ if TYPE_CHECKING:  # for those who read types, a group of flags is its dataclass
     Output = all_options.OutputOptions
     Limits = all_options.ServeOptions
     Training = all_options.TrainOptions
-    Tuning = all_options.TuneOptions
 else:
     Loading = flags(all_options.ModelOptions, "Model")
     Finding = flags(all_options.FindOptions, "Direction")
     Size = flags(all_options.LayerOptions, "Size")
     Output = flags(all_options.OutputOptions, "Output", form=form_help())
     Gains = flags(all_options.GainOptions, "Strength")
-    Tuning = flags(all_options.TuneOptions, "Tuning")
     Training = flags(all_options.TrainOptions, "Training")
     Evaluating = flags(all_options.EvaluateOptions, "Evaluation")
     Explaining = flags(all_options.ExplainOptions, "Explanation")

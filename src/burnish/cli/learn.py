@@ -4,12 +4,13 @@ import json as json_module
 from dataclasses import dataclass
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from burnish.cli import console
-from burnish.cli.inputs import PromptOptions
+from burnish.cli.inputs import ROWS, PromptOptions
 from burnish.cli.run import HASHED
-from burnish.cli.tune import AimOptions
 from burnish.errors import InputError, NoDirectionError
 from burnish.options import LearnOptions
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from burnish.learning.subject import Subject
     from burnish.model.forecast import Work
     from burnish.model.model import Model
+    from burnish.prompts.domains import Domain
 
 NUMBERS = "learned.json"
 FEWEST_NORMAL = 16
@@ -27,6 +29,21 @@ ADVICE = (
     "What may help: another expert prompt, examples of good answers (--references), more --steps, a larger --budget. A system prompt "
     "that the model does not follow cannot teach it."
 )
+
+
+@Parameter(name="*", group="Teacher")
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Who shows the speciality, besides a packaged domain's own expert."""
+
+    expert: Annotated[
+        str | None,
+        Parameter(
+            help="system prompt under which the model itself shows the speciality: the text, or a text file; without prompts it is learnt "
+            "on every kind of question"
+        ),
+    ] = None
+    references: Annotated[Path | None, Parameter(help=f"good answers: rows of prompt and answer ({ROWS})")] = None
 
 
 def read_expert(text: str | None) -> str | None:
@@ -52,18 +69,15 @@ def read_expert(text: str | None) -> str | None:
     return text.strip()
 
 
-def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[Subject]":
+def read_subjects(prompts: PromptOptions, teacher: TeacherOptions, seed: int) -> "list[Subject]":
     """Who teaches what, read and checked before any model is touched. Raises InputError, PromptFileError."""
     from burnish.learning.subject import expert_subject, subject_of
     from burnish.prompts import read_prompts
     from burnish.prompts.domains import load_domain
-    from burnish.tuning.aims import own_domain
 
-    if aim.pairs is not None or aim.judge_url is not None or aim.judge_model is not None:
-        raise InputError("--pairs and --judge-... are aims of tuned gains. Pass --method gains with them.")
-    expert = read_expert(aim.expert)
+    expert = read_expert(teacher.expert)
     if not prompts.domain and prompts.enhance is None and expert is not None:
-        if aim.references is not None or prompts.normal is not None:
+        if teacher.references is not None or prompts.normal is not None:
             raise InputError(
                 "--references and --normal go with prompts of a speciality. Pass --enhance FILE or --domain NAME with them."
             )
@@ -76,26 +90,52 @@ def read_subjects(prompts: PromptOptions, aim: AimOptions, seed: int) -> "list[S
             "on. Write more, or leave out --normal."
         )
     if mix is not None:
-        if aim.references is not None:
+        if teacher.references is not None:
             raise InputError("--references belongs to prompts of your own; a packaged domain has reference answers.")
         if expert is not None and len(mix.terms) > 1:
             raise InputError("--expert teaches one speciality, and the mix has several. Pass one --domain with it.")
         return [subject_of(load_domain(term.name), term.weight, expert=expert, normal=normal) for term in mix.terms]
+    domain = read_own_domain(prompts, teacher, seed)
+    if expert is None and teacher.references is None:
+        console.say(
+            f"Note: without --expert or --references the teacher is a general system prompt ('{domain.expert_system_prompt}'). One of your "
+            "own would do more."
+        )
+    return [subject_of(domain, examples=expert is None and teacher.references is not None, normal=normal)]
+
+
+def read_domains(prompts: PromptOptions, teacher: TeacherOptions, seed: int) -> "list[Domain] | None":
+    """Packaged domains, or the user's files as one; None where neither is given. Raises InputError, PromptFileError."""
+    from burnish.prompts.domains import load_domain
+
+    if not prompts.domain and prompts.enhance is None:
+        if teacher != TeacherOptions():
+            raise InputError(
+                "--references and --expert say more of prompts of your own. Pass --enhance FILE or --domain NAME with them."
+            )
+        return None
+    mix = prompts.mix()
+    return [read_own_domain(prompts, teacher, seed)] if mix is None else [load_domain(term.name) for term in mix.terms]
+
+
+def read_own_domain(prompts: PromptOptions, teacher: TeacherOptions, seed: int) -> "Domain":
+    """Raises InputError, PromptFileError."""
+    from burnish.learning.subject import domain_of_files
+    from burnish.prompts import read_prompts
+
     assert prompts.enhance is not None
-    enhance = read_prompts(prompts.enhance)
-    references = read_prompts(aim.references, answers=True) if aim.references else None
-    domain = own_domain(enhance, references=references, expert=expert, seed=seed)
-    return [subject_of(domain, examples=expert is None and references is not None, normal=normal)]
+    references = read_prompts(teacher.references, answers=True) if teacher.references else None
+    expert = read_expert(teacher.expert)
+    return domain_of_files(read_prompts(prompts.enhance), references=references, expert=expert, seed=seed)
 
 
 @dataclass
 class LearnedMethod:
-    """Directions and gains learnt from a teacher (`cli/methods.py`)."""
+    """Directions and gains learnt from a teacher (`cli/method.py`)."""
 
     subjects: "list[Subject]"
     options: LearnOptions
     learned: "Learned | None" = None
-    tuned: None = None  # nothing is tuned
     general: None = None  # the damage is measured while learning
     edits: bool = True
 

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from burnish.model.forecast import Work
     from burnish.model.model import Model
     from burnish.prompts import PromptSet
-    from burnish.tuning.tuning import Tuning
 
 
 class Method(Protocol):
@@ -40,10 +39,6 @@ class Method(Protocol):
     @property
     def check(self) -> "Check | None":
         """Damage that the method has measured itself."""
-
-    @property
-    def tuned(self) -> "Tuning | None":
-        """What tuning measured, where gains were tuned."""
 
     def summary(self) -> dict[str, Any]:
         """What was chosen, for --json."""

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -111,20 +111,6 @@ def mark_answers(
         score=fmean(mark.score for mark in marks),
         scores=[None if mark is None else mark.score for mark, _ in results],
     )
-
-
-def scorer(judge: Judge, *, title: str, summary: str, key: str | None = None) -> Callable[[str, str], float | None]:
-    """(prompt, answer) -> the marks' harmonic mean, None when the judge's reply cannot be read twice running.
-
-    Raises what `mark_answers` raises, for a judge that cannot be reached.
-    """
-    line = _Line(judge, key)
-
-    def mark(prompt: str, answer: str) -> float | None:
-        marks, _ = line.ask(marking_question(prompt, answer, title, summary))
-        return None if marks is None else marks.score
-
-    return mark
 
 
 MATERIAL = (

@@ -7,12 +7,10 @@ import altair as alt
 
 from burnish.evaluation.effect import Effect
 from burnish.evaluation.evaluating import Evaluation
-from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.chart_parts import DIAMOND, LAYER, data, in_series, layer_axis, zero_rule
 from burnish.explaining.drawing import HEIGHT, AnyChart, finished, ink
 from burnish.explaining.facts import Attribution, DoseCurve, Explanation
 from burnish.explaining.formats import label, labels, number
-from burnish.tuning.tuning import Tuning
 
 SIGNIFICANT = 0.05
 
@@ -127,65 +125,6 @@ def dose_curve(facts: DoseCurve) -> AnyChart:
         f"At the strength written, damage {number(at_one.damage.mean)}{gained} nats per token.",
         height=230 + 16 * len(names),
     )
-
-
-def frontier(tuned: Tuning) -> AnyChart:
-    """Effect and likelihood against damage at several strengths, with the budget."""
-    budget = tuned.options.budget
-    aims = labels([f"likelihood of {name} {KINDS[kind]}" for name, kind, *_ in tuned.aims], 64)
-    rows: list[dict[str, Any]] = [
-        {
-            "strength": p.multiple,
-            "KL": p.kl,
-            "KL 95th percentile": p.kl_p95,
-            "KL own prompts": p.special_kl,
-            "effect": p.effect,
-            **dict(zip(aims, p.likelihood, strict=True)),
-            "ships": "ships" if p.ships else "does not ship",
-        }
-        for p in tuned.frontier
-    ]
-    names = ["effect", *aims]
-    look = in_series(names)
-    widest = max(budget, *(p.kl for p in tuned.frontier))
-    x = alt.X(
-        "KL:Q",
-        title="damage: KL on general and protect prompts (nats per token)",
-        axis=alt.Axis(format=".4~f"),
-        scale=alt.Scale(domain=[-0.08 * widest, 1.04 * widest], nice=False),  # room for the first label
-    )
-    # Long rows of their own: names of aims are users' text, which must not become names of fields in a formula.
-    folded = data([{"KL": r["KL"], "ships": r["ships"], "series": n, "value": r[n]} for r in rows for n in names])
-    folded = folded.encode(x=x, y=alt.Y("value:Q", title="change (nats per token)"), color=look["color"])
-    curves = folded.mark_line(strokeWidth=1.6, aria=False).encode(strokeDash=look["strokeDash"])
-    states = ["ships", "does not ship"]
-    points = folded.mark_point(size=58, opacity=1, strokeWidth=1.6).encode(
-        shape=alt.Shape(
-            "ships:N", scale=alt.Scale(domain=states, range=["circle", "cross"]), legend=alt.Legend(orient="bottom")
-        ),
-    )
-    strengths = (
-        data(rows)
-        .mark_text(align="right", dx=-7, dy=-6, aria=False)
-        .encode(x=x, y=alt.Y("effect:Q"), text=alt.Text("times:N"))
-    )
-    strengths = strengths.transform_calculate(times="'×' + datum.strength")
-    limit = data([{"KL": budget}]).encode(x=x)
-    rule = limit.mark_rule(strokeDash=[4, 3], color=ink("ink"), aria=False) + limit.mark_text(
-        text=f"budget {budget:g}", align="left", dx=4, dy=-6, aria=False
-    ).encode(y=alt.value("height"))
-    return finished(
-        zero_rule() + rule + curves + points + strengths,
-        rows,
-        "Effect against damage at multiples of the chosen gains: left of the dashed line is within the budget",
-        f"Effect at {len(rows)} strengths; " + _shipping(tuned),
-        height=300 + 16 * len(names),
-    )
-
-
-def _shipping(tuned: Tuning) -> str:
-    span = tuned.ship_range
-    return "none of them ships." if span is None else f"{span[0]:g} to {span[1]:g} times the chosen gains ship."
 
 
 def statistics(evaluation: Evaluation) -> AnyChart:

@@ -17,20 +17,17 @@ from burnish.learning.report import Learning
 from burnish.model.model import Model
 from burnish.options import ExplainOptions
 from burnish.prompts import Prompt, PromptSet
-from burnish.prompts.domains import domain_names, load_domain, load_general
+from burnish.prompts.domains import Domain, domain_names, load_domain, load_general
 from burnish.steps import Progress
-from burnish.tuning.aims import Speciality
-from burnish.tuning.tuning import Tuning
 
 
 def explain(
     model: Model,
     enhancement: Enhancement,
     *,
-    specialities: Sequence[Speciality] | None = None,
+    domains: Sequence[Domain] | None = None,
     realised: Sequence[LayerGain] = (),
     check: Check | None = None,
-    tuned: Tuning | None = None,
     evaluation: Evaluation | None = None,
     learning: Learning | None = None,
     options: ExplainOptions | None = None,
@@ -41,10 +38,9 @@ def explain(
     Args:
         model: the base model; its weights are not changed.
         enhancement: made on this model.
-        specialities: whose prompts its directions were found on; by default the packaged domains they name.
+        domains: whose prompts its directions were found on; by default the packaged domains they name.
         realised: gains that the stored weights of an output have.
         check: measured before.
-        tuned: measured before.
         evaluation: measured before.
         learning: measured before.
         options: sizes and the seed.
@@ -58,10 +54,10 @@ def explain(
     """
     options = options or ExplainOptions()
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
-    if specialities is None:
-        specialities = packaged_specialities(enhancement)
+    if domains is None:
+        domains = packaged_domains(enhancement)
     notes: list[str] = []
-    language = specialities[0].domain.language if specialities else "en"
+    language = domains[0].language if domains else "en"
     directions = tuple(
         direction_facts(
             model, direction, name_language=None if options.skip_likenesses else language, progress=progress
@@ -71,14 +67,14 @@ def explain(
     edits = bool(enhancement.edited_layers())
     if not edits:
         notes.append("Every gain is zero: nothing is edited, so there is no effect to attribute.")
-    kind, good = _good_answers(model, specialities, options, progress) if edits and specialities else ("references", [])
+    kind, good = _good_answers(model, domains, options, progress) if edits and domains else ("references", [])
     attribution = attribute(model, enhancement, good, kind, progress=progress) if good else None
     dose = (
         dose_curve(model, enhancement, language, good, AIMS[kind], options.measuring, progress=progress)
         if edits and options.doses
         else None
     )
-    special = [p for s in specialities for p in s.domain.held_out.spread(max(4, PROMPTS // len(specialities))).prompts]
+    special = [p for d in domains for p in d.held_out.spread(max(4, PROMPTS // len(domains))).prompts]
     return Explanation(
         model=model.name,
         dtype=str(model.network.dtype).removeprefix("torch."),
@@ -88,9 +84,8 @@ def explain(
         attribution=attribution,
         dose=dose,
         acting=acting(model, enhancement, special, language),
-        answers=_answers(model, enhancement, _shown(specialities, language, options.answers), options.tokens, progress),
+        answers=_answers(model, enhancement, _shown(domains, language, options.answers), options.tokens, progress),
         check=check,
-        tuned=tuned,
         evaluation=evaluation,
         learning=learning,
         notes=tuple(notes),
@@ -109,10 +104,10 @@ def applied_gains(enhancement: Enhancement, realised: Sequence[LayerGain] = ()) 
 
 
 def _good_answers(
-    model: Model, specialities: Sequence[Speciality], options: ExplainOptions, progress: Progress | None
+    model: Model, domains: Sequence[Domain], options: ExplainOptions, progress: Progress | None
 ) -> tuple[PairKind, list[Answered]]:
     """Reference answers of the report half, or self-made good answers where there are none."""
-    domain, how = specialities[0].domain, options.measuring
+    domain, how = domains[0], options.measuring
     kind: PairKind
     if domain.references_report.prompts:
         kind, prompts = "references", domain.references_report
@@ -136,14 +131,14 @@ def _answers(
     return tuple(AnswerPair(p.text, *both) for p, *both in zip(prompts.prompts, *texts, strict=True))
 
 
-def packaged_specialities(enhancement: Enhancement) -> list[Speciality]:
+def packaged_domains(enhancement: Enhancement) -> list[Domain]:
     """The packaged domains that an enhancement's directions name."""
     names = [d.provenance.enhance.removesuffix(" references") for d in enhancement.directions]
-    return [Speciality(load_domain(name)) for name in dict.fromkeys(names) if name in domain_names()]
+    return [load_domain(name) for name in dict.fromkeys(names) if name in domain_names()]
 
 
-def _shown(specialities: Sequence[Speciality], language: str, count: int) -> PromptSet:
+def _shown(domains: Sequence[Domain], language: str, count: int) -> PromptSet:
     """Held-out prompts of the speciality, and a general one last."""
     general = load_general(language).held_out.prompts
-    special = specialities[0].domain.held_out.spread(max(1, count - 1)).prompts if specialities else ()
+    special = domains[0].held_out.spread(max(1, count - 1)).prompts if domains else ()
     return PromptSet("shown", (*special, *general)[:count])

@@ -10,8 +10,7 @@ from burnish.explaining.dose import MULTIPLES
 from burnish.model.forecast import Work, answering, comparing, together
 from burnish.model.model import Model
 from burnish.options import ExplainOptions
-from burnish.prompts.domains import load_general
-from burnish.tuning.aims import Speciality
+from burnish.prompts.domains import Domain, load_general
 
 DERIVED = 2  # passes that the derivatives cost
 
@@ -19,17 +18,16 @@ DERIVED = 2  # passes that the derivatives cost
 def explanation_work(
     model: Model,
     enhancement: Enhancement,
-    specialities: Sequence[Speciality],
+    domains: Sequence[Domain],
     options: ExplainOptions,
 ) -> Work:
-    """Of `explain`. model: its outline; specialities: whose prompts the directions were found on."""
-    language = specialities[0].domain.language if specialities else "en"
+    """Of `explain`. model: its outline; domains: whose prompts the directions were found on."""
+    language = domains[0].language if domains else "en"
     general = load_general(language)
     parts = []
     if not options.skip_likenesses:
         parts.append(naming_work(model, len(names_in(language))) * len(enhancement.directions))
-    for speciality in specialities:
-        domain = speciality.domain
+    for domain in domains:
         good = domain.held_out.spread(options.answers_scored)
         tested = min(MEASURED, len(enhancement.edited_layers()))
         parts.append(comparing(model, good, options.answer_tokens, tested + DERIVED + len(MULTIPLES)))

@@ -10,7 +10,6 @@ from burnish.checking import Check
 from burnish.evaluation.evaluating import Evaluation
 from burnish.learning.report import Learning
 from burnish.maths.intervals import Interval
-from burnish.tuning.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,6 @@ class Explanation:
     acting: Acting | None  # None without learnt directions
     answers: tuple[AnswerPair, ...]
     check: Check | None
-    tuned: Tuning | None
     evaluation: Evaluation | None
     learning: Learning | None
     notes: tuple[str, ...]  # what was left out, and why
@@ -227,9 +225,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON, with what is derived from the numbers."""
-        tuned, check = self.tuned, self.check
         return {
             **asdict(self),
-            "check": None if check is None else check.as_dict(),
-            "tuned": None if tuned is None else {**asdict(tuned), "ship_range": tuned.ship_range},
+            "check": None if self.check is None else self.check.as_dict(),
         }

@@ -63,10 +63,9 @@ def where(facts: Explanation) -> dict[str, Figure | None]:
 
 def brought(facts: Explanation) -> dict[str, Figure | None]:
     """What the edit does and what it costs."""
-    effects, tuned, evaluation = effects_of(facts), facts.tuned, facts.evaluation
+    effects, evaluation = effects_of(facts), facts.evaluation
     return {
         "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
-        "frontier": figure(effect_charts.frontier(tuned), "frontier") if tuned and tuned.frontier else None,
         "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
         "statistics": figure(effect_charts.statistics(evaluation), "statistics")
         if evaluation and evaluation.statistics

@@ -26,12 +26,10 @@ MISSING = {
     "attribution": "Which layers carry the effect was not measured. Pass `--domain NAME`: it brings the good answers that "
     "the effect is measured on.",
     "answers": "No answers were generated. Pass `--answers 4` to see answers of base and enhanced.",
-    "effect": "The effect on good answers was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
-    "tuning.json of `burnish tune`.",
+    "effect": "The effect on good answers was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
     "statistics": "Generated answers were not counted. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
-    "frontier": "Other strengths were not tried. Leave out `--doses 0` to measure them.",
-    "damage": "What the edit disturbs was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate` or the "
-    "tuning.json of `burnish tune`.",
+    "dose": "Other strengths were not tried. Leave out `--doses 0` to measure them.",
+    "damage": "What the edit disturbs was not measured. Pass `--numbers` with the evaluation.json of `burnish evaluate`.",
 }
 
 

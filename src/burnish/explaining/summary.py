@@ -13,8 +13,6 @@ from burnish.evaluation.evaluation_tables import KINDS
 from burnish.explaining.facts import DirectionFacts, Explanation
 from burnish.explaining.formats import label, number, percent
 from burnish.maths.intervals import Interval
-from burnish.tuning.objective import P95_RATIO
-from burnish.tuning.tuning import Tuning
 
 CARRIED = 0.5  # of the squared length in four coordinates: above, the direction may measure size, not content
 FEW = 20  # prompts or pairs below which intervals are wide and their edges unsteady
@@ -73,30 +71,17 @@ def summarise(facts: Explanation) -> Summary:
 
 
 def effects_of(facts: Explanation) -> list[tuple[str, Effect]]:
-    """(name, effect) on every kind of pairs: of the evaluation, or else of tuning's report half."""
-    if facts.evaluation is not None:
-        return [(KINDS[e.kind], e) for e in facts.evaluation.effects]
-    reported = None if facts.tuned is None else facts.tuned.reported
-    if reported is None:
-        return []
-    # "speciality: kind", as tuning names them
-    return [(f"{label(name.rpartition(': ')[0], NAME)}, {KINDS[e.kind]}", e) for name, e in reported.effects.items()]
+    """(name, effect) on every kind of pairs of the evaluation."""
+    return [] if facts.evaluation is None else [(KINDS[e.kind], e) for e in facts.evaluation.effects]
 
 
 def cost_of(facts: Explanation) -> Cost | None:
-    """Of the evaluation, or else of tuning's report half or learning's, or else of the short check; None where nothing was measured."""
-    budgeted = facts.tuned is not None or facts.learning is not None
-    budget = FINE
-    if facts.tuned is not None:
-        budget = facts.tuned.options.budget
-    elif facts.learning is not None:
-        budget = facts.learning.options.budget
+    """Of the evaluation, or else of learning, or else of the short check; None where nothing was measured."""
+    budgeted = facts.learning is not None
+    budget = FINE if facts.learning is None else facts.learning.options.budget
     if facts.evaluation is not None:
         damage = facts.evaluation.damage
         return Cost(damage.kl.mean, damage.kl, damage.kl_p95, damage.prompts, budget, budgeted)
-    if facts.tuned is not None and facts.tuned.reported is not None:
-        reported = facts.tuned.reported
-        return Cost(reported.kl.mean, reported.kl, reported.kl_p95, reported.kl.n, budget, budgeted)
     if facts.learning is not None:
         learnt = facts.learning.damage
         return Cost(learnt.kl.mean, learnt.kl, learnt.kl_p95, learnt.prompts, budget, budgeted)
@@ -232,12 +217,6 @@ def _cost(facts: Explanation) -> Card:
             f"({100 * ratio - 100:+.1f} %).",
             _refusals(damage),
         ]
-    elif (tuned := facts.tuned) is not None and tuned.repetition is not None and tuned.perplexity_ratio is not None:
-        before, after = tuned.repetition
-        sentences.append(
-            f"Repeated 4-grams went from {percent(before)} to {percent(after)}, the perplexity of neutral prose changed by "
-            f"{100 * tuned.perplexity_ratio - 100:+.1f} %. Refusals were not counted."
-        )
     elif facts.check is not None:
         sentences.append(
             f"Repeated 4-grams went from {percent(facts.check.repetition_base)} to "
@@ -256,8 +235,6 @@ def _refusals(damage: Damage) -> str:
 
 
 def _verdict(facts: Explanation) -> tuple[bool | None, str]:
-    if facts.tuned is not None and facts.tuned.abstained:
-        return False, f"Does not ship: tuning left the model alone, because {facts.tuned.reason}."
     if not _edited(facts):
         return False, "Does not ship: every gain is zero, so nothing is edited."
     effects, cost = effects_of(facts), cost_of(facts)
@@ -267,8 +244,6 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     against += [f"on {name}: {_in_words(e)}" for name, e in effects if word_of(e) != "gain"]
     shares = _shares(facts)
     against += [f"{name}: the distance to the teacher did not surely shrink" for name, e in shares if e.low <= 0]
-    if facts.tuned is not None and not against:
-        against = _broken_bounds(facts.tuned)
     if against:
         return False, f"Does not ship: {'; '.join(against)}."
     missing = [name for name, seen in (("the effect", effects or shares), ("the damage", cost)) if not seen]
@@ -280,25 +255,6 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
     if not effects:
         return True, f"Ships: surely nearer to the teacher on held-out prompts, and damage {within}."
     return True, f"Ships: an effect above random on every kind of pairs, no falling likelihood, and damage {within}."
-
-
-def _broken_bounds(tuned: Tuning) -> list[str]:
-    """Why the chosen gains do not ship on tuning's report half."""
-    options, at_one = tuned.options, next((p for p in tuned.frontier if p.multiple == 1), None)
-    if at_one is None or at_one.ships:
-        return []
-    bounds = (
-        ("the mean damage", at_one.kl, options.budget),
-        ("the 95th percentile of the damage", at_one.kl_p95, P95_RATIO * options.budget),
-        ("the movement of the speciality's own prompts", at_one.special_kl, options.movement),
-    )
-    broken = [f"{what} of {value:.4f} is beyond {bound:g}" for what, value, bound in bounds if value > bound * SLACK]
-    for (name, kind, weight, *_), change in zip(tuned.aims, at_one.likelihood, strict=True):
-        if weight > 0 and change < 0:
-            broken.append(f"the likelihood of {label(name, NAME)}, {KINDS[kind]}, fell by {number(-change)}")
-    if at_one.effect <= 0:
-        broken.append("the effect is not above zero")
-    return [f"{reason} on the report half" for reason in broken]
 
 
 def _caveats(facts: Explanation) -> list[str]:

@@ -22,6 +22,7 @@ from burnish.maths.strength import largest_within
 from burnish.model.divergence import Divergence, divergence
 from burnish.model.imitation import Lesson, SymmetricEdit, log_probabilities
 from burnish.model.model import Model
+from burnish.model.processes import current
 from burnish.model.scoring import Candidate, score
 from burnish.options import EvaluateOptions, LearnOptions
 from burnish.prompts import PromptSet
@@ -100,8 +101,8 @@ def learn(
         held-out prompts: a random edit only adds to that distance.
 
     Raises:
-        InputError: no speciality, or specialities in two languages.
-        ModelError: the teacher gave hardly any answer worth learning from.
+        InputError: no speciality, specialities in two languages, or processes of one job that were given different inputs.
+        ModelError: the processes of a job hold a part of the model each, or the teacher gave hardly any answer worth learning from.
     """
     options = options or LearnOptions()
     started = time.perf_counter()
@@ -115,9 +116,15 @@ def learn(
         raise InputError(
             "The mix joins specialities of two languages, whose everyday prompts differ. Learn them apart."
         )
+    if model.tensor_parallel:
+        raise ModelError(
+            "Learning shares its answers between processes that hold the model each, and these hold a part of it each. Load it whole."
+        )
+    identity = _identity(model, subjects, options)
+    current().require_same(identity)
     everyday = everyday_sets(subjects, options)
     lessons, calm = lessons_for(model, subjects, options, progress)
-    unfinished = cache_file("learning", _identity(model, subjects, options), ".safetensors")
+    unfinished = cache_file("learning", identity, ".safetensors")
 
     def student(edit: SymmetricEdit) -> list[Lesson]:
         return _spoken_lessons(model, subjects, learned_enhancement(model, edit, subjects, options), options)

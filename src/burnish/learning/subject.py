@@ -9,6 +9,7 @@ from burnish.learning.teacher import Examples, Expert, Teacher
 from burnish.options import LearnOptions
 from burnish.prompts import Prompt, PromptSet
 from burnish.prompts.domains import NONE, Domain, load_domain, load_general, load_protect, packaged_names
+from burnish.prompts.domains.own import EXPERT, split
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,39 @@ def subject_of(
         weight=weight,
         language=domain.language,
         normal=normal,
+    )
+
+
+def domain_of_files(
+    enhance: PromptSet, *, references: PromptSet | None = None, expert: str | None = None, seed: int = 0
+) -> Domain:
+    """A domain made of the user's files.
+
+    Args:
+        enhance: prompts of the speciality; a quarter of them, at least 8, is held out.
+        references: prompts with good answers, every other one of which is for reporting.
+        expert: the system prompt that shows the speciality; by default one that asks for the best in any field.
+        seed: of the choice of the held-out prompts.
+
+    Returns:
+        What `subject_of` takes.
+
+    Raises:
+        InputError: too few of either.
+    """
+    held, learnt = split(enhance, references, seed)
+    good = (NONE, NONE) if references is None else halves(references)
+    return Domain(
+        name=enhance.name,
+        title=enhance.name,
+        language=language_of(enhance.texts),
+        summary="",
+        expert_system_prompt=expert or EXPERT,
+        measures=(),
+        enhance=learnt,
+        held_out=held,
+        references_tune=good[0],
+        references_report=good[1],
     )
 
 

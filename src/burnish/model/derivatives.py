@@ -1,10 +1,6 @@
-"""Derivatives of answers' log probabilities with respect to the gains, and what the Fisher information is made of.
+"""Derivatives of answers' log probabilities with respect to the gains.
 
-Every batch row has gains of its own, so one backward pass gives a gradient for each row. The information is sketched: for
-a token with distribution p, the vector u = sqrt(p) * g - p (sqrt(p) . g) with standard normal g has the covariance
-diag(p) - p p^T, which is the information of the logits; its backward pass through the model gives rows whose mean outer
-product is the information of the gains. (Hutchinson's estimator, 1990, on the factored Gauss-Newton form of Martens and
-Sutskever, 2012; labels sampled from p would be unbiased too, with a far larger variance.)
+Every batch row has gains of its own, so one backward pass gives a gradient for each row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,42 +29,25 @@ class Derivatives:
 
     log_probability: Tensor  # [items], mean per token, float64
     gradient: Tensor  # [items, layers, k], of that mean
-    sketches: Tensor  # [items, sketches, layers, k]: their mean outer product is the information summed over the tokens
-    tokens: Tensor  # [items], answer tokens
 
 
 def derivatives(
-    model: Model,
-    items: Sequence[Item],
-    vectors: Tensor,
-    gains: Tensor,
-    *,
-    groups: Sequence[int] | None = None,
-    sketches: int = 0,
-    seed: int = 0,
-    progress: Progress | None = None,
+    model: Model, items: Sequence[Item], vectors: Tensor, gains: Tensor, *, progress: Progress | None = None
 ) -> Derivatives:
     """Derivatives at `gains` [layers, k] along `vectors` [layers, k, hidden].
 
-    groups: sizes of runs of directions that do not know of each other (each its own pseudo-inverse; by default one group):
-    at zero gains several alternatives share one pass. sketches: rows of the information for each item.
     Raises ModelError when the model computes no numbers.
     """
-    edits = _edits(model, vectors, list(groups or [vectors.shape[1]]))
-    shape = (len(items), *gains.shape)
+    edits = _edits(model, vectors)
     result = Derivatives(
-        torch.zeros(len(items), dtype=torch.float64),
-        torch.zeros(shape, dtype=torch.float64),
-        torch.zeros((len(items), sketches, *gains.shape), dtype=torch.float64),
-        torch.tensor([len(i.answer) for i in items]),
+        torch.zeros(len(items), dtype=torch.float64), torch.zeros((len(items), *gains.shape), dtype=torch.float64)
     )
-    generator = torch.Generator(model.device).manual_seed(seed)
     tokens = CPU_TOKENS if model.device.type == "cpu" else GPU_TOKENS
     advance = advancing(progress, "differentiating answers", len(items))
     for members in in_batches([len(i.prompt) + len(i.answer) for i in items], tokens):
-        _batch(model, items, members, edits, gains, result, generator)
+        _batch(model, items, members, edits, gains, result)
         advance(len(members))
-    if not bool(torch.isfinite(result.gradient).all() & torch.isfinite(result.sketches).all()):
+    if not bool(torch.isfinite(result.gradient).all()):
         raise ModelError(
             "The derivatives are not finite: the model's number type overflows. Load it with --dtype float32."
         )
@@ -83,17 +62,13 @@ class _Edit:
     right: Tensor  # [k, hidden]
 
 
-def _edits(model: Model, vectors: Tensor, groups: list[int]) -> list[_Edit]:
+def _edits(model: Model, vectors: Tensor) -> list[_Edit]:
     edits = []
     for projection in model.anatomy.attention():
         scale = norm_behind(model.network, model.anatomy, projection.post_norm)
-        parts = [
-            low_rank_edit(columns.T, torch.ones(len(columns)), scale)
-            for columns in torch.split(vectors[projection.layer], groups)
-        ]
+        part = low_rank_edit(vectors[projection.layer].T, torch.ones(vectors.shape[1]), scale)
         device = device_of(model.network.get_submodule(projection.path))
-        left = torch.cat([p.left for p in parts], 1).to(device, torch.float32)
-        right = torch.cat([p.right for p in parts], 0).to(device, torch.float32)
+        left, right = (side.to(device, torch.float32) for side in (part.left, part.right))
         edits.append(_Edit(projection.path, projection.layer, left, right))
     return edits
 
@@ -125,7 +100,6 @@ def _batch(
     edits: list[_Edit],
     gains: Tensor,
     result: Derivatives,
-    generator: torch.Generator,
 ) -> None:
     """Fills the members' rows of `result`."""
     rows = [items[i] for i in members]
@@ -146,15 +120,8 @@ def _batch(
         result.log_probability[members] = torch.zeros(len(rows), dtype=torch.float64).index_add_(
             0, at_row.cpu(), (per_token * share).cpu().double()
         )
-        sketches = result.sketches.shape[1]
-        (gradient,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=sketches > 0)
+        (gradient,) = torch.autograd.grad(logits, gains_by_row, pull)
         result.gradient[members] = gradient.cpu().double()
-        root = weights.sqrt()
-        for number in range(sketches):
-            drawn = torch.randn(weights.shape, generator=generator, device=weights.device)
-            pull = root * drawn - weights * torch.linalg.vecdot(root, drawn)[:, None]
-            (row,) = torch.autograd.grad(logits, gains_by_row, pull, retain_graph=number + 1 < sketches)
-            result.sketches[members, number] = row.cpu().double()
 
 
 @contextmanager

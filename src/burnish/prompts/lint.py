@@ -3,7 +3,8 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import chain
+from heapq import merge
+from math import ceil, floor
 
 from burnish.languages import languages
 from burnish.prompts.prompt_files import PromptSet
@@ -13,7 +14,7 @@ LENGTH_RATIO = 1.35  # of mean lengths
 FORM_GAP = 0.2  # difference in the share of questions
 LANGUAGE_GAP = 0.2  # difference in the share of prompts in a script
 NEAR = 0.8  # Jaccard similarity of word sets
-SHARED = 2  # rare words that any two near sets share; a set of one word is near to itself alone
+NEAR_SHARE = NEAR / (1 + NEAR)  # of the sum of two near sets' sizes, which they share at least
 
 _WORD = re.compile(r"[\w']+")
 
@@ -60,31 +61,42 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
     """Texts that say what an earlier one says, each with the first such one: their sets of words overlap by a Jaccard similarity of at
     least 0.8.
 
-    Only sets that share some of their rarest words are compared, as any two that overlap so much do: nearly linear in the number of
-    texts. Source: Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search", and Wang, Li and Feng 2012, "Can we beat the
-    prefix filtering?".
+    Two sets of given sizes that overlap so much share one of their rarest words, so that few are compared: nearly linear in the number of
+    texts, also where all share most of their words. Source: Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search", and
+    Xiao et al. 2008, "Efficient similarity joins for near duplicate detection".
     """
     bags = [frozenset(_WORD.findall(text.casefold())) for text in texts]
     counts = Counter(word for bag in bags for word in bag)
-    nearest: dict[
-        frozenset[str], int
-    ] = {}  # of a set of words that was seen: the first text near to it, which may be its own
-    holders: dict[str, list[int]] = defaultdict(list)  # by each of their rarest words, earlier texts
+    # Of a set of words that was seen: the first text near to it, which may be its own.
+    nearest: dict[frozenset[str], int] = {}
+    holders: dict[tuple[int, str], list[int]] = defaultdict(
+        list
+    )  # by size and by each of their rarest words, earlier texts
     pairs = []
     for i, bag in enumerate(bags):
         if not bag:
             continue
         if bag not in nearest:
-            # A set that overlaps so much lacks at most a fifth of the words, so that it has two of any fifth and two more.
-            rarest = sorted(bag, key=lambda word: (counts[word], word))[: len(bag) // 5 + SHARED]
-            sharing = Counter(chain.from_iterable(holders[word] for word in rarest))
-            candidates = [j for j, shared in sharing.items() if shared >= SHARED]
-            nearest[bag] = min((j for j in candidates if _near(bag, bags[j])), default=i)
-            for word in rarest:
-                holders[word].append(i)
+            size, rarest = len(bag), sorted(bag, key=lambda word: (counts[word], word))
+            earlier = merge(
+                *(
+                    holders[other, word]
+                    for other in range(ceil(NEAR * size), floor(size / NEAR) + 1)
+                    for word in rarest[: size - _overlap(size, other) + 1]
+                    if (other, word) in holders
+                )
+            )
+            nearest[bag] = next((j for j in earlier if _near(bag, bags[j])), i)
+            for word in rarest[: size - ceil(NEAR * size) + 1]:
+                holders[size, word].append(i)
         if nearest[bag] != i:
             pairs.append((texts[i], texts[nearest[bag]]))
     return pairs
+
+
+def _overlap(size: int, other: int) -> int:
+    """Words that two near sets of these sizes share at least."""
+    return ceil(NEAR_SHARE * (size + other) - 1e-9)
 
 
 def _near(one: frozenset[str], other: frozenset[str]) -> bool:

@@ -19,19 +19,18 @@ from burnish.explaining.drawing import (
 )
 from burnish.explaining.palette import PALETTE
 from burnish.explaining.summary import effects_of
-from explaining_example import LAYERS, attribution, direction, doses, full, tuned
+from explaining_example import LAYERS, attribution, direction, doses, full
 
 FULL = full()
 FIRST = FULL.directions[0]
 ATTRIBUTION = attribution()
-assert FIRST.likenesses is not None and FULL.evaluation is not None and FULL.tuned is not None
+assert FIRST.likenesses is not None and FULL.evaluation is not None
 DRAWN: dict[str, AnyChart] = {
     "separation": charts.separation(FIRST),
     "likenesses": charts.likenesses(FIRST.likenesses),
     "gains": effect_charts.gains(FULL),
     "layer_parts": effect_charts.layer_parts(ATTRIBUTION),
     "effects": effect_charts.effects(effects_of(FULL)),
-    "frontier": effect_charts.frontier(FULL.tuned),
     "dose_curve": effect_charts.dose_curve(FULL.dose),
     "dose_curve_alone": effect_charts.dose_curve(doses(answers=0)),
     "statistics": effect_charts.statistics(FULL.evaluation),
@@ -148,18 +147,7 @@ def test_a_long_legend_is_broken_into_columns() -> None:
 
 def test_hostile_names_are_drawn_as_text() -> None:
     facts = direction(HOSTILE, HOSTILE, 1)
-    aims = [[HOSTILE, "references", 1.0, 2, 2], [HOSTILE, "references", 1.0, 2, 2]]
-    for chart in (
-        effect_charts.gains(full(directions=(facts, facts))),
-        effect_charts.frontier(tuned(aims=aims)),
-    ):
-        drawn = chart_svg(chart, "hostile")
-        assert "<b>" not in drawn and "&lt;b&gt;" in drawn
-        assert len(drawn) < 60_000
-        drawn.encode("utf-8")
-
-
-def test_two_aims_of_one_name_keep_their_own_numbers() -> None:
-    aims = [["same", "references", 1.0, 2, 2], ["same", "references", 1.0, 2, 2]]
-    headers = chart_table(effect_charts.frontier(tuned(aims=aims))).headers
-    assert len(headers) == len(set(headers)) == 8
+    drawn = chart_svg(effect_charts.gains(full(directions=(facts, facts))), "hostile")
+    assert "<b>" not in drawn and "&lt;b&gt;" in drawn
+    assert len(drawn) < 60_000
+    drawn.encode("utf-8")

@@ -17,7 +17,7 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.explaining.page import MISSING, render_page
-from explaining_example import FEW_LAYERS, PROMPTS, direction, evaluation, full, learnt, minimal, tuned
+from explaining_example import FEW_LAYERS, PROMPTS, direction, evaluation, full, learnt, minimal
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
 SCRIPT, IMAGE, TEMPLATE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}{% raw %}"
@@ -144,7 +144,7 @@ def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], 
     charts = [a for a in page.tags("figure") if a.get("class") == "chart"]
     drawings = page.tags("svg")
     numbers = [a for a in page.tags("details") if a.get("class") == "numbers"]
-    assert len(charts) == len(drawings) == len(numbers) == 2 * 2 + 6
+    assert len(charts) == len(drawings) == len(numbers) == 2 * 2 + 5
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
@@ -236,20 +236,6 @@ def test_a_page_of_ten_directions_in_a_deep_model_is_small() -> None:
 
 def test_the_same_facts_give_the_same_bytes(pages: dict[str, str]) -> None:
     assert render_page(minimal()) == pages["minimal"]
-
-
-def test_an_abstained_tuning_has_a_page() -> None:
-    left_alone = tuned(
-        abstained=True,
-        reason="nothing beats <random>",
-        frontier=[],
-        reported=None,
-        repetition=None,
-        interference=None,
-        above_null=None,
-    )
-    page = Parsed(render_page(minimal(gains=(), tuned=left_alone)))
-    assert page.wrong == [] and "left alone: nothing beats <random>" in page.text
 
 
 def test_an_evaluation_without_refusals_affinity_and_statistics_has_a_page() -> None:

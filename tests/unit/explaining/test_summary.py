@@ -14,7 +14,6 @@ from burnish.explaining.summary import cost_of, effects_of, summarise
 from burnish.learning.report import Learning, Taught
 from burnish.model.divergence import Divergence
 from burnish.options import LearnOptions
-from burnish.tuning.tuning import Tuning
 from explaining_example import (
     FEW_LAYERS,
     check,
@@ -26,7 +25,6 @@ from explaining_example import (
     learnt,
     minimal,
     quality,
-    tuned,
 )
 
 
@@ -34,8 +32,8 @@ def words_of(facts: Explanation) -> str:
     return "\n".join(summarise(facts).sentences)
 
 
-def evaluated(*effects: Effect, tuning: Tuning | None = None, **damage: Any) -> Explanation:
-    return full(tuned=tuning, evaluation=evaluation(*effects, **damage))
+def evaluated(*effects: Effect, learning: Learning | None = None, **damage: Any) -> Explanation:
+    return full(learning=learning, evaluation=evaluation(*effects, **damage))
 
 
 def test_what_was_enhanced_names_layers_gains_and_prompts() -> None:
@@ -57,7 +55,7 @@ def test_how_sure_gives_auroc_against_its_null_and_the_effect_with_its_interval(
 
 
 def test_what_it_cost_gives_kl_budget_percentile_repetition_perplexity_and_refusals() -> None:
-    text = words_of(full())
+    text = words_of(full(learning=measured(0.4, 0.02, budget=0.01)))
     assert "moved by 0.0102 [0.0090, 0.0114] nats per token on average (the budget is 0.01)" in text
     assert "95th percentile of their tokens is 0.041" in text
     assert "5.2 % to 5.5 %" in text and "24.31 to 24.62 (+1.3 %)" in text
@@ -82,20 +80,22 @@ def test_a_check_alone_leaves_the_effect_open() -> None:
 
 
 def test_a_gain_within_the_budget_ships_without_caveats() -> None:
-    summary = summarise(evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, tuning=tuned()))
+    summary = summarise(
+        evaluated(kl=interval(0.009, 0.001, 24), refused_enhanced=17, refusals_kept=17, learning=measured(0.4, 0.02))
+    )
     assert summary.ships is True
     assert summary.verdict.endswith("damage within the budget.")
     assert summary.caveats == ()
 
 
 def test_a_little_beyond_the_budget_ships_and_says_by_how_much() -> None:
-    summary = summarise(full())
+    summary = summarise(full(learning=measured(0.4, 0.02, budget=0.01)))
     assert summary.ships is True and "within 5 % of the budget" in summary.verdict
     assert "The damage is beyond the budget: 0.0102 against 0.01 nats per token, 2 % more." in summary.caveats
 
 
 def test_damage_beyond_the_budget_does_not_ship() -> None:
-    summary = summarise(evaluated(kl=interval(0.02, 0.001, 24), tuning=tuned()))
+    summary = summarise(evaluated(kl=interval(0.02, 0.001, 24), learning=measured(0.4, 0.02, budget=0.01)))
     assert summary.ships is False and "0.0200 nats per token is beyond 0.01" in summary.verdict
     assert any("100 % more" in c for c in summary.caveats)
 
@@ -161,46 +161,19 @@ def test_repetition_perplexity_and_lost_refusals_are_caveats() -> None:
     assert "3 refusals of harmful requests were lost." in caveats
 
 
-def test_abstaining_does_not_ship_and_gives_the_reason() -> None:
-    left_alone = tuned(
-        abstained=True, reason="the effect is not above random", frontier=[], reported=None, repetition=None
-    )
-    summary = summarise(full(tuned=left_alone, evaluation=None, check=None, gains=(), attribution=None))
-    assert summary.ships is False and summary.verdict.endswith("because the effect is not above random.")
-    assert "every gain is zero" in summary.cards[0].sentences[0]
-
-
 def test_zero_gains_do_not_ship() -> None:
     assert summarise(minimal(gains=())).ships is False
 
 
-@pytest.mark.parametrize(
-    ("broken", "words"),
-    [
-        ({"kl": 0.02}, "the mean damage of 0.0200 is beyond 0.01 on the report half"),
-        ({"kl_p95": 0.2}, "the 95th percentile of the damage of 0.2000 is beyond 0.1"),
-        ({"special_kl": 0.2}, "the movement of the speciality's own prompts of 0.2000 is beyond 0.1"),
-        ({"likelihood": [-0.01, 0.1]}, "the likelihood of creative-writing, reference answers, fell by 0.0100"),
-        ({"effect": -0.1}, "the effect is not above zero"),
-    ],
-)
-def test_every_bound_broken_on_the_report_half_is_named(broken: dict[str, Any], words: str) -> None:
-    points = [replace(p, ships=False, **broken) for p in tuned().frontier]
-    summary = summarise(full(tuned=tuned(frontier=points), evaluation=None))
-    assert summary.ships is False and words in summary.verdict
-
-
-def test_the_evaluation_comes_before_tuning_and_tuning_before_the_check() -> None:
-    costs = [cost_of(facts) for facts in (full(), full(evaluation=None), full(evaluation=None, tuned=None), minimal())]
-    assert [None if c is None else round(c.kl, 4) for c in costs] == [0.0102, 0.0104, 0.0104, None]
+def test_the_evaluation_comes_before_learning_and_learning_before_the_check() -> None:
+    learning = measured(0.4, 0.02)
+    listed = (full(learning=learning), full(evaluation=None, learning=learning), full(evaluation=None), minimal())
+    costs = [cost_of(facts) for facts in listed]
+    assert [None if c is None else round(c.kl, 4) for c in costs] == [0.0102, 0.02, 0.0104, None]
     assert costs[1] is not None and costs[1].interval is not None
     assert costs[2] is not None and costs[2].interval is None
     assert [name for name, _ in effects_of(full())] == ["reference answers", "self-made pairs"]
-    assert [name for name, _ in effects_of(full(evaluation=None))] == [
-        "creative-writing, reference answers",
-        "creative-writing, self-made pairs",
-    ]
-    assert "Refusals were not counted." in words_of(full(evaluation=None))
+    assert effects_of(full(evaluation=None)) == []
 
 
 def test_many_directions_share_one_sentence() -> None:
@@ -210,10 +183,10 @@ def test_many_directions_share_one_sentence() -> None:
     assert "Directions: domain 0, domain 1," in text
 
 
-def measured(removed: float, damage: float) -> Learning:
+def measured(removed: float, damage: float, *, budget: float = 0.03) -> Learning:
     likelihood = interval(0.1, n=24)
     return Learning(
-        LearnOptions(budget=0.03),
+        LearnOptions(budget=budget),
         Divergence(48, 1000, interval(damage, 0.002, n=48), 0.08, 0.04, 0.9, 0.03),
         (Taught("education", 24, 0.3, interval(removed, n=24), likelihood, 0.2, None, None),),
     )
@@ -246,14 +219,12 @@ def test_names_of_files_cannot_move_the_cursor() -> None:
 
 def test_numbers_read_back_from_json_say_the_same(tmp_path: Path) -> None:
     facts = full()
-    assert facts.check is not None and facts.tuned is not None and facts.evaluation is not None
+    assert facts.check is not None and facts.evaluation is not None
     folder, numbers = tmp_path / "out", tmp_path / "evaluation.json"
     folder.mkdir()
     (folder / "burnish.json").write_text(json.dumps({"check": facts.check.as_dict(), "gains": []}))
-    (folder / "tuning.json").write_text(json.dumps({**asdict(facts.tuned), "ship_range": facts.tuned.ship_range}))
     numbers.write_text(json.dumps({"evaluation": asdict(facts.evaluation)}))
     measured = read_numbers(folder, numbers, scaled=False)
     assert {k: v for k, v in measured.items() if k != "realised"} == {
-        k: getattr(facts, k) for k in ("check", "tuned", "evaluation")
+        k: getattr(facts, k) for k in ("check", "evaluation")
     }
-    assert json.loads(json.dumps(facts.as_dict()))["tuned"]["ship_range"] == list(facts.tuned.ship_range or ())

@@ -1,1 +1,0 @@
-"""Choosing the gains: the most effect within a budget of damage."""
