@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from burnish.cli.enhance import chosen_method
-from burnish.cli.learn import read_expert
+from burnish.cli.inputs import PromptOptions
+from burnish.cli.learn import TeacherOptions, read_expert, read_subjects
 from burnish.errors import InputError
+from burnish.learning.teacher import Examples, Expert
 from burnish.options import FindOptions, GainOptions
+from burnish.prompts.domains.own import EXPERT
 from conftest import Call, Folders
 
 SECRET = "You are Xylophone the pirate. Say arrr."
@@ -62,3 +65,19 @@ def test_a_prompt_is_text_or_what_a_file_holds(tmp_path: Path) -> None:
 )
 def test_what_is_given_decides_the_method(gains: dict[str, Any], finding: dict[str, Any], expected: str) -> None:
     assert chosen_method(None, GainOptions(**gains), FindOptions(**finding)) == expected
+
+
+def test_prompts_alone_are_taught_by_a_general_prompt_and_preference_rows_by_their_better_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, preferred = tmp_path / "asked.txt", tmp_path / "preferred.jsonl"
+    asked.write_text("".join(f"How do {n} birds fly?\n" for n in range(24)), encoding="utf-8")
+    rows = [{"prompt": f"Name {n}.", "chosen": f"It is {n}.", "rejected": "No."} for n in range(20)]
+    preferred.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (subject,) = read_subjects(PromptOptions(enhance=asked), TeacherOptions(), 0)
+    assert subject.teacher == Expert(EXPERT)
+    assert "One of your own would do more" in " ".join(capsys.readouterr().err.split())
+    (subject,) = read_subjects(PromptOptions(enhance=asked), TeacherOptions(references=preferred), 0)
+    assert isinstance(subject.teacher, Examples)
+    assert {(p.answer or "").split()[0] for p in subject.teacher.rows.prompts} == {"It"}
+    assert not capsys.readouterr().err
