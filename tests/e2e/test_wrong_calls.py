@@ -42,6 +42,7 @@ CASES = [
     (LEARN, "Pass either --enhance FILE or --domain NAME"),
     ("find MODEL -o OUT", "either --enhance FILE or --domain NAME"),
     ("find MODEL -o OUT --enhance SPECIAL --normal PLAIN --domain education", "either --enhance FILE or --domain NAME"),
+    ("tune MODEL -o OUT", "`burnish enhance` learns directions and gains"),
     (TRAIN, "nothing to learn"),
     (f"{TRAIN} --data ROWS --combine keep", "needs an enhancement"),
     (f"{TRAIN} --data ROWS --held-out 1.5", "--held-out"),

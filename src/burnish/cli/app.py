@@ -62,11 +62,17 @@ app.command(doctor.doctor)
 app.command(doctor.version, name="--version")
 app.command(doctor.completion(app), name="--install-completion")
 
+REMOVED = {
+    "tune": "`burnish enhance` learns directions and gains, from --expert or --references for prompts of your own."
+}
+
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a command line and returns its exit code."""
     try:
         _require_text(arguments)
+        if arguments and (instead := REMOVED.get(arguments[0])):
+            raise InputError(f"`burnish {arguments[0]}` was taken out: {instead}")
         with _together(arguments):
             result = app(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
     except cyclopts.CycloptsError:
