@@ -105,7 +105,6 @@ def measured(
     model: Model, contrast: Contrast, subject: Subject, options: LearnOptions, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Finds a direction, learns, and writes a model into a temporary folder; answers of earlier runs are not used."""
-
     stages = Stages(model.device)
     with tempfile.TemporaryDirectory() as folder:
         with fresh_cache(Path(folder, "cache")):
@@ -164,7 +163,6 @@ def row(facts: dict[str, Any]) -> str:
 
 def geometry(model: str, loading: ModelOptions) -> Model:
     """The model without weights, which need not be there. Raises ModelNotFoundError, HubError, ModelError."""
-
     named = hub_id(Path(model).expanduser())
     folder = resolve(model) if named is None else fetch(named[0], loading.revision, OUTLINE)
     network, config = skeleton(folder, loading)
@@ -175,7 +173,6 @@ def predicted(
     model: str, domain: str, options: LearnOptions, planned: Devices, loading: ModelOptions
 ) -> dict[str, Any]:
     """Time and memory of finding and learning on some devices, from the model's geometry and the prompts' lengths."""
-
     drawn = geometry(model, loading)
     stated = getattr(drawn.network.config, "dtype", None) or torch.float32
     dtype = stated if loading.dtype == "auto" else getattr(torch, loading.dtype)
@@ -218,7 +215,6 @@ def predicted(
 
 def _working(model: Model, tokens: float, logits: float, item: int) -> int:
     """Bytes that a step keeps for its backward pass and its logits. tokens: of a step, both ways."""
-
     text, hidden = text_config(model.network.config), model.anatomy.hidden_size
     wide = int(getattr(text, "intermediate_size", None) or 4 * hidden)
     held = tokens * model.anatomy.layers * (HELD * hidden + 3 * wide) * item
@@ -239,7 +235,6 @@ def _placed(weights: int, working: int, planned: Devices) -> tuple[int, str]:
 
 def plan_table(facts: dict[str, Any]) -> str:
     """The prediction, and what is not in it."""
-
     lines = {
         "model": f"{facts['model']}: {facts['parameters'] / 1e9:.2f} billion parameters, {facts['layers']} layers, {facts['dtype']}",
         "devices": f"{facts['devices']} with {facts['device_memory']:g} GB and {facts['teraflops']:.3g} TFLOP/s each",

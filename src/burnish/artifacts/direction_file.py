@@ -72,7 +72,7 @@ def stored_bytes(layers: int, hidden: int, rank: int = 1) -> int:
 
 def kind_of(path: Path) -> str:
     """'direction' or 'enhancement'. Raises InputError for any other file."""
-    with _file(path) as file:
+    with open_tensors(path) as file:
         return _checked(file.metadata() or {}, str(path)).kind
 
 
@@ -96,19 +96,19 @@ class _Header:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[Any]:
-    """The open file. What goes wrong with it is an InputError."""
+def open_tensors(path: Path, what: str = "a direction or enhancement") -> Iterator[Any]:
+    """A safetensors file. What goes wrong with it is an InputError that names `what` it should be."""
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a direction or enhancement: {error}. Check the path.") from error
+        raise InputError(f"{path} cannot be read as {what}: {error}. Check the path.") from error
 
 
 @contextmanager
 def opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Tensor], list[StoredDirection]]]:
     """The tensors and directions of one of our files of a kind. Raises InputError for any other file."""
-    with _file(path) as file:
+    with open_tensors(path) as file:
         header = _checked(file.metadata() or {}, str(path))
         if header.kind != kind:
             raise InputError(f"{path} holds a {header.kind}, and a {kind} is needed here.")
@@ -153,7 +153,7 @@ def decoded(data: bytes, where: str) -> tuple[dict[str, Tensor], list[StoredDire
 
 def recipe_of(path: Path) -> str | None:
     """The recipe that a file carries, if any. Raises InputError for a file that is not ours."""
-    with _file(path) as file:
+    with open_tensors(path) as file:
         return _checked(file.metadata() or {}, str(path)).recipe
 
 

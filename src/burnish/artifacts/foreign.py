@@ -18,19 +18,16 @@ import hashlib
 import pickle
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from burnish.anatomy import Anatomy
 from burnish.artifacts.direction import Direction
-from burnish.artifacts.direction_file import HEADER, LayerReport, Provenance
+from burnish.artifacts.direction_file import HEADER, LayerReport, Provenance, open_tensors
 from burnish.artifacts.gguf_file import read_gguf
 from burnish.errors import InputError, WrongModelError
 from burnish.layers import layer_index
@@ -138,7 +135,7 @@ def _read_repeng(path: Path) -> ForeignVectors:
 
 def _read_steering(path: Path) -> ForeignVectors:
     if path.suffix == ".safetensors":
-        with _opened(path) as file:
+        with open_tensors(path, "safetensors") as file:
             kind = (file.metadata() or {}).get("layer_type", "decoder_block")
             names = {name: STEERING.fullmatch(name) for name in file.keys()}  # noqa: SIM118
             layers = {int(match[1]): file.get_tensor(name) for name, match in names.items() if match}
@@ -170,16 +167,6 @@ def _unpickled(path: Path) -> tuple[str, dict[int, Tensor]]:
     return kind, {layer: vector.flatten() for layer, vector in stored.items() if layer >= 0}
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file. What goes wrong with it is an InputError."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors: {error}. Check the path.") from error
-
-
 def _metadata(path: Path) -> dict[str, str]:
-    with _opened(path) as file:
+    with open_tensors(path, "safetensors") as file:
         return file.metadata() or {}

@@ -111,11 +111,15 @@ def read_domains(prompts: PromptOptions, teacher: TeacherOptions, seed: int) -> 
     if not prompts.domain and prompts.enhance is None:
         if teacher != TeacherOptions():
             raise InputError(
-                "--references and --expert say more of prompts of your own. Pass --enhance FILE or --domain NAME with them."
+                "--references and --expert say more of prompts of your own. Pass --enhance FILE with them."
             )
         return None
     mix = prompts.mix()
-    return [read_own_domain(prompts, teacher, seed)] if mix is None else [load_domain(term.name) for term in mix.terms]
+    if mix is None:
+        return [read_own_domain(prompts, teacher, seed)]
+    if teacher != TeacherOptions():
+        raise InputError("--references and --expert belong to prompts of your own; a packaged domain has both.")
+    return [load_domain(term.name) for term in mix.terms]
 
 
 def read_own_domain(prompts: PromptOptions, teacher: TeacherOptions, seed: int) -> "Domain":
