@@ -59,7 +59,6 @@ bench: $(STAMP)  ## the tables in benchmarks/results
 	$(BIN)/python benchmarks/learning.py --null --baselines
 	$(BIN)/python benchmarks/learning_cost.py
 	$(BIN)/python benchmarks/comparison.py
-	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/profiles.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/hybrid.py
