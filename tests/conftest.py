@@ -53,6 +53,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (ORDER.index(tier(item)), item.path.stem != "test_kill"))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """The start of a text that is too long to be read as a test's name."""
+    return f"{val[:40]!r}..." if isinstance(val, str | bytes) and len(val) > 80 else None
+
+
 def tier(item: pytest.Item) -> str:
     return next((part for part in item.path.parts[::-1] if part in ORDER), ORDER[-1])
 

@@ -1,7 +1,6 @@
-"""What the processes of a job compute, and what one computes alone. Run as a script, this file is one of the processes."""
+"""What the processes of a job compute, and what one computes alone."""
 
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +109,7 @@ def imitated(model: Model) -> list[Any]:
     return [edit.rows.grad, *distances]
 
 
-def main(folder: Path, unsplit: Path, out: Path) -> None:
+def note_all(folder: Path, unsplit: Path, out: Path) -> None:
     """A process: notes what it found, from prompts that are shared and from a model that is. unsplit: one whose plan fails."""
     rank = os.environ["RANK"]
     with joined():
@@ -129,7 +128,3 @@ def main(folder: Path, unsplit: Path, out: Path) -> None:
                 wrong()
             except BurnishError as error:
                 (out / f"refused-{name}-{rank}").write_text(str(error), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

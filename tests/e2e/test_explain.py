@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from burnish.cli.app import run
+from burnish.prompts.axes import axis_names
+from burnish.prompts.domains import domain_names
 from conftest import Call, Folders
 
 FEW = "--answers-scored 2 --answer-tokens 8 --doses 4 --skip-likenesses"
@@ -128,8 +130,10 @@ def test_an_audit_says_what_was_done_to_a_model(tiny_folder: Folders, plan: Path
 
 @pytest.mark.parametrize("form", ["model", pytest.param("adapter", marks=pytest.mark.full)])
 def test_an_output_folder_takes_its_page_and_its_card_the_figures(
-    form: str, tiny_folder: Folders, call: Call, tmp_path: Path
+    form: str, tiny_folder: Folders, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one_of_each = (domain_names()[0], axis_names()[0])  # all of them take as long as ten findings
+    monkeypatch.setattr("burnish.explaining.direction_facts.names_in", lambda _: one_of_each)
     base, out = tiny_folder("llama"), tmp_path / "out"
     code, _, err = call(
         "enhance",
@@ -138,7 +142,7 @@ def test_an_output_folder_takes_its_page_and_its_card_the_figures(
         out,
         "--form",
         form,
-        "--enhancement-factor 0.5 --check-prompts 0 --force --page",
+        "--enhancement-factor 0.5 --instructions 12 --check-prompts 0 --force --page",
     )
     assert code == 0, err
     card = (out / "README.md").read_text()

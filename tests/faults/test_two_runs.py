@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from burnish.artifacts.cache import cached
 from burnish.artifacts.copying import FolderCopy
-from burnish.artifacts.files import claimed, publish, written
+from burnish.artifacts.files import claimed, publish, stored_size, written
 from burnish.errors import BurnishError, InputError, OutputError, OutputExistsError
 from burnish.hybrid.training import _folder
 from burnish.model.model import load
@@ -90,6 +91,25 @@ def test_a_copy_holds_its_output_until_the_end(tmp_path: Path) -> None:
             pytest.fail("two runs are writing")
     with claimed(out):
         pass
+
+
+def test_a_size_is_read_while_another_run_removes_and_renames(tmp_path: Path) -> None:
+    for attempt in range(20):
+        folder = tmp_path / f"out-{attempt}"
+        for name in range(50):
+            (folder / f"{name}").mkdir(parents=True)
+            (folder / f"{name}" / "file").write_bytes(b"12")
+
+        def vanish(folder: Path = folder) -> None:
+            folder.rename(folder.with_suffix(".moved"))
+            shutil.rmtree(folder.with_suffix(".moved"))
+
+        assert stored_size(folder) == 100
+        child = started(vanish)
+        while folder.exists():
+            assert 0 <= stored_size(folder) <= 100
+        assert stored_size(folder) == 0
+        assert ended(child) == 0
 
 
 def test_many_bakings_at_once_leave_one_whole_model(tiny_folder: Folders, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def direction(model: Model) -> Direction:
         model,
         enhance=CREATIVE.enhance,
         normal=GENERAL.prompts,
-        options=FindOptions(scope="per-layer", instructions=48),
-        held_out=(CREATIVE.held_out.spread(16), GENERAL.held_out.spread(16)),
+        options=FindOptions(scope="per-layer", instructions=24),
+        held_out=(CREATIVE.held_out.spread(12), GENERAL.held_out.spread(12)),
     )
 
 

@@ -22,6 +22,7 @@ from burnish.model.live import live_edit
 from burnish.model.model import Model, load, outline
 from burnish.options import ModelOptions, TrainOptions
 from conftest import Folders, Models, random_enhancement
+from families import case
 
 FLOAT = ModelOptions(dtype="float32")
 ROWS = [{"prompt": f"What is {w}?", "completion": f"{w * 3} it is."} for w in "abcdefghij"]
@@ -40,7 +41,7 @@ def quick(model: Model, combine: Any = None, gains: float = 0.3, **settings: Any
     return train(model, ROWS, enhancement=enhancement, combine=combine, options=options, check_prompts=0)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("family", ["gemma2", case("llama", full=True), case("gpt2", full=True)])
 def test_keep_is_the_same_live_as_adapter_and_baked(family: str, tiny_model: Models, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -92,7 +93,7 @@ def test_training_tells_nobody(tiny_model: Models, monkeypatch: pytest.MonkeyPat
     assert sent == []
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["gemma2", case("llama", full=True)])
 def test_protect_writes_nothing_along_the_directions(family: str, tiny_model: Models) -> None:
     model = tiny_model(family)
     trained = quick(model, "protect", budget=10.0)

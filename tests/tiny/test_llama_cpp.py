@@ -17,9 +17,7 @@ ROUNDING = 2e-4  # nats: two programs' float32
 COARSE = {"gpt2": 3e-3, "gemma2": 3e-3}  # llama.cpp takes GELU from a table in float16
 
 
-@pytest.mark.parametrize(
-    "family", [f if f in ("llama", "gpt2") else pytest.param(f, marks=pytest.mark.full) for f in LLAMA_CPP]
-)
+@pytest.mark.parametrize("family", [f if f == "llama" else pytest.param(f, marks=pytest.mark.full) for f in LLAMA_CPP])
 def test_llama_cpp_does_what_the_live_form_does(family: str, tiny_model: Models, tmp_path: Path) -> None:
     model, source = tiny_model(family), save_gguf(tmp_path / "a.gguf", family)
     enhancement = random_enhancement(model, [0.9, -0.5, 1.5], rank=2)

@@ -32,6 +32,7 @@ print(again.chat("Hello", tokens=3) == model.chat("Hello", tokens=3))
 """
 
 
+@pytest.mark.full
 def test_a_hidden_size_that_is_no_multiple_of_the_heads_loads_saves_and_reloads(
     tiny_folder: Folders, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from burnish.model.prefix_cache import PrefixCache
 from burnish.model.shared_prefix import SHORTEST_PREFIX, shared_prefix
 from conftest import Models
 from decoding_example import BASE, BATCHED, alone, assert_same, candidates, drain, of, requests
+from families import case
 
 SYSTEM = "<s>be brief and kind to everyone who asks </s>"
 
@@ -35,7 +36,7 @@ def passes(model: Model) -> Iterator[list[tuple[int, int]]]:
     handle.remove()
 
 
-@pytest.mark.parametrize("family", BATCHED)
+@pytest.mark.parametrize("family", [case(name, full=name not in ("llama", "gpt2")) for name in BATCHED])
 def test_answers_behind_an_opening_are_those_of_each_request_alone(family: str, tiny_model: Models) -> None:
     model = tiny_model(family, own=True)
     model.tokenizer.chat_template = SYSTEM + model.tokenizer.chat_template.removeprefix("<s>")

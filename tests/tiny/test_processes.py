@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,11 @@ from burnish.model.model import load
 from burnish.model.processes import Processes, joined
 from burnish.options import LayerOptions, ModelOptions
 from conftest import Folders
-from processes_example import FLOAT, SPLIT, computed, findings, imitated, learned, texts
+from faults.children import ended, started
+from processes_example import FLOAT, SPLIT, computed, findings, imitated, learned, note_all, texts
 
 TESTS = Path(__file__).parents[1]
-SCRIPT = TESTS / "processes_example.py"
+pytestmark = pytest.mark.xdist_group("faults")  # the worker that forks
 LONGEST = 300  # seconds
 LEARNING = """
 import os, sys, torch
@@ -62,12 +64,28 @@ def together(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=LONGEST, check=False)
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def noted(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes noted."""
-    folder = tmp_path_factory.mktemp("noted")
-    done = together(SCRIPT, tiny_folder("llama"), tiny_folder("lfm2"), folder)
-    assert done.returncode == 0, done.stderr
+    """What two processes noted. They are forked, with what a launcher sets for each: that costs no new start of torch."""
+    folder, inputs, port = (
+        tmp_path_factory.mktemp("noted"),
+        [tiny_folder(name) for name in ("llama", "lfm2")],
+        free_port(),
+    )
+
+    def process(rank: int) -> None:
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}
+        os.environ |= {name: str(value) for name, value in job.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
+        note_all(*inputs, folder)
+
+    children = [started(lambda rank=rank: process(rank)) for rank in (0, 1)]  # type: ignore[misc]
+    assert [ended(child) for child in children] == [0, 0]
     return folder
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -69,8 +70,15 @@ def check_output(path: Path, needed: int, *, overwrite: bool, resumable: bool = 
 
 def check_absent(path: Path, *, overwrite: bool) -> None:
     """Raises OutputExistsError for an output that is there and may not be replaced."""
-    if path.exists() and not overwrite and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not overwrite and not _is_empty_folder(path):
         raise OutputExistsError(f"{path} already exists. Pass another output path, or --overwrite to replace it.")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    try:
+        return not os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError):  # a file, or gone since
+        return False
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -231,6 +239,11 @@ def remove(path: Path) -> None:
 
 
 def stored_size(path: Path) -> int:
-    """The bytes of a file, or of all files in a folder; 0 where there is nothing."""
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """The bytes of a file, or of all files in a folder; 0 for what is not there, or is renamed or removed by another run meanwhile."""
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names] if path.is_dir() else [path]
+    total = 0
+    for file in files:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = file.stat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total

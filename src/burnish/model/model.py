@@ -321,12 +321,15 @@ class Model:
     def _batched(
         self, prompts: Sequence[list[int]], tokens: int, advance: Advance | None, *, seed: int = 0, **sampling: Any
     ) -> list[list[int]]:
-        answers: list[list[int]] = []
+        """The shortest prompts first: a batch is as wide as its longest one."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(prompts), ANSWERS):
             if sampling["do_sample"]:
                 torch.manual_seed(seed + start)
-            batch = prompts[start : start + ANSWERS]
-            answers += self._generated(batch, tokens, **sampling)
+            batch = by_length[start : start + ANSWERS]
+            for i, answer in zip(batch, self._generated([prompts[i] for i in batch], tokens, **sampling), strict=True):
+                answers[i] = answer
             if advance is not None:
                 advance(len(batch))
         return answers

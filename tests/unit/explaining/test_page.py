@@ -227,6 +227,7 @@ def test_a_page_is_small(name: str, pages: dict[str, str]) -> None:
     assert len(pages[name].encode("utf-8")) < 3_000_000
 
 
+@pytest.mark.full
 def test_a_page_of_ten_directions_in_a_deep_model_is_small() -> None:
     directions = tuple(direction(f"set-{i}.txt", f"set-{i}.txt", i, layers=80) for i in range(10))
     gains = tuple(AppliedGain(layer, d, 0.5, 0.5) for layer in range(80) for d in range(10))
