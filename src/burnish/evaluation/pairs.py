@@ -102,7 +102,7 @@ def base_answers(
         "system": system,
         "tokens": tokens,
         "seed": seed,
-        "batch": ANSWERS,
+        "batch": f"{ANSWERS}, shortest first",
     }
 
     def make() -> list[list[int]]:
