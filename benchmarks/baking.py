@@ -125,7 +125,7 @@ def make_plan(folder: Path, path: Path) -> None:
     )
     vectors = unit(torch.randn(32, 1792, generator=torch.Generator().manual_seed(1)))
     report = LayerReport(flat, flat, flat, flat, flat, flat, 0)
-    direction = Direction(vectors, 19, "per-layer", "residual", provenance, report, plan.anatomy)
+    direction = Direction(19, "per-layer", "residual", provenance, report, plan.anatomy, vectors)
     direction.enhancement(0.3).save(path, overwrite=True)
 
 

@@ -236,4 +236,4 @@ def fake_direction(model: Model, vectors: torch.Tensor) -> Direction:
         seed=0,
         protected=False,
     )
-    return Direction(vectors, layers // 2, "per-layer", "residual", provenance, report, model.anatomy)
+    return Direction(layers // 2, "per-layer", "residual", provenance, report, model.anatomy, vectors)

@@ -2,36 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from burnish.anatomy import Anatomy
-from burnish.artifacts.direction_file import (
-    LayerReport,
-    Provenance,
-    Storable,
-    StoredDirection,
-    decoded,
-    encoded,
-    matrix_of,
-    opened,
-    unusable,
-)
+from burnish.artifacts.direction_file import Content, Provenance, Storable, StoredDirection, matrix_of, unusable
 from burnish.errors import InputError, WrongModelError
 from burnish.layers import layer_window
 from burnish.maths.statistics import effective_rank
-from burnish.options import DEFAULT_FACTOR, GainOptions, Scope, Site, checked_factor
+from burnish.options import DEFAULT_FACTOR, GainOptions, checked_factor
 
-MOST = (
-    1 << 28
-)  # numbers of an enhancement's vectors: a file stores one layer where all are the same, and says how many there are
+# Numbers of an enhancement's vectors: a file stores one layer where all are the same, and says how many there are.
+MOST = 1 << 28
 ORTHOGONAL = 1e-4  # cosine between directions of a layer up to which their edits do not act on each other
 
 
 @dataclass(frozen=True)
-class Direction(Storable):
+class Direction(StoredDirection, Storable):
     """Unit vectors that separate the enhance prompts from the normal ones, with what they were made from.
 
     Attributes:
@@ -44,13 +32,8 @@ class Direction(Storable):
         anatomy: of the model it was found on.
     """
 
+    _kind = "direction"
     vectors: Tensor
-    layer: int
-    scope: Scope
-    site: Site
-    provenance: Provenance
-    report: LayerReport
-    anatomy: Anatomy
 
     def __str__(self) -> str:
         p, layer = self.provenance, self.layer
@@ -103,56 +86,14 @@ class Direction(Storable):
         gains[~used.any(dim=1)] = 0
         return Enhancement(used[:, None, :].contiguous(), gains, (self,))
 
-    @staticmethod
-    def load(path: Path | str) -> "Direction":
-        """Reads a file that `save` wrote.
+    def _content(self) -> Content:
+        return {"vectors": self.vectors}, [self]
 
-        Args:
-            path: the file.
-
-        Returns:
-            The direction.
-
-        Raises:
-            InputError: the file is not a direction.
-        """
-        with opened(Path(path), "direction") as (tensors, stored):
-            return _single(tensors, stored, str(path))
-
-    def as_bytes(self, recipe: str | None = None) -> bytes:
-        """Gives what `save` writes.
-
-        Args:
-            recipe: the command that makes it again.
-
-        Returns:
-            The file's bytes.
-        """
-        return encoded("direction", {"vectors": self.vectors}, [self.described()], recipe)
-
-    def described(self) -> StoredDirection:
-        """Gives all but the vectors.
-
-        Returns:
-            What a file's header says of it.
-        """
-        return StoredDirection(self.layer, self.scope, self.site, self.provenance, self.report, self.anatomy)
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "Direction":
-        """Reads what `as_bytes` gave.
-
-        Args:
-            data: the bytes.
-
-        Returns:
-            The direction.
-
-        Raises:
-            InputError: the bytes are of another format.
-        """
-        where = "A stored direction"
-        return _single(*decoded(data, where), where)
+    @classmethod
+    def _of(cls, tensors: dict[str, Tensor], directions: Sequence[StoredDirection], where: str) -> "Direction":
+        if len(directions) != 1:
+            raise unusable(where, f"it describes {len(directions)} directions")
+        return _direction(directions[0], matrix_of(tensors, "vectors", 2, where), where)
 
 
 @dataclass(frozen=True)
@@ -165,6 +106,7 @@ class Enhancement(Storable):
         directions: k directions with their provenance; their vectors are not stored again.
     """
 
+    _kind = "enhancement"
     vectors: Tensor
     gains: Tensor
     directions: tuple[Direction, ...]
@@ -307,10 +249,6 @@ class Enhancement(Storable):
                 "another checkpoint, another number type, or already enhanced. Pass the original model or find a direction on this one."
             )
 
-    def _tensors(self) -> dict[str, Tensor]:
-        same = bool((self.vectors == self.vectors[:1]).all())
-        return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}
-
     def renamed(self, model: str) -> "Enhancement":
         """The same enhancement, of a model that is called otherwise.
 
@@ -323,51 +261,25 @@ class Enhancement(Storable):
         directions = (replace(d, provenance=replace(d.provenance, model=model)) for d in self.directions)
         return replace(self, directions=tuple(directions))
 
-    def as_bytes(self, recipe: str | None = None) -> bytes:
-        """What `save` writes.
+    def _content(self) -> Content:
+        same = bool((self.vectors == self.vectors[:1]).all())
+        return {"vectors": self.vectors[:1] if same else self.vectors, "gains": self.gains}, self.directions
 
-        Args:
-            recipe: the command that makes it again.
-
-        Returns:
-            The file's bytes.
-        """
-        return encoded("enhancement", self._tensors(), [d.described() for d in self.directions], recipe)
-
-    @staticmethod
-    def load(path: Path | str) -> "Enhancement":
-        """Reads a file that `save` wrote.
-
-        Args:
-            path: the file.
-
-        Returns:
-            The enhancement.
-
-        Raises:
-            InputError: the file is not an enhancement.
-        """
-        with opened(Path(path), "enhancement") as (tensors, stored):
-            gains, vectors = matrix_of(tensors, "gains", 2, str(path)), matrix_of(tensors, "vectors", 3, str(path))
-            layers, rank = gains.shape
-            if (
-                len(vectors) not in (1, layers)
-                or vectors.shape[1] != rank
-                or rank != len(stored)
-                or vectors.shape[2] * layers * rank > MOST
-            ):
-                raise unusable(
-                    path, f"gains {list(gains.shape)} and vectors {list(vectors.shape)} do not belong together"
-                )
-            vectors = vectors.expand(layers, -1, -1).contiguous()
-            directions = tuple(_direction(part, vectors[:, i], str(path)) for i, part in enumerate(stored))
-            return Enhancement(vectors, gains, directions)
-
-
-def _single(tensors: dict[str, Tensor], stored: list[StoredDirection], where: str) -> Direction:
-    if len(stored) != 1:
-        raise unusable(where, f"it describes {len(stored)} directions")
-    return _direction(stored[0], matrix_of(tensors, "vectors", 2, where), where)
+    @classmethod
+    def _of(cls, tensors: dict[str, Tensor], directions: Sequence[StoredDirection], where: str) -> "Enhancement":
+        gains, vectors = matrix_of(tensors, "gains", 2, where), matrix_of(tensors, "vectors", 3, where)
+        layers, rank = gains.shape
+        if (
+            len(vectors) not in (1, layers)
+            or vectors.shape[1] != rank
+            or rank != len(directions)
+            or vectors.shape[2] * layers * rank > MOST
+        ):
+            raise unusable(where, f"gains {list(gains.shape)} and vectors {list(vectors.shape)} do not belong together")
+        vectors = vectors.expand(layers, -1, -1).contiguous()
+        return Enhancement(
+            vectors, gains, tuple(_direction(stored, vectors[:, i], where) for i, stored in enumerate(directions))
+        )
 
 
 def _direction(stored: StoredDirection, vectors: Tensor, where: str) -> Direction:
@@ -380,4 +292,4 @@ def _direction(stored: StoredDirection, vectors: Tensor, where: str) -> Directio
         or any(not 0 <= number < layers for number in (stored.layer, *(p.layer for p in anatomy.projections)))
     ):
         raise unusable(where, f"its vectors {list(vectors.shape)} and what it says of them do not belong together")
-    return Direction(vectors, stored.layer, stored.scope, stored.site, provenance, report, anatomy)
+    return Direction(**vars(stored), vectors=vectors)

@@ -4,15 +4,15 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from burnish import __version__
@@ -45,9 +45,8 @@ class Provenance:
     template: bool  # rendered through the model's chat template
     seed: int
     protected: bool
-    teacher: str = (
-        ""  # kind and hash of what the model read when it taught this direction; empty for a contrast of prompts
-    )
+    # Kind and hash of what the model read when it taught this direction; empty for a contrast of prompts.
+    teacher: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     layer_convention: str = LAYER_CONVENTION
 
@@ -78,7 +77,7 @@ def kind_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class StoredDirection:
-    """One direction as a file's header describes it."""
+    """One direction as a file's header describes it: all but its vectors."""
 
     layer: int
     scope: Scope
@@ -88,9 +87,13 @@ class StoredDirection:
     anatomy: Anatomy
 
 
+Kind = Literal["direction", "enhancement"]  # as a file's header names it
+Content = tuple[dict[str, Tensor], Sequence[StoredDirection]]  # of a file: tensors by name, and the directions
+
+
 @dataclass(frozen=True)
 class _Header:
-    kind: Literal["direction", "enhancement"]
+    kind: Kind
     directions: list[StoredDirection]
     recipe: str | None = None
 
@@ -103,17 +106,6 @@ def open_tensors(path: Path, what: str = "a direction or enhancement") -> Iterat
             yield file
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read as {what}: {error}. Check the path.") from error
-
-
-@contextmanager
-def opened(path: Path, kind: str) -> Iterator[tuple[dict[str, Tensor], list[StoredDirection]]]:
-    """The tensors and directions of one of our files of a kind. Raises InputError for any other file."""
-    with open_tensors(path) as file:
-        header = _checked(file.metadata() or {}, str(path))
-        if header.kind != kind:
-            raise InputError(f"{path} holds a {header.kind}, and a {kind} is needed here.")
-        names = {"vectors", "gains"} & set(file.keys())
-        yield {name: file.get_tensor(name) for name in names}, header.directions
 
 
 @cache
@@ -141,16 +133,6 @@ def unusable(where: Path | str, why: object) -> InputError:
     return InputError(f"{where} is damaged: {' '.join(str(why).split())[:300]}. Make it again.")
 
 
-def decoded(data: bytes, where: str) -> tuple[dict[str, Tensor], list[StoredDirection]]:
-    """The tensors and directions of a file's bytes. Raises InputError for bytes that are none of ours."""
-    try:
-        tensors = load(data)
-        text = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise unusable(where, error) from error
-    return tensors, _checked(text, where).directions
-
-
 def recipe_of(path: Path) -> str | None:
     """The recipe that a file carries, if any. Raises InputError for a file that is not ours."""
     with open_tensors(path) as file:
@@ -169,21 +151,40 @@ def matrix_of(tensors: dict[str, Tensor], name: str, dimensions: int, where: str
     return matrix
 
 
-def encoded(
-    kind: str, tensors: dict[str, Tensor], directions: Sequence[StoredDirection], recipe: str | None = None
-) -> bytes:
-    """The bytes of a file. The header is one key only: several would be stored in an order that differs from run to run."""
-    header = {"kind": kind, "format": FORMAT, "version": __version__, "directions": [asdict(d) for d in directions]}
-    if recipe is not None:
-        header["recipe"] = recipe
-    plain = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
-    return save(plain, metadata={HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)})
-
-
 class Storable(ABC):
     """What has a file of its own."""
 
+    _kind: ClassVar[Kind]
+
     @abstractmethod
+    def _content(self) -> Content:
+        """What the file holds."""
+
+    @classmethod
+    @abstractmethod
+    def _of(cls, tensors: dict[str, Tensor], directions: Sequence[StoredDirection], where: str) -> Self:
+        """The same again, checked. where: the file, for messages."""
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Reads a file that `save` wrote.
+
+        Args:
+            path: the file.
+
+        Returns:
+            What it holds.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        with open_tensors(Path(path)) as file:
+            header = _checked(file.metadata() or {}, str(path))
+            if header.kind != cls._kind:
+                raise InputError(f"{path} holds a {header.kind}, and a {cls._kind} is needed here.")
+            names = {"vectors", "gains"} & set(file.keys())
+            return cls._of({name: file.get_tensor(name) for name in names}, header.directions, str(path))
+
     def as_bytes(self, recipe: str | None = None) -> bytes:
         """Gives what `save` writes.
 
@@ -193,6 +194,14 @@ class Storable(ABC):
         Returns:
             The file's bytes.
         """
+        tensors, directions = self._content()
+        header = _adapter().dump_python(_Header(self._kind, list(directions), recipe))
+        header |= {"format": FORMAT, "version": __version__}
+        if recipe is None:
+            del header["recipe"]
+        plain = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+        # One key only: several would be stored in an order that differs from run to run.
+        return save(plain, metadata={HEADER: json.dumps(header, ensure_ascii=False, sort_keys=True)})
 
     def save(self, path: Path | str, *, overwrite: bool = False, recipe: str | None = None) -> Path:
         """Writes one safetensors file.

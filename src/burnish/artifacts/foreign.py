@@ -18,7 +18,7 @@ import hashlib
 import pickle
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,13 @@ class ForeignVectors:
             versions={"format": self.tool},
         )
         return Direction(
-            table,
             min(self.vectors, key=lambda layer: abs(layer - wanted)),
             "per-layer",
             self.site,
             provenance,
             LayerReport(even, none, even, none, none, none, 0),
             anatomy,
+            table,
         )
 
 
@@ -106,7 +106,10 @@ def is_foreign(path: Path) -> bool:
     """Whether a file is another tool's and not one of ours (by its ending and, for safetensors, its header)."""
     if path.suffix in (".gguf", ".pt", ".pth", ".bin", ".pkl", ".pickle"):
         return path.is_file()
-    return path.suffix == ".safetensors" and path.is_file() and HEADER not in _metadata(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with open_tensors(path, "safetensors") as file:
+        return HEADER not in (file.metadata() or {})
 
 
 def read_foreign(path: Path) -> ForeignVectors:
@@ -119,7 +122,7 @@ def read_foreign(path: Path) -> ForeignVectors:
     }
     if not usable:
         raise InputError(f"{path} holds no vector that points anywhere. Pass a file with one vector a layer.")
-    return ForeignVectors(foreign.tool, foreign.site, foreign.hint, usable)
+    return replace(foreign, vectors=usable)
 
 
 def _read_repeng(path: Path) -> ForeignVectors:
@@ -165,8 +168,3 @@ def _unpickled(path: Path) -> tuple[str, dict[int, Tensor]]:
     ):
         raise InputError(f"{path} is not a dict from layer to vector. Save `vector.layer_activations`.")
     return kind, {layer: vector.flatten() for layer, vector in stored.items() if layer >= 0}
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with open_tensors(path, "safetensors") as file:
-        return file.metadata() or {}

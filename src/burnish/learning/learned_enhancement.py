@@ -42,7 +42,7 @@ def learned_enhancement(
     blank = LayerReport(nothing, nothing, nothing, [], nothing, nothing, 0)
     chosen = layer_index(find.layer_idx, model.anatomy.layers)
     directions = tuple(
-        Direction(vectors[:, k].contiguous(), chosen, "per-layer", "attention", provenance, blank, model.anatomy)
+        Direction(chosen, "per-layer", "attention", provenance, blank, model.anatomy, vectors[:, k].contiguous())
         for k in range(options.directions)
     )
     return Enhancement(vectors.contiguous(), gains, directions)
