@@ -19,8 +19,7 @@ from torch import Tensor
 from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint
 from burnish.artifacts.copying import FolderCopy, copied_bytes
-from burnish.artifacts.files import MARK as MARK
-from burnish.artifacts.files import check_absent, check_output, disk_errors, publish, stored_size
+from burnish.artifacts.files import MARK, check_absent, check_output, disk_errors, publish, stored_size
 from burnish.artifacts.safetensors_header import StoredTensor
 from burnish.errors import QuantisedModelError
 from burnish.maths.gain import LowRankEdit, edit_weight
@@ -78,17 +77,15 @@ def check_editable(checkpoint: Checkpoint, projections: Sequence[Projection | Li
 
 
 def _stored_names(checkpoint: Checkpoint, projection: Projection | LinearMap) -> list[str]:
-    """The tensors of a projection: its weight and, where it has one, its bias."""
-    rows, columns = projection.outputs, projection.inputs
-    shape = (rows, columns) if projection.layout == "out_in" else (columns, rows)
-    names = [checkpoint.match(projection.path, "weight", shape)]
+    """The tensors of a projection, which are stored as they are used."""
+    names = checkpoint.names_of(projection)
     beside = checkpoint.beside(names[0].removesuffix(".weight"))
     if beside or checkpoint.quantisation.get("quant_method") in ROUNDED_IN_USE:
         raise QuantisedModelError(
             f"'{names[0]}' is rounded again whenever the model runs ({', '.join(beside) or checkpoint.quantisation['quant_method']}), which "
             "would undo an edit of it. Write --form adapter instead, or pass the original (unquantised) weights."
         )
-    return [*names, checkpoint.match(projection.path, "bias", (rows,))] if projection.bias else names
+    return names
 
 
 def bake(

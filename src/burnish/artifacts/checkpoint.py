@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from burnish.anatomy import LinearMap, Projection
 from burnish.artifacts.files import read_table
 from burnish.artifacts.safetensors_header import StoredTensor, read_header
 from burnish.artifacts.weight_files import weight_files
@@ -89,6 +90,12 @@ class Checkpoint:
                 values += read_bytes(file, size)
         return torch.frombuffer(values, dtype=DTYPES[stored.dtype]).view(len(rows), *stored.shape[1:])
 
+    def names_of(self, projection: Projection | LinearMap) -> list[str]:
+        """The tensors of a projection: its weight and, where it has one, its bias. Raises as `match`."""
+        shape = (projection.outputs, projection.inputs)
+        names = [self.match(projection.path, "weight", shape if projection.layout == "out_in" else shape[::-1])]
+        return [*names, self.match(projection.path, "bias", shape[:1])] if projection.bias else names
+
     def match(self, path: str, suffix: str, shape: tuple[int, ...]) -> str:
         """The name under which module `path` stores `suffix` ("weight", "bias").
 
@@ -105,16 +112,13 @@ class Checkpoint:
             return fitting[0]
         if len(names) == 1:
             stored = self.tensors[names[0]]
-            raise QuantisedModelError(
-                f"'{stored.name}' is stored as {stored.dtype} {list(stored.shape)}, not as floating "
-                f"point {list(shape)}: these weights are quantised or packed and cannot be edited in place. "
-                "Write --form adapter instead, or pass the original (unquantised) weights."
-            )
-        packed = self.beside(path)
+            packed = f"{stored.dtype} {list(stored.shape)}, not as floating point {list(shape)}"
+        else:
+            packed = ", ".join(self.beside(path))
         if packed:
             raise QuantisedModelError(
-                f"'{path}' is stored as {', '.join(packed)}: these weights are quantised or packed and cannot be edited in place. "
-                "Write --form adapter instead, or pass the original (unquantised) weights."
+                f"'{names[0] if len(names) == 1 else path}' is stored as {packed}: these weights are quantised or packed and cannot be "
+                "edited in place. Write --form adapter instead, or pass the original (unquantised) weights."
             )
         raise ModelError(
             f"The checkpoint has no tensor for '{wanted}' of shape {list(shape)}. The folder's config and weights do not belong together."

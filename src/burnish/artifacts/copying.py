@@ -150,10 +150,6 @@ class FolderCopy:
         if kind is not None and issubclass(kind, Exception):
             shutil.rmtree(self.partial, ignore_errors=True)
 
-    @property
-    def started(self) -> bool:
-        return self._thread is not None
-
     def start(self) -> None:
         """Begins copying, unless it has begun."""
         if self._thread is None:
@@ -163,7 +159,7 @@ class FolderCopy:
     def claim(self, recipe: str) -> None:
         """Says what will be written into the copy. What another recipe wrote there is thrown away."""
         if self.journal.recipe not in (None, recipe):
-            assert not self.started, "a copy of another recipe's output must not be started before it is claimed"
+            assert self._thread is None, "a copy of another recipe's output must not be started before it is claimed"
             self.journal.restart()
         self.journal.recipe = recipe
 
@@ -181,11 +177,14 @@ class FolderCopy:
             raise self._error
 
     def stop(self) -> None:
+        self._tell_end()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _tell_end(self) -> None:
         with self._moved:
             self._stopped = True
             self._moved.notify_all()
-        if self._thread is not None:
-            self._thread.join()
 
     def _run(self) -> None:
         try:
@@ -194,9 +193,7 @@ class FolderCopy:
         except (OSError, ModelError) as error:
             self._error = error
         finally:
-            with self._moved:
-                self._stopped = True
-                self._moved.notify_all()
+            self._tell_end()
 
     def _copy(self, path: Path, name: str) -> None:
         status = path.stat()

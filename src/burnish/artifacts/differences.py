@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from burnish.anatomy import Projection
-from burnish.artifacts.bake import MARK
 from burnish.artifacts.checkpoint import DTYPES, Checkpoint, read_bytes
 from burnish.artifacts.copying import model_files
+from burnish.artifacts.files import MARK
 from burnish.artifacts.weight_files import INDEX, is_other_form
 from burnish.errors import VerificationError
 from burnish.steps import Progress
@@ -51,14 +51,7 @@ def check_same_tensors(base: Checkpoint, other: Checkpoint) -> None:
 
 def owners(checkpoint: Checkpoint, projections: Sequence[Projection]) -> dict[str, Projection]:
     """The projection that each weight or bias belongs to, by the tensor's name. Raises QuantisedModelError, ModelError."""
-    projections_by_tensor = {}
-    for projection in projections:
-        shape = (projection.outputs, projection.inputs)
-        shape_stored = shape if projection.layout == "out_in" else shape[::-1]
-        projections_by_tensor[checkpoint.match(projection.path, "weight", shape_stored)] = projection
-        if projection.bias:
-            projections_by_tensor[checkpoint.match(projection.path, "bias", (projection.outputs,))] = projection
-    return projections_by_tensor
+    return {name: projection for projection in projections for name in checkpoint.names_of(projection)}
 
 
 def differing(base: Checkpoint, other: Checkpoint, progress: Progress | None = None) -> list[str]:

@@ -22,7 +22,7 @@ from burnish.anatomy import Projection
 from burnish.artifacts.bake import LayerGain, asked_gains
 from burnish.artifacts.copying import BLOCK, copy_file
 from burnish.artifacts.files import written
-from burnish.artifacts.gguf_file import GgufFile, GgufTensor, dequantised, padded
+from burnish.artifacts.gguf_file import EXACT, GgufFile, GgufTensor, dequantised, padded
 from burnish.artifacts.gguf_names import stored_names
 from burnish.artifacts.gguf_write import packed_key
 from burnish.errors import ModelError
@@ -32,11 +32,6 @@ from burnish.options import OutputOptions
 from burnish.steps import Progress
 
 MARK = "burnish.enhancement"  # key: what was done, as JSON
-EXACT = {  # types in which the rounding can be steered along the direction
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.F16: torch.float16,
-    GGMLQuantizationType.BF16: torch.bfloat16,
-}
 GAIN_TOLERANCE = 0.01  # of each gain asked
 SAMPLED_ROWS, FAR = 64, 2.0  # requantising is slow: a sample decides where the answer is clear
 STRAY_TOLERANCE = 0.1  # size of what else moves, as a share of the size of the change
@@ -102,7 +97,7 @@ def choose(source: GgufFile, item: GgufEdit) -> Chosen:
     if kind not in EXACT:
         again = _requantised(exact, item.tensor, STRAY_TOLERANCE * change)
         if again is not None:
-            chosen = _measured(kind, again[0], again[1], old, exact, change, item)
+            chosen = _measured(kind, *again, old, exact, change, item)
             if chosen.stray <= STRAY_TOLERANCE and _within(chosen.realised, asked_gains(item.edit)):
                 return chosen
         fits = bool(exact.abs().max() <= torch.finfo(torch.float16).max)

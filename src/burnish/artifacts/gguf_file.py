@@ -24,6 +24,11 @@ from burnish.errors import ModelError, QuantisedModelError
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # by value type
 STRING, ARRAY = 8, 9
+EXACT = {  # types that torch has too
+    GGMLQuantizationType.F32: torch.float32,
+    GGMLQuantizationType.F16: torch.float16,
+    GGMLQuantizationType.BF16: torch.bfloat16,
+}
 DEFAULT_ALIGNMENT = 32
 LONGEST_NAME = 63  # bytes of a tensor's name (GGML_MAX_NAME)
 LONGEST_KEY = 65_535
@@ -82,13 +87,8 @@ class GgufFile:
 
 def dequantised(data: "np.ndarray[Any, np.dtype[np.uint8]]", tensor: GgufTensor) -> Tensor:
     """The values of a tensor's bytes, in its shape."""
-    exact = {
-        GGMLQuantizationType.F32: torch.float32,
-        GGMLQuantizationType.F16: torch.float16,
-        GGMLQuantizationType.BF16: torch.bfloat16,
-    }.get(tensor.kind)
-    if exact is not None:
-        return torch.from_numpy(data).view(exact).view(tensor.shape)
+    if tensor.kind in EXACT:
+        return torch.from_numpy(data).view(EXACT[tensor.kind]).view(tensor.shape)
     rows = data.reshape(*tensor.shape[:-1], -1)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -173,12 +173,15 @@ class _Header:
             raise self.damaged(f"it claims {tensors} tensors and {keys} keys")
         return tensors, keys
 
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        if len(data) != size:
+            raise self.damaged("it ends inside its header")
+        return data
+
     def numbers(self, form: str) -> tuple[Any, ...]:
         packed = struct.Struct("<" + form)
-        data = self.file.read(packed.size)
-        if len(data) != packed.size:
-            raise self.damaged("it ends inside its header")
-        return packed.unpack(data)
+        return packed.unpack(self.read(packed.size))
 
     def skip(self, count: int) -> None:
         if count > self.size - self.file.tell():
@@ -189,14 +192,10 @@ class _Header:
         (length,) = self.numbers("Q")
         if length > longest:
             raise self.damaged(f"a {what} is {length} bytes long, and {longest} is the most")
-        data = self.file.read(length)
         try:
-            return data.decode("utf-8") if len(data) == length else self._cut()
+            return self.read(length).decode("utf-8")
         except UnicodeDecodeError as error:
             raise self.damaged(f"a {what} is not text") from error
-
-    def _cut(self) -> str:
-        raise self.damaged("it ends inside its header")
 
     def value(self) -> Any:
         (kind,) = self.numbers("I")
@@ -224,8 +223,7 @@ class _Header:
         if length > LONGEST_VALUE:
             self.skip(length)
             return None
-        data = self.file.read(length)
-        return data.decode("utf-8", "replace") if len(data) == length else self._cut()
+        return self.read(length).decode("utf-8", "replace")
 
     def tensor(self) -> Entry:
         """(name, type, shape, offset, position of the type)."""

@@ -87,9 +87,8 @@ def check_same_shape(source: GgufFile, anatomy: Anatomy) -> None:
             f"{source.path.name} holds a {str(source.metadata['general.type'])[:40]}, not a model. Pass the model's own file."
         )
     blocks = source.number("block_count") or 0
-    layers = blocks - (
-        source.number("nextn_predict_layers") or 0
-    )  # layers that guess further tokens are not decoder layers
+    # Layers that guess further tokens are not decoder layers.
+    layers = blocks - (source.number("nextn_predict_layers") or 0)
     width = source.number("embedding_length")
     if blocks > 2 * anatomy.layers or (layers, width) != (anatomy.layers, anatomy.hidden_size):
         raise WrongModelError(

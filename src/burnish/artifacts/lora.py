@@ -31,15 +31,8 @@ UNSUPPORTED = {
     "monteclora_config": "MonteCLoRA samples its factors",
     "kasa_config": "KaSA truncates the weights of the base model",
 }
-PLAIN_STARTS = (
-    "true",
-    "false",
-    "none",
-    "gaussian",
-    "eva",
-    "orthogonal",
-    "mica",
-)  # others change the base model as well
+# Others change the base model as well.
+PLAIN_STARTS = ("true", "false", "none", "gaussian", "eva", "orthogonal", "mica")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +40,8 @@ class LoraAdapter:
     """`W x` becomes `W x + B (A x)` in every adapted module. Two adapters are equal only if they are the same object."""
 
     name: str
-    factors: dict[
-        str, tuple[Tensor, Tensor]
-    ]  # by module path: A [r, inputs], B [outputs, r] with the scale in it; float32
+    # By module path: A [r, inputs], B [outputs, r] with the scale in it; float32.
+    factors: dict[str, tuple[Tensor, Tensor]]
 
 
 def read_lora(folder: Path) -> LoraAdapter:

@@ -8,7 +8,7 @@ import torch
 
 from burnish.artifacts.audit import Audit
 from burnish.artifacts.checkpoint import Checkpoint
-from burnish.artifacts.files import MARK, TRAINED, read_table
+from burnish.artifacts.files import MARK, TRAINED, read_mark
 from burnish.errors import ModelError
 
 
@@ -76,14 +76,11 @@ def _sha256(checkpoint: Checkpoint, name: str) -> str:
 
 def read_record(folder: Path) -> tuple[dict[str, tuple[list[float], list[float]]], dict[str, str]]:
     """(asked and realised gains by tensor, hashes of the tensors that a training changed) as the folder itself says."""
-    mark = folder / MARK
-    if not mark.exists():
-        return {}, {}
-    stored = read_table(mark)
+    stored = read_mark(folder)
     try:
         gains = {g["tensor"]: (g["asked"], g["realised"]) for g in stored.get("gains", [])}
         return gains, dict(stored.get("sha256", {})) if stored.get("burnish") == TRAINED else {}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{mark} is damaged: {error!r}. Remove it to compare without the folder's own record."
+            f"{folder / MARK} is damaged: {error!r}. Remove it to compare without the folder's own record."
         ) from error

@@ -42,15 +42,14 @@ def weight_files(folder: Path) -> tuple[str, ...]:
             )
         return _of_index(folder / named) if named.endswith(".json") else (named,)
     single, index = folder / SINGLE, folder / INDEX
-    if single.exists() and index.exists():
+    if index.exists():
         files = _of_index(index)
-        if files != (SINGLE,):
+        if single.exists() and files != (SINGLE,):
             raise ModelError(
                 f"{folder} holds its weights twice, as {SINGLE} and in the files of {INDEX} ({files[0]} and so on): programs differ in which "
                 f"they load. Remove {SINGLE}, or the index with its files."
             )
-    if index.exists():
-        return _of_index(index)
+        return files
     if single.exists():
         return (SINGLE,)
     others = sorted(p.name for p in folder.glob("*.safetensors"))

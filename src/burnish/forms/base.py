@@ -116,12 +116,8 @@ class Form(ABC):
     name: ClassVar[str]
     help: ClassVar[str]  # what is written, in a few words
     words: ClassVar[CardWords | None] = None  # of its card
-    marker: ClassVar[str | None] = (
-        None  # the file by which an output folder of this form is known; None: it is one file
-    )
-    beside: ClassVar[bool] = (
-        False  # it is loaded beside the base model, so that without a gain there is nothing to write
-    )
+    marker: ClassVar[str | None] = None  # the file by which an output folder is known; None: it is one file
+    beside: ClassVar[bool] = False  # it is loaded beside the base model: without a gain there is nothing to write
     copies: ClassVar[bool] = False  # it starts as a copy of the model's folder, and a killed run is gone on with
     converts: ClassVar[bool] = True  # it is made from a folder, into which a `.gguf` file is converted first
     trains: ClassVar[bool] = False  # it can hold a trained LoRA

@@ -12,16 +12,15 @@ class Contrast:
 
     enhance: PromptSet
     normal: PromptSet
-    held_out: tuple[PromptSet | None, PromptSet | None] = (
-        None,
-        None,
-    )  # of both; without them part of a set is held out
+    # Of both; without them part of a set is held out.
+    held_out: tuple[PromptSet | None, PromptSet | None] = (None, None)
     protect: PromptSet | None = None  # whose writes are taken out, where that is asked for
 
 
-def domain_contrast(domain: Domain, normal: PromptSet | None = None, *, held_out: int | None = None) -> Contrast:
-    """A domain's prompts against `normal`, by default the packaged everyday prompts of its language. held_out: of each, at most."""
-    general = load_general(domain.language)
-    everyday = (general.prompts, general.held_out) if normal is None else (normal, None)
-    held = (None if s is None else s.spread(held_out or len(s)) for s in (domain.held_out, everyday[1]))
-    return Contrast(domain.enhance, everyday[0], (next(held), next(held)), load_protect())
+def domain_contrast(domain: Domain, *, held_out: int | None = None) -> Contrast:
+    """A domain's prompts against the packaged everyday prompts of its language. held_out: of each, at most."""
+    everyday = load_general(domain.language)
+    held = (domain.held_out, everyday.held_out)
+    if held_out is not None:
+        held = (held[0].spread(held_out), held[1].spread(held_out))
+    return Contrast(domain.enhance, everyday.prompts, held, load_protect())

@@ -52,9 +52,7 @@ def parsed_row(row: Row) -> tuple[Turns, str | None, str | None]:
             f"{row.where}: the user's turn in '{talk or asked}' is empty. Fill it, or remove the row."
         )
     answer = answer if _there(answer) else None
-    if (
-        better == "completion" and str(values.get("label")).casefold() == "false"
-    ):  # an answer that is marked as a bad one
+    if better == "completion" and str(values.get("label")).casefold() == "false":  # marked as a bad one
         answer, rejected = None, answer if rejected is None else rejected
     return (*_told(row, turns), *turns), answer, rejected
 

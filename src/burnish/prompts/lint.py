@@ -69,9 +69,8 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[str, str]]:
     counts = Counter(word for bag in bags for word in bag)
     # Of a set of words that was seen: the first text near to it, which may be its own.
     nearest: dict[frozenset[str], int] = {}
-    holders: dict[tuple[int, str], list[int]] = defaultdict(
-        list
-    )  # by size and by each of their rarest words, earlier texts
+    # By size and by each of their rarest words, earlier texts.
+    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
     pairs = []
     for i, bag in enumerate(bags):
         if not bag:

@@ -61,15 +61,11 @@ class PromptSet:
         return [prompt.text for prompt in self.prompts]
 
     def split(self, count: int, seed: int) -> tuple["PromptSet", "PromptSet"]:
-        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no
-        rest."""
-        if count >= len(self):
-            return self, PromptSet(self.name, ())
-        chosen = set(random.Random(seed).sample(range(len(self)), count))
+        """A seeded sample of `count` prompts, in file order, and the rest. Fewer prompts than asked: all, and no rest."""
+        chosen = set(random.Random(seed).sample(range(len(self)), min(count, len(self))))
         taken = tuple(p for i, p in enumerate(self.prompts) if i in chosen)
-        return PromptSet(self.name, taken), PromptSet(
-            self.name, tuple(p for i, p in enumerate(self.prompts) if i not in chosen)
-        )
+        others = tuple(p for i, p in enumerate(self.prompts) if i not in chosen)
+        return PromptSet(self.name, taken), PromptSet(self.name, others)
 
     def spread(self, count: int) -> "PromptSet":
         """At most `count` prompts, evenly spaced, so that every part of the set is there."""

@@ -17,13 +17,8 @@ from burnish.extras import require
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 LINES = (".txt", ".text", "")  # one prompt a line; no ending: a pipe, for example
 EXAMPLE = '{"prompt": "..."}'
-ASKED = (
-    "prompt",
-    "instruction",
-    "question",
-    "query",
-    "text",
-)  # columns of a prompt, in the order in which they are looked for
+# Columns of a prompt, in the order in which they are looked for.
+ASKED = ("prompt", "instruction", "question", "query", "text")
 TALKS = ("messages", "conversations", "conversation")
 HUB = "hf:/datasets/"  # of the hub's data sets, after a Path has taken one of the two slashes
 MARKS = (  # of encodings, the longer ones first: the mark of UTF-16 begins that of UTF-32

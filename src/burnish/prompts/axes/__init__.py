@@ -55,16 +55,17 @@ def load_axis(name: str) -> Axis:
         raise InputError(f"There is no packaged axis '{name}'. Pass one of: {', '.join(axis_names())}.")
     about = _table()[name]
     positive, negative = about["poles"]
+    systems, held = (list(zip(*about[key], strict=True)) for key in ("pairs", "held_out_pairs"))
     return Axis(
         name=name,
         title=about["title"],
         language=about["language"],
         summary=about["summary"],
         poles=(positive, negative),
-        positive=_under("prompts.txt", positive, [pair[0] for pair in about["pairs"]]),
-        negative=_under("prompts.txt", negative, [pair[1] for pair in about["pairs"]]),
-        held_positive=_under("held-out.txt", f"{positive} held-out", [pair[0] for pair in about["held_out_pairs"]]),
-        held_negative=_under("held-out.txt", f"{negative} held-out", [pair[1] for pair in about["held_out_pairs"]]),
+        positive=_under("prompts.txt", positive, systems[0]),
+        negative=_under("prompts.txt", negative, systems[1]),
+        held_positive=_under("held-out.txt", f"{positive} held-out", held[0]),
+        held_negative=_under("held-out.txt", f"{negative} held-out", held[1]),
     )
 
 
@@ -74,7 +75,7 @@ def _table() -> dict[str, Any]:
     return table
 
 
-def _under(file: str, name: str, systems: list[str]) -> PromptSet:
+def _under(file: str, name: str, systems: tuple[str, ...]) -> PromptSet:
     """The file's prompts, each behind one of the system prompts in turn."""
     texts = (ROOT / file).read_text(encoding="utf-8").splitlines()
     turns = ((("system", systems[i % len(systems)]), ("user", text)) for i, text in enumerate(texts))

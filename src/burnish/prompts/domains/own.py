@@ -41,7 +41,6 @@ def domain_files(
     language: str = "en",
     references: PromptSet | None = None,
     expert: str | None = None,
-    seed: int = 0,
 ) -> dict[str, str]:
     """The files of a domain's folder, as text by name. A quarter of the prompts, at least 8, is held out.
 
@@ -49,7 +48,7 @@ def domain_files(
     another language than the everyday prompts are packaged in.
     """
     load_language(language)
-    held, tune = split(enhance, references, seed)
+    held, tune = split(enhance, references, seed=0)
     about = {
         "title": title or name,
         "language": language,
