@@ -19,7 +19,7 @@ Kind = GGMLQuantizationType
 SCALES = {Kind.Q5_K: (0, 2), Kind.Q6_K: (208,)}  # where the float16 scales lie in a block that the package cannot write
 
 
-def anatomy(*, bias: bool = False, post_norm: bool = False, layers: int = LAYERS) -> Anatomy:
+def anatomy(*, bias: bool = False, layers: int = LAYERS) -> Anatomy:
     """A decoder of the ordinary names, whose projections are not square."""
     projections = tuple(
         Projection(
@@ -30,7 +30,6 @@ def anatomy(*, bias: bool = False, post_norm: bool = False, layers: int = LAYERS
             HIDDEN,
             INPUTS,
             bias,
-            f"model.layers.{layer}.post_attention_layernorm" if post_norm else None,
         )
         for layer in range(layers)
     )

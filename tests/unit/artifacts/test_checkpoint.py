@@ -1,6 +1,5 @@
 """Checkpoints are read header by header; damaged and quantised ones are refused in words."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ def stored(folder: Path, tensors: dict[str, torch.Tensor], file: str = "model.sa
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / file)
     return Checkpoint(folder)
-
-
-def test_a_tensor_is_read_as_it_is_stored(tmp_path: Path) -> None:
-    weight = torch.randn(4, 6).bfloat16()
-    checkpoint = stored(tmp_path / "m", {f"{NAME}.weight": weight})
-    assert torch.equal(checkpoint.read(f"{NAME}.weight"), weight)
-    assert checkpoint.tensors[f"{NAME}.weight"].end - checkpoint.tensors[f"{NAME}.weight"].start == 48
 
 
 def test_a_wrapper_prefix_does_not_matter(tmp_path: Path) -> None:
@@ -50,23 +42,10 @@ def test_the_fingerprint_sees_names_types_and_bytes(tmp_path: Path) -> None:
         {f"{NAME}.qweight": torch.zeros(3, 6, dtype=torch.int32)},
     ],
 )
-def test_packed_weights_are_refused_with_both_ways_out(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def test_packed_weights_are_refused_with_both_ways_out_and_missing_ones_as_what_they_are(
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
     with pytest.raises(QuantisedModelError, match=r"--form adapter.*original"):
         stored(tmp_path / "m", tensors).match(NAME, "weight", (4, 6))
-
-
-def test_a_missing_tensor_says_that_config_and_weights_disagree(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="do not belong together"):
-        stored(tmp_path / "m", {"other": torch.zeros(2)}).match(NAME, "weight", (4, 6))
-
-
-def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no \.safetensors"):
-        _ = Checkpoint(tmp_path).tensors
-    (tmp_path / "model.safetensors").write_bytes(b"\x01\x02")
-    with pytest.raises(ModelError, match="not a complete safetensors"):
-        _ = Checkpoint(tmp_path).tensors
-    index = {"weight_map": {"a": "gone.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match=r"gone\.safetensors"):
-        _ = Checkpoint(tmp_path).tensors
+        stored(tmp_path / "other", {"other": torch.zeros(2)}).match(NAME, "weight", (4, 6))

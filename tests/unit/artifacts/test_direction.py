@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from burnish.artifacts.direction import Direction, Enhancement
 from burnish.artifacts.direction_file import HEADER, kind_of
 from burnish.errors import InputError
+from burnish.maths.symmetric import orthonormal_form, signs
 from gguf_files import anatomy, enhancement
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
@@ -37,6 +39,25 @@ def test_another_name_of_the_model_changes_nothing_else(tmp_path: Path) -> None:
     renamed = plan.renamed("owner/name")
     assert {d.provenance.model for d in renamed.directions} == {"owner/name"}
     assert renamed.renamed(plan.provenance.model).as_bytes() == plan.as_bytes()
+
+
+def test_orthogonal_directions_are_taken_out_exactly() -> None:
+    plan = enhancement(rank=2)
+    forms = [orthonormal_form(rows, signs(2)) for rows in plan.vectors * 0.6]
+    vectors, gains = torch.stack([v for v, _ in forms]), torch.stack([g for _, g in forms])
+    undone = replace(plan, vectors=vectors, gains=gains).undone("of the edited weights")
+    for basis, gain, back in zip(vectors.double(), gains.double(), undone.gains.double(), strict=True):
+        edit, inverse = (
+            torch.eye(basis.shape[1], dtype=torch.float64) + basis.T @ torch.diag(g) @ basis for g in (gain, back)
+        )
+        torch.testing.assert_close(inverse @ edit, torch.eye(len(edit), dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_overlapping_directions_and_lost_ones_cannot_be_taken_out() -> None:
+    with pytest.raises(InputError, match="overlap"):
+        enhancement(rank=2).undone("x")
+    with pytest.raises(InputError, match="gone"):
+        enhancement(-1.0).undone("x")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,16 @@
 """Vectors of repeng and steering-vectors are read; a pickle that would run code is refused."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
 from safetensors.torch import save_file
 
 from burnish.artifacts.direction import Direction
 from burnish.artifacts.foreign import is_foreign, read_foreign
-from burnish.errors import BurnishError, InputError, ModelError, WrongModelError
+from burnish.errors import BurnishError, InputError, WrongModelError
+from burnish.maths.statistics import unit
 from gguf_files import HIDDEN, anatomy, enhancement, write_control_vector, write_model, write_steering_vector
 
 SHAPE = anatomy(layers=6)
@@ -37,18 +36,9 @@ def test_layers_without_a_vector_are_never_edited(tmp_path: Path) -> None:
     assert torch.equal(Direction.load(tmp_path / "d.safetensors").vectors, read.vectors)
 
 
-def test_a_vector_written_by_the_gguf_package_is_read_in_any_number_type(tmp_path: Path) -> None:
-    for kind in (np.float32, np.float16):
-        writer = GGUFWriter(tmp_path / f"{kind.__name__}.gguf", "controlvector")
-        writer.add_string("controlvector.model_hint", "mistral")
-        writer.add_uint32("controlvector.layer_count", 1)
-        writer.add_tensor("direction.3", VECTORS[3].numpy().astype(kind))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        read = direction(tmp_path / f"{kind.__name__}.gguf")
-        assert float(read.vectors[3] @ VECTORS[3] / VECTORS[3].norm()) == pytest.approx(1, abs=1e-5)
+def test_vectors_in_half_precision_are_read(tmp_path: Path) -> None:
+    read = direction(write_control_vector(tmp_path / "c.gguf", VECTORS.half()))
+    torch.testing.assert_close(read.vectors[1:], unit(VECTORS[1:]), rtol=1e-3, atol=1e-4)
 
 
 def test_what_repengs_own_class_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +53,7 @@ def test_what_steering_vectors_own_class_holds_is_read_and_its_pickle_is_not(tmp
     steering = pytest.importorskip("steering_vectors", reason="steering-vectors is not installed")
     vector = steering.SteeringVector(dict(enumerate(VECTORS)))
     torch.save(vector.layer_activations, tmp_path / "theirs.pt")
-    torch.testing.assert_close(direction(tmp_path / "theirs.pt").vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(direction(tmp_path / "theirs.pt").vectors, unit(VECTORS))
     torch.save(vector, tmp_path / "pickled.pt")
     with pytest.raises(InputError, match=r"vector\.layer_activations"):
         read_foreign(tmp_path / "pickled.pt")
@@ -73,7 +63,7 @@ def test_steering_vectors_are_read_from_safetensors(tmp_path: Path) -> None:
     write_steering_vector(tmp_path / "vector.safetensors", VECTORS)
     assert is_foreign(tmp_path / "vector.safetensors")
     read = direction(tmp_path / "vector.safetensors")
-    torch.testing.assert_close(read.vectors, VECTORS / VECTORS.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(read.vectors, unit(VECTORS))
     assert read.site == "residual"
 
 
@@ -83,20 +73,6 @@ def test_vectors_of_attention_keep_their_site(tmp_path: Path) -> None:
     torch.save({"layer_type": "mlp", "layer_activations": {1: VECTORS[1]}}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="vectors for 'mlp'"):
         read_foreign(tmp_path / "w.pt")
-
-
-class Trap:
-    def __reduce__(self) -> object:
-        return os.mkdir, (os.environ["BURNISH_TRAP"],)
-
-
-def test_a_pickle_that_runs_code_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trap = tmp_path / "sprung"
-    monkeypatch.setenv("BURNISH_TRAP", str(trap))
-    torch.save({1: Trap()}, tmp_path / "v.pt")
-    with pytest.raises(InputError, match="without running code"):
-        read_foreign(tmp_path / "v.pt")
-    assert not trap.exists()
 
 
 @pytest.mark.parametrize("name", ["v.pt", "v.bin", "v.safetensors", "v.gguf"])
@@ -131,11 +107,3 @@ def test_our_own_files_are_not_foreign(tmp_path: Path) -> None:
     enhancement().save(tmp_path / "e.safetensors")
     assert not is_foreign(tmp_path / "e.safetensors")
     assert not is_foreign(tmp_path)
-
-
-def test_a_truncated_control_vector_is_refused(tmp_path: Path) -> None:
-    write_control_vector(tmp_path / "c.gguf", VECTORS)
-    data = (tmp_path / "c.gguf").read_bytes()
-    (tmp_path / "c.gguf").write_bytes(data[:-40])
-    with pytest.raises(ModelError, match="ends before"):
-        read_foreign(tmp_path / "c.gguf")

@@ -8,7 +8,6 @@ import torch
 from gguf import GGUFReader
 
 from burnish.artifacts.gguf_edit import MARK
-from burnish.errors import InputError
 from burnish.forms.base import Applied
 from burnish.maths.gain import edit_weight
 from burnish.model.gguf_plan import GgufPlan
@@ -58,9 +57,3 @@ def test_a_bias_is_left_alone_and_that_is_said(tmp_path: Path) -> None:
     applied = write(source, tmp_path / "l.gguf", shape=anatomy(bias=True))
     assert any("bias" in note for note in applied.notes)
     assert len(GGUFReader(tmp_path / "l.gguf").tensors) == 2 * LAYERS
-
-
-def test_without_gains_there_is_nothing_to_write(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Every gain is zero"):
-        write(write_model(tmp_path / "a.gguf"), tmp_path / "l.gguf", 0.0)
-    assert not (tmp_path / "l.gguf").exists()

@@ -96,9 +96,6 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(InputError, match="cannot be read"):
         read_lora(folder)
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    with pytest.raises(InputError, match="can run code"):
-        read_lora(folder)
     for text in ("{", "[]"):
         (folder / "adapter_config.json").write_text(text)
         with pytest.raises(InputError, match=r"adapter_config\.json is not"):
