@@ -7,8 +7,6 @@ import pytest
 from burnish.errors import InputError
 from burnish.prompts import PromptSet
 from burnish.prompts.axes import axis_names, load_axis
-from burnish.prompts.domains import load_domain, load_general, load_protect, packaged_names
-from burnish.prompts.lint import lint
 
 NAMES = ("concrete-abstract", "formal-casual", "long-short", "warm-neutral")
 WORD = re.compile(r"[\w']+")
@@ -80,27 +78,6 @@ def test_the_user_prompts_ask_for_no_style(name: str) -> None:
     poles = {pole for other in NAMES for pole in other.split("-")}
     asking = poles | {"brief", "briefly", "detailed", "detail", "informal", "polite", "simple", "friendly", "words"}
     assert [text for text in axis.positive.texts + axis.held_positive.texts if bag(text) & asking] == []
-
-
-def test_no_prompt_is_near_another_nor_one_of_the_domains_or_general_sets() -> None:
-    axis = load_axis(NAMES[0])
-    texts = axis.positive.texts + axis.held_positive.texts
-    sets = [load_protect()]
-    for general in map(load_general, ("en", "ko")):
-        sets += [general.prompts, general.held_out]
-    for domain in map(load_domain, packaged_names()):
-        sets += [domain.enhance, domain.held_out]
-    others = [(text, bag(text)) for prompts in sets for text in prompts.texts]
-    known = [*others, *((text, bag(text)) for text in texts)]
-    near = [
-        (text, other)
-        for text in texts
-        for other, words in known
-        if other is not text and 2 * len(bag(text) & words) >= len(bag(text) | words)
-    ]
-    assert near == []
-    assert lint(axis.positive) == []
-    assert len({" ".join(text.casefold().split()[:3]) for text in texts}) >= 0.9 * len(texts)
 
 
 def test_an_unknown_axis_lists_the_known_ones() -> None:

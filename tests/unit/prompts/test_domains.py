@@ -7,6 +7,7 @@ import pytest
 
 from burnish.errors import InputError
 from burnish.prompts import PromptSet
+from burnish.prompts.axes import load_axis
 from burnish.prompts.domains import domain_names, load_domain, load_general, load_protect, packaged_names
 from burnish.prompts.lint import lint, mean_length, question_share
 
@@ -31,7 +32,8 @@ def every_set() -> dict[str, PromptSet]:
     for name in NAMES:
         domain = load_domain(name)
         sets |= {name: domain.enhance, f"{name} held-out": domain.held_out}
-    return sets
+    axis = load_axis("formal-casual")  # the user's words are the same in all
+    return sets | {"axes": axis.positive, "axes held-out": axis.held_positive}
 
 
 def test_these_domains_are_packaged() -> None:

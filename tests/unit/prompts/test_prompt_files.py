@@ -32,31 +32,18 @@ def test_unusual_separators_stay_inside_a_prompt(tmp_path: Path) -> None:
     ]
 
 
-def test_every_format_reads_the_same_prompts(tmp_path: Path) -> None:
-    lines = write(tmp_path, "p.txt", "Why?\nTell me.\n")
-    rows = write(tmp_path, "p.jsonl", '{"prompt": "Why?"}\n\n{"messages": [{"role": "user", "content": "Tell me."}]}\n')
-    table = write(tmp_path, "p.csv", "id,prompt\n1,Why?\n2,Tell me.\n")
-    assert read_prompts(lines).hash == read_prompts(rows).hash == read_prompts(table).hash
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("p.jsonl", '{"prompt": "Why?", "answer": "Because."}'),
         ("p.jsonl", '{"prompt": "Why?", "chosen": "Because.", "rejected": "No idea."}'),
         ("p.jsonl", '{"prompt": "Why?", "draft": "No idea.", "final": "Because.", "answer": null}'),
         ("p.csv", "draft,final,prompt\nNo idea.,Because.,Why?\n"),
-        (
-            "p.jsonl",
-            '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}',
-        ),
-        ("p.csv", "prompt,answer\nWhy?,Because.\n"),
     ],
 )
-def test_rows_may_carry_answers(tmp_path: Path, name: str, text: str) -> None:
+def test_rows_may_carry_a_better_and_a_worse_answer(tmp_path: Path, name: str, text: str) -> None:
     (row,) = read_prompts(write(tmp_path, name, text), answers=True).prompts
     assert (row.text, row.answer) == ("Why?", "Because.")
-    assert row.rejected == ("No idea." if "No idea." in text else None)
+    assert row.rejected == "No idea."
 
 
 @pytest.mark.parametrize(
