@@ -214,6 +214,13 @@ def random_adapter(model: Model, folder: Path, *, seed: int = 0, **settings: Any
     return adapted.get_base_model().eval()
 
 
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file's bytes by name; of a single file under the name ''."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
 def fake_direction(model: Model, vectors: torch.Tensor) -> Direction:
     """A direction with made-up evidence."""
     layers = model.anatomy.layers

@@ -64,10 +64,6 @@ def outputs(source: Path, place: Path) -> dict[str, Path]:
     return {**paths, "direction": place / "direction.safetensors"}
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 def refusal(act: Callable[[], Any], kind: type[BurnishError] = HubError) -> str:
     with pytest.raises(kind) as caught:
         act()

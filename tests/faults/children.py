@@ -5,7 +5,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -42,10 +41,3 @@ def ended(process: int) -> int:
 def kill(process: int) -> int:
     os.kill(process, signal.SIGKILL)
     return ended(process)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Every file's bytes by name; of a single file under the name ''."""
-    if path.is_file():
-        return {"": path.read_bytes()}
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}

@@ -15,12 +15,8 @@ from burnish.artifacts.files import written
 from burnish.cli.app import run
 from burnish.errors import DiskFullError, OutputError
 from burnish.hybrid.training import _folder
-from burnish.model.model import load
-from burnish.options import ModelOptions
-from conftest import Folders, random_enhancement
-from faults.children import contents
+from conftest import contents
 from faults.test_kill import EXPLAIN, TRAIN
-from gguf_files import enhancement, write_model
 
 PAGE = 4096  # bytes: what a tmpfs counts in
 
@@ -46,21 +42,6 @@ def mounted(folder: Path, size: int) -> Iterator[Path]:
 def no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Free space is not asked for, as if another program took it after it was."""
     monkeypatch.setattr("burnish.artifacts.files.shutil.disk_usage", lambda folder: SimpleNamespace(free=1 << 50))
-
-
-@pytest.fixture
-def sources(tiny_folder: Folders, tmp_path: Path) -> Path:
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    (folder / "base").symlink_to(tiny_folder("llama"))
-    random_enhancement(load(folder / "base", ModelOptions(dtype="float32")), 0.5).save(folder / "plan.safetensors")
-    write_model(folder / "model.gguf")
-    enhancement().save(folder / "gguf-plan.safetensors")
-    (folder / "enhance.txt").write_text("".join(f"Tell a story of {a}{b}?\n" for a in "abcdef" for b in "uvwxyz"))
-    (folder / "rows.jsonl").write_text(
-        "".join(f'{{"prompt": "What is {w}?", "completion": "{w}."}}\n' for w in "abcdefghijkl")
-    )
-    return folder
 
 
 COMMANDS: dict[str, tuple[object, ...]] = {
@@ -115,10 +96,13 @@ def test_a_read_only_disk_is_told_before_any_work(
     assert "cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES])
-def test_a_disk_that_fails_while_writing_is_told(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EROFS, OutputError), (errno.EIO, OutputError), (errno.EACCES, OutputError), (errno.ENOSPC, DiskFullError)],
+)
+def test_a_disk_that_fails_while_writing_is_told(number: int, kind: type[OutputError], tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match="Nothing was put in its place"),
+        pytest.raises(kind, match="Nothing was put in its place"),
         written(tmp_path / "out", overwrite=False) as partial,
     ):
         partial.write_text("half")

@@ -19,23 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from burnish.artifacts.files import partial_of, written
 from burnish.cli.app import run
 from burnish.cli.serve import _keys
 from burnish.errors import BurnishError
 from burnish.model import packaged
-from burnish.model.model import load
-from burnish.options import ModelOptions
 from burnish.personal.store import Store
 from burnish.pipeline import read_enhancement
-from conftest import Folders, random_enhancement
-from faults.children import contents, ended, started
+from conftest import contents
+from faults.children import ended, started
 from faults.test_hostile import wheel
-from gguf_files import Kind, enhancement, write_model
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR
 SECONDS = re.compile(rb'"seconds": [0-9.]+|, \d+ s\.|\d+ s for this')  # the one thing that two runs may say differently
@@ -78,29 +73,11 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sources(tiny_folder: Folders, tmp_path: Path) -> Path:
-    """A folder with all that the commands read."""
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    (folder / "model").symlink_to(tiny_folder("llama", dtype=torch.bfloat16, shard="20KB"))
-    random_enhancement(load(folder / "model", ModelOptions(dtype="float32")), 0.5).save(folder / "plan.safetensors")
-    write_model(folder / "model.gguf", Kind.Q8_0)
-    enhancement().save(folder / "gguf-plan.safetensors")
-    for name, end, start in (("enhance", " ?!", 0), ("normal", " ...", 3)):
-        letters = [LETTERS[(start + 7 * i + i // 26) % 26] for i in range(60)]
-        lines = ["".join(letters[i : i + 3 + i % 5]) + end for i in range(40)]
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    rows = [{"prompt": f"What is {w}?", "completion": f"{w} is {w}."} for w in "abcdefghijkl"]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture
 def commands(sources: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Command]:
     monkeypatch.setenv("BURNISH_DATA", str(work / "data"))
     monkeypatch.setattr("burnish.artifacts.cache.cache_root", lambda: work / "cache")
     monkeypatch.setattr(packaged, "cache_root", lambda: work / "cache")
-    model, plan = sources / "model", sources / "plan.safetensors"
+    model, plan = sources / "base", sources / "plan.safetensors"
     prompts = ("--enhance", sources / "enhance.txt", "--normal", sources / "normal.txt", "--force")
     out = work / "out"
 
@@ -177,6 +154,12 @@ def _key(work: Path) -> None:
         partial.write_text("a key that belongs to somebody")
 
 
+def _changes(event: str, arguments: tuple[object, ...]) -> bool:
+    """Whether an operation that Python tells of changes something in the file system."""
+    writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & OPEN_TO_WRITE
+    return bool(writing) or event in CHANGING
+
+
 def _at_operation(number: int) -> Limit:
     """Kills before the operation of that number, counted from 0, that changes something in the file system."""
 
@@ -185,8 +168,7 @@ def _at_operation(number: int) -> Limit:
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal left
-            writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & OPEN_TO_WRITE
-            if writing or event in CHANGING:
+            if _changes(event, arguments):
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 left -= 1
@@ -215,8 +197,7 @@ def _operations(act: Callable[[], int | None]) -> tuple[int, int, float]:
     def counted() -> int | None:
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal count
-            opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & OPEN_TO_WRITE
-            count += bool(opened or event in CHANGING)
+            count += _changes(event, arguments)
 
         sys.addaudithook(watch)
         code = act()

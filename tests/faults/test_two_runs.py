@@ -18,8 +18,8 @@ from burnish.model.model import load
 from burnish.model.source import resolve
 from burnish.options import ModelOptions, OutputOptions
 from burnish.pipeline import apply, open_plan, read_enhancement
-from conftest import Folders, random_enhancement
-from faults.children import contents, ended, kill, started
+from conftest import Folders, contents, random_enhancement
+from faults.children import ended, kill, started
 
 FLOAT = ModelOptions(dtype="float32")
 FORKED = multiprocessing.get_context("fork")
@@ -64,17 +64,6 @@ def test_a_killed_run_gives_its_claim_back(tmp_path: Path) -> None:
         assert not partial.exists()
         partial.write_text("ours")
     assert contents(tmp_path) == {"out": b"ours"}
-
-
-def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    source, out = tmp_path / "source", tmp_path / "out"
-    source.mkdir()
-    out.mkdir()
-    with claimed(out):
-        (out / "file").write_text("theirs")
-    with pytest.raises(OutputExistsError), written(out, overwrite=False):
-        pytest.fail("an output was there")
-    assert contents(out) == {"file": b"theirs"}
 
 
 def test_a_copy_holds_its_output_until_the_end(tmp_path: Path) -> None:
@@ -176,19 +165,6 @@ def test_a_run_killed_between_the_two_renames_gives_the_old_output_back(
     with pytest.raises(OutputExistsError), written(out, overwrite=False):
         pytest.fail("the old output is there")
     assert contents(out) == {"file": b"old"}
-
-
-def test_an_output_that_is_a_link_stays_one_and_is_written_where_it_leads(tmp_path: Path) -> None:
-    real, out = tmp_path / "real", tmp_path / "out"
-    real.mkdir()
-    (real / "file").write_text("old")
-    out.symlink_to(real)
-    with written(out, overwrite=True) as partial:
-        partial.mkdir()
-        (partial / "file").write_text("new")
-    assert out.is_symlink()
-    assert contents(out) == contents(real) == {"file": b"new"}
-    assert sorted(tmp_path.iterdir()) == [out, real]
 
 
 def test_a_partial_of_the_other_kind_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -17,36 +17,24 @@ from conftest import Folders, Models, random_enhancement
 
 @EVERY
 @TYPES
-def test_direction_and_gain_of_every_layer_are_recovered(
+def test_directions_and_gains_of_every_layer_are_recovered(
     family: str, dtype: torch.dtype, tiny_folder: Folders, tmp_path: Path
 ) -> None:
     folder = tiny_folder(family, dtype=dtype)
     model = load(folder, FLOAT)
     gains = [0.5 + 0.4 * layer for layer in range(model.anatomy.layers)]
-    audit, matches = audit_folders(folder, write(folder, random_enhancement(model, gains), tmp_path / "out"), FLOAT)
+    enhancement = random_enhancement(model, gains, rank=2)
+    enhancement.gains[:, 1] = 0.3
+    audit, matches = audit_folders(folder, write(folder, enhancement, tmp_path / "out"), FLOAT)
     assert audit.kind == "directional"
     assert not audit.tensors
     assert not audit.files
     assert [entry.layer for entry in audit.projections] == list(range(model.anatomy.layers))
     for entry in audit.projections:
-        assert entry.change.gains == pytest.approx([gains[entry.layer]], rel=0.01)
+        assert entry.change.gains == pytest.approx([gains[entry.layer], 0.3], rel=0.01)
         assert entry.bias_follows in (None, True)
-    assert matches.own == ("own record",)
-    assert matches.names[0].smallest > 0.999
-
-
-@EVERY
-def test_directions_that_are_not_orthogonal_are_told_apart(
-    family: str, tiny_folder: Folders, tiny_model: Models, tmp_path: Path
-) -> None:
-    enhancement = random_enhancement(tiny_model(family), 0.8, rank=2)
-    enhancement.gains[:, 1] = 0.3
-    audit, matches = audit_folders(
-        tiny_folder(family), write(tiny_folder(family), enhancement, tmp_path / "out"), FLOAT
-    )
-    assert audit.kind == "directional"
-    assert all(entry.change.gains == pytest.approx([0.8, 0.3], rel=0.01) for entry in audit.projections)
-    assert len(matches.names) == 2
+    assert {*matches.own} == {name.name for name in matches.names}
+    assert len(matches.own) == 2
     assert all(name.smallest > 0.999 for name in matches.names)
 
 
@@ -139,20 +127,6 @@ def test_a_fine_tune_that_shows_in_few_dimensions_of_some_layers_is_no_low_rank_
     assert audit.summary.endswith("and 2 projections in fewer")
 
 
-@TYPES
-def test_a_merged_adapter_is_low_rank(dtype: torch.dtype, tiny_folder: Folders, tmp_path: Path) -> None:
-    def merge(tensors: Tensors) -> None:
-        for layer in range(3):
-            weight = tensors[WEIGHT.format(layer)]
-            change = noise(weight[:, :2], layer) @ noise(weight[:2], layer + 9)
-            weight += (0.2 * weight.float().std() * change).to(dtype)
-
-    folder = tiny_folder("llama", dtype=dtype)
-    audit = audited(folder, altered(folder, tmp_path / "out", merge))
-    assert audit.kind == "low-rank"
-    assert [entry.change.rank for entry in audit.projections] == [2, 2, 2]
-
-
 def test_an_edit_beside_a_fine_tune_is_mixed(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
     def tune(tensors: Tensors) -> None:
         tensors[WEIGHT.format(2)] += 0.01 * noise(tensors[WEIGHT.format(2)])
@@ -210,15 +184,6 @@ def test_a_bias_that_does_not_follow_is_named(tiny_folder: Folders, tiny_model: 
     assert [entry.bias_follows for entry in audit.projections] == [True, False, True]
     assert [tensor.name for tensor in audit.tensors] == ["model.layers.1.self_attn.o_proj.bias"]
     assert "in 1 projection the bias does not follow the weight" in audit.summary
-
-
-def test_rounding_to_a_coarser_type_is_called_rounding(tiny_folder: Folders, tmp_path: Path) -> None:
-    def round_all(tensors: Tensors) -> None:
-        for name in tensors:
-            tensors[name] = tensors[name].bfloat16().float()
-
-    audit = audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "out", round_all))
-    assert audit.kind == "rounding"
 
 
 def test_the_known_direction_that_was_used_is_the_best_match(

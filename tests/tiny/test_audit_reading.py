@@ -14,17 +14,9 @@ from audit_example import FLOAT, MLP, WEIGHT, Tensors, altered, audited, write
 from burnish.artifacts.checkpoint import Checkpoint
 from burnish.artifacts.matching import match, nearest_layers
 from burnish.cli.audit import show_audit
-from burnish.errors import ModelError, QuantisedModelError, VerificationError, WrongModelError
-from burnish.inspecting import audit_folders, verify_folders
+from burnish.errors import ModelError, VerificationError, WrongModelError
+from burnish.inspecting import audit_folders
 from conftest import Folders, Models, random_enhancement
-
-
-def test_audit_and_verify_agree(tiny_folder: Folders, tiny_model: Models, tmp_path: Path) -> None:
-    out = write(tiny_folder("gemma2"), random_enhancement(tiny_model("gemma2"), 0.4), tmp_path / "out")
-    audit, verified = audited(tiny_folder("gemma2"), out), verify_folders(tiny_folder("gemma2"), out, FLOAT)
-    assert audit.identical == verified.identical
-    gains = [entry.change.gains[0] for entry in audit.projections]
-    assert gains == pytest.approx([layer.gains[0] for layer in verified.edited], rel=1e-4)
 
 
 def test_only_changed_projections_are_held_whole(
@@ -74,16 +66,6 @@ def test_other_types_are_counted_in_bytes(tmp_path: Path) -> None:
     assert (measured.relative_size, measured.share) == (None, 1 / 32)
 
 
-def test_packed_weights_are_refused(tiny_folder: Folders, tmp_path: Path) -> None:
-    def pack(tensors: Tensors) -> None:
-        for layer in range(3):
-            tensors[WEIGHT.format(layer)] = torch.zeros(64, 8, dtype=torch.uint8)
-
-    base, other = (altered(tiny_folder("llama"), tmp_path / name, pack) for name in ("base", "other"))
-    with pytest.raises(QuantisedModelError, match="quantised or packed"):
-        audited(base, other)
-
-
 def test_other_tensors_other_shapes_and_one_folder_twice_are_refused(tiny_folder: Folders, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="do not hold the same tensors"):
         audited(tiny_folder("llama"), tiny_folder("mistral", dtype=torch.bfloat16))
@@ -100,11 +82,6 @@ def test_damaged_weights_are_refused(tiny_folder: Folders, tmp_path: Path) -> No
 
     with pytest.raises(ModelError, match=r"layers\.1\.self_attn\.o_proj\.weight' cannot be compared"):
         audited(tiny_folder("llama"), altered(tiny_folder("llama"), tmp_path / "spoilt", spoil))
-    cut = altered(tiny_folder("llama"), tmp_path / "cut")
-    data = (cut / "model.safetensors").read_bytes()
-    (cut / "model.safetensors").write_bytes(data[:-40])
-    with pytest.raises(ModelError, match="ends early"):
-        audited(tiny_folder("llama"), cut)
 
 
 def test_the_text_names_every_changed_layer_and_the_match(

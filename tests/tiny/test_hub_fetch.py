@@ -14,12 +14,11 @@ from burnish.artifacts.files import MARK, PLAN_FILE
 from burnish.artifacts.lora import read_lora
 from burnish.cli.app import run
 from burnish.errors import InputError, ModelNotFoundError, OutputExistsError
-from burnish.model.model import Model, load
 from burnish.model.source import resolve
-from burnish.options import ModelOptions
 from burnish.pipeline import read_enhancement
 from burnish.pushing import pull_file
-from hub_example import BASE, REPO, contents, refusal
+from conftest import contents
+from hub_example import BASE, REPO, refusal
 from hub_stand_in import HubStandIn
 
 pytestmark = pytest.mark.enable_socket  # the stand-in listens on the loopback
@@ -152,10 +151,3 @@ def test_a_base_model_on_the_hub_is_found_and_strengthened_from_there(
     assert config["base_model_name_or_path"] == BASE
     assert not [path for path in hub.requests("GET") if path.endswith((".bin", ".pt"))]
     assert "no such repository" in refusal(lambda: resolve("tiny/other"), ModelNotFoundError)
-
-
-def test_the_loaded_model_is_what_was_pushed(hub: HubStandIn, made: dict[str, Path]) -> None:
-    burnish.push(made["model"], REPO)
-    here, there = (load(place, ModelOptions(dtype="float32")) for place in (made["model"], REPO))
-    assert isinstance(there, Model)
-    assert here.fingerprint == there.fingerprint
