@@ -67,7 +67,7 @@ def computed(model: Model) -> Iterator[tuple[str, object]]:
     )
     requests = [DecodeRequest(row, Candidate("all", enhancement), 6) for row in tokens]
     yield "decode", torch.tensor([token for row in decode(model, requests) for token in row])
-    yield "derivatives", derivatives(model, items, enhancement.vectors, enhancement.gains).gradient
+    yield "derivatives", derivatives(model, items, enhancement.vectors, enhancement.gains)
     yield "vocabulary", vocabulary_weights(model, enhancement.vectors[0])
     edits = FolderPlan(model.folder, FLOAT).edits(enhancement)
     yield "adapter", torch.stack([layer.a for layer in network_layers(model.network, edits)])

@@ -35,7 +35,7 @@ def attribute(
     """
     items = answered_items(model, answers)
     gains = enhancement.gains
-    slopes = derivatives(model, items, enhancement.vectors, torch.zeros_like(gains), progress=progress).gradient
+    slopes = derivatives(model, items, enhancement.vectors, torch.zeros_like(gains), progress=progress)
     by_layer = (slopes.mean(0) * gains.double()).sum(1)
     edited = enhancement.edited_layers()
     ranked = sorted(edited, key=lambda layer: -abs(float(by_layer[layer])))[:MEASURED]

@@ -11,8 +11,8 @@ from torch import Tensor
 from burnish.evaluation.pairs import answered_items, greedy_answers, halves
 from burnish.maths.intervals import Interval
 from burnish.maths.strength import Search
-from burnish.model.derivatives import padded_batch
 from burnish.model.divergence import divergence
+from burnish.model.imitation import padded_batch
 from burnish.model.model import Model
 from burnish.model.scoring import Item, score_prompts
 from burnish.options import EvaluateOptions, TrainOptions

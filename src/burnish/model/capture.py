@@ -7,15 +7,17 @@ layer asked for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.hooks import RemovableHandle
 
 from burnish.errors import ModelError
+from burnish.model.live import hooked
 from burnish.model.model import Model
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, filled_cache, shared_prefix
 from burnish.model.skeleton import text_config
@@ -170,43 +172,34 @@ def _run(model: Model, batch: list[Tokens], prefix: int, cache: Any | None, site
     if cache is not None:
         arguments["past_key_values"] = cache
     states = torch.zeros(len(batch), layers, model.anatomy.hidden_size)
-    with _hooks(model, states, first, last, site, layers), suppress(ReachedError):
+    with hooked(_reading(model, states, first, last, site, layers)), suppress(ReachedError):
         decoder_of(model)(**arguments)
     return states
 
 
-@contextmanager
-def _hooks(model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read, layers: int) -> Iterator[None]:
+def _reading(
+    model: Model, states: Tensor, first: Tensor, last: Tensor, site: Read, layers: int
+) -> Iterator[RemovableHandle]:
+    """Hooks that fill `states`, and stop the pass behind the last layer asked for."""
     stack = model.network.get_submodule(model.anatomy.stack)
     stream = stream_of(model)
-    handles = []
-    try:
-        for index in range(layers):
-            block = stack[index]
-            stop = index == layers - 1 and layers < model.anatomy.layers
-            if site == "embedding":
-                keep = keeping(states, index, first, last, stop=True, stream=stream)
-                handles.append(
-                    block.register_forward_pre_hook(
-                        lambda module, arguments, keywords, keep=keep: keep(
-                            module, arguments, arguments[0] if arguments else keywords["hidden_states"]
-                        ),
-                        with_kwargs=True,
-                    )
-                )
-                continue
-            if site == "residual":
-                hook = keeping(states, index, first, last, stop=stop, stream=stream)
-                handles.append(block.register_forward_hook(hook))
-                continue
-            if stop:
-                handles.append(block.register_forward_hook(_stop))
-            for module in attention_writes(model, index):
-                handles.append(module.register_forward_hook(keeping(states, index, first, last, stop=False)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    if site == "embedding":
+        keep = keeping(states, 0, first, last, stop=True, stream=stream)
+
+        def enter(module: nn.Module, arguments: Any, keywords: Any) -> None:
+            keep(module, arguments, arguments[0] if arguments else keywords["hidden_states"])
+
+        yield stack[0].register_forward_pre_hook(enter, with_kwargs=True)
+        return
+    for index in range(layers):
+        stop = index == layers - 1 and layers < model.anatomy.layers
+        if site == "residual":
+            yield stack[index].register_forward_hook(keeping(states, index, first, last, stop=stop, stream=stream))
+            continue
+        if stop:
+            yield stack[index].register_forward_hook(_stop)
+        for module in attention_writes(model, index):
+            yield module.register_forward_hook(keeping(states, index, first, last, stop=False))
 
 
 def attention_writes(model: Model, layer: int) -> list[nn.Module]:

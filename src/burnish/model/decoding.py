@@ -28,10 +28,11 @@ from torch import Tensor
 from burnish.errors import InputError, ModelError
 from burnish.model.batch_cache import BatchCache, LoneCache
 from burnish.model.capture import CPU_TOKENS, GPU_TOKENS, padded
+from burnish.model.live import registered
 from burnish.model.model import Model
 from burnish.model.prefix_cache import PrefixCache
 from burnish.model.row_edits import Candidate as Candidate
-from burnish.model.row_edits import RowEdits, RowHooks, check_candidate, registered
+from burnish.model.row_edits import RowEdits, RowHooks, check_candidate
 from burnish.model.sampling import Sampling as Sampling
 from burnish.model.sampling import choose
 from burnish.model.scoring import only_at

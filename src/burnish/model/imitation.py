@@ -5,7 +5,7 @@ made only where an answer's token is predicted, and no weight asks for a gradien
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from burnish.errors import ModelError
 from burnish.maths.gain import inverse
-from burnish.model.capture import in_batches
-from burnish.model.derivatives import frozen, padded_batch
-from burnish.model.live import norm_behind
+from burnish.model.capture import in_batches, padded
+from burnish.model.live import Hook, changing, norm_behind, registered
 from burnish.model.model import Model
 from burnish.model.processes import current
 from burnish.model.scoring import Item, only_at
@@ -53,7 +52,7 @@ def log_probabilities(model: Model, items: Sequence[Item]) -> list[Tensor]:
             results[i] = part
 
     with torch.no_grad():
-        _run(model, items, keep, differentiable=False)
+        run_answers(model, items, keep, differentiable=False)
     return results
 
 
@@ -125,11 +124,42 @@ def backward(model: Model, lessons: Sequence[Lesson], weights: Sequence[float]) 
             kl[i] = part
 
     with torch.enable_grad():
-        _run(model, [lesson.item for lesson in lessons], step, differentiable=True)
+        run_answers(model, [lesson.item for lesson in lessons], step, differentiable=True)
     return kl
 
 
-def _run(
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient meanwhile."""
+    asking = [p for p in network.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_()
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Items padded on the right, and where their answers' tokens are predicted."""
+
+    ids: Tensor  # [items, tokens]
+    rows: Tensor  # [answer tokens], the item of each
+    positions: Tensor  # [answer tokens], where it is predicted
+    lengths: Tensor  # [items], answer tokens
+
+
+def padded_batch(items: Sequence[Item], device: torch.device) -> PaddedBatch:
+    ids = padded([item.prompt + item.answer for item in items])
+    rows = torch.cat([torch.full((len(i.answer),), n) for n, i in enumerate(items)])
+    positions = torch.cat([torch.arange(len(i.answer)) + len(i.prompt) - 1 for i in items])
+    lengths = torch.tensor([len(i.answer) for i in items])
+    return PaddedBatch(*(t.to(device) for t in (ids, rows, positions, lengths)))
+
+
+def run_answers(
     model: Model, items: Sequence[Item], consume: Callable[[list[int], Tensor], None], *, differentiable: bool
 ) -> None:
     """Hands over (indices of items, float32 logits at their answers' tokens) batch by batch, the shortest items first."""
@@ -152,35 +182,31 @@ def _run(
         consume(members, logits.float())
 
 
-@contextmanager
-def edited(model: Model, edit: SymmetricEdit) -> Iterator[None]:
+def edited(model: Model, edit: SymmetricEdit) -> AbstractContextManager[None]:
     """Hooks on the attention output projections that apply the edit and keep its derivative.
 
     A layer whose rows are zero has none: neither a change nor a gradient comes from it, and what lies before the first edited layer is not
     differentiated.
     """
-    with ExitStack() as stack:
-        for projection in model.anatomy.attention():
-            if not bool(edit.rows[projection.layer].any()):
-                continue
+    hooks = []
+    for projection in model.anatomy.attention():
+        if bool(edit.rows[projection.layer].any()):
             norm = norm_behind(model.network, model.anatomy, projection.post_norm)
-            module = model.network.get_submodule(projection.path)
-            handle = module.register_forward_hook(_hook(edit, projection.layer, None if norm is None else norm.float()))
-            stack.callback(handle.remove)
-        yield
+            hook = _editing(edit, projection.layer, None if norm is None else norm.float())
+            hooks.append((model.network.get_submodule(projection.path), hook))
+    return registered(hooks)
 
 
-def _hook(edit: SymmetricEdit, layer: int, norm: Tensor | None) -> Callable[[nn.Module, Any, Any], Any]:
+def _editing(edit: SymmetricEdit, layer: int, norm: Tensor | None) -> Hook:
     """`y + D^-1 B^T diag(s) B D y`, with the norm `D` that follows the projection (the identity for most families)."""
 
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        rows, signs = edit.rows[layer].to(first.device), edit.signs.to(first.device)
-        write = first.float() if norm is None else first.float() * norm.to(first.device)
-        change = (write @ rows.T * signs) @ rows
+    def change(write: Tensor, _: Any) -> Tensor:
+        rows, signs = edit.rows[layer].to(write.device), edit.signs.to(write.device)
+        exact = write.float()
+        normed = exact if norm is None else exact * norm.to(write.device)
+        added = (normed @ rows.T * signs) @ rows
         if norm is not None:
-            change = change * inverse(norm).to(first.device)
-        changed = (first.float() + change).to(first.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            added = added * inverse(norm).to(write.device)
+        return (exact + added).to(write.dtype)
 
-    return apply
+    return changing(change)

@@ -30,6 +30,7 @@ from burnish.model.capture import (
     stream_of,
 )
 from burnish.model.device import SPREAD, choose
+from burnish.model.live import registered
 from burnish.model.loading import load_tokenizer, quiet
 from burnish.model.model import Model
 from burnish.model.shared_prefix import SHORTEST_PREFIX, decoder_of, shareable_cache, shared_prefix
@@ -267,15 +268,11 @@ def batch_tokens(device: torch.device) -> int:
 
 
 def _run_block(model: LayeredModel, block: torch.nn.Module, index: int, batch: _Batch) -> None:
-    handles = []
-    if "attention" in batch.states:
-        keep = keeping(batch.states["attention"], index, batch.first, batch.last, stop=False)
-        handles = [module.register_forward_hook(keep) for module in attention_writes(model, index)]
-    try:
+    writes = attention_writes(model, index) if "attention" in batch.states else []
+    with registered(
+        (module, keeping(batch.states["attention"], index, batch.first, batch.last, stop=False)) for module in writes
+    ):
         output = batch.calls[index](block, batch.hidden.to(model.device))
-    finally:
-        for handle in handles:
-            handle.remove()
     if "residual" in batch.states:
         stream = stream_of(model)
         keeping(batch.states["residual"], index, batch.first, batch.last, stop=False, stream=stream)(block, (), output)

@@ -1,13 +1,14 @@
 """The live form of an enhancement: forward hooks on the projections' outputs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from burnish.anatomy import Anatomy, Projection
 from burnish.artifacts.adapter import AdapterLayer
@@ -15,44 +16,58 @@ from burnish.artifacts.direction import Enhancement
 from burnish.maths.gain import LowRankEdit, edit_output, low_rank_edit
 
 Hook = Callable[[nn.Module, Any, Any], Any]
+Hooks = Iterable[tuple[nn.Module, Hook]]
 
 
 @contextmanager
-def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) -> Iterator[None]:
-    """Hooks every edited projection; layers with zero gains get no hook at all. Hooks are removed on exit."""
-    handles = []
-    try:
-        for projection, edit in layer_edits(anatomy, enhancement, partial(norm_behind, network, anatomy)):
-            handles.append(network.get_submodule(projection.path).register_forward_hook(_hook(edit)))
-        yield
-    finally:
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Hooks are on their modules while this is open. handles: best made one by one, so that an error leaves none behind."""
+    with ExitStack() as stack:
         for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def live_layers(network: nn.Module, layers: Sequence[AdapterLayer]) -> Iterator[None]:
-    """The live form of an adapter: hooks that add `B (A x)` to what each map writes, and its bias' change. Removed on exit."""
-    handles = [network.get_submodule(layer.projection.path).register_forward_hook(_adding(layer)) for layer in layers]
-    try:
+            stack.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _adding(layer: AdapterLayer) -> Hook:
+def registered(hooks: Hooks) -> AbstractContextManager[None]:
+    """The hooks are on their modules while this is open."""
+    return hooked(module.register_forward_hook(hook) for module, hook in hooks)
+
+
+def changing(change: Callable[[Tensor, Any], Tensor]) -> Hook:
+    """A forward hook that changes what a module writes, and hands on whatever else it answers with.
+
+    change: called with what was written and the module's arguments.
+    """
+
     def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        a, b = layer.a.to(first.device), layer.b.to(first.device)
-        changed = first.float() + (arguments[0].float() @ a.T) @ b.T
-        if layer.bias is not None:
-            bias: Any = module.bias
-            changed = changed + (layer.bias.to(first.device) - bias.float())
-        changed = changed.to(first.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        if isinstance(output, tuple):
+            return (change(output[0], arguments), *output[1:])
+        return change(output, arguments)
 
     return apply
+
+
+def live_edit(network: nn.Module, anatomy: Anatomy, enhancement: Enhancement) -> AbstractContextManager[None]:
+    """Hooks every edited projection; layers with zero gains get no hook at all. Hooks are removed on exit."""
+    edits = layer_edits(anatomy, enhancement, partial(norm_behind, network, anatomy))
+    return registered((network.get_submodule(projection.path), _editing(edit)) for projection, edit in edits)
+
+
+def live_layers(network: nn.Module, layers: Sequence[AdapterLayer]) -> AbstractContextManager[None]:
+    """The live form of an adapter: hooks that add `B (A x)` to what each map writes, and its bias' change. Removed on exit."""
+    modules = (network.get_submodule(layer.projection.path) for layer in layers)
+    return registered((module, _adding(module, layer)) for module, layer in zip(modules, layers, strict=True))
+
+
+def _adding(module: Any, layer: AdapterLayer) -> Hook:
+    def change(write: Tensor, arguments: Any) -> Tensor:
+        a, b = layer.a.to(write.device), layer.b.to(write.device)
+        changed: Tensor = write.float() + (arguments[0].float() @ a.T) @ b.T
+        if layer.bias is not None:
+            changed = changed + (layer.bias.to(write.device) - module.bias.float())
+        return changed.to(write.dtype)
+
+    return changing(change)
 
 
 def layer_edits(
@@ -109,16 +124,13 @@ def _normed(norm: nn.Module, vector: Tensor) -> Tensor:
     return normed[0].cpu().double().clone()
 
 
-def _hook(edit: LowRankEdit) -> Hook:
+def _editing(edit: LowRankEdit) -> Hook:
     placed: dict[torch.device, LowRankEdit] = {}
 
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        if first.device not in placed:
-            placed[first.device] = LowRankEdit(
-                edit.left.to(first.device, torch.float32), edit.right.to(first.device, torch.float32)
-            )
-        changed = edit_output(first, placed[first.device])
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+    def change(write: Tensor, _: Any) -> Tensor:
+        device = write.device
+        if device not in placed:
+            placed[device] = LowRankEdit(edit.left.to(device, torch.float32), edit.right.to(device, torch.float32))
+        return edit_output(write, placed[device])
 
-    return apply
+    return changing(change)

@@ -1,8 +1,7 @@
 """Candidate edits of the model, each applied to the rows of a batch that are its own."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,10 +14,9 @@ from burnish.artifacts.direction import Enhancement
 from burnish.artifacts.lora import LoraAdapter
 from burnish.errors import ModelError, WrongModelError
 from burnish.maths.gain import LowRankEdit, edit_rows
-from burnish.model.live import device_of, layer_edits, norm_behind
+from burnish.model.live import Hook, changing, device_of, layer_edits, norm_behind, registered
 from burnish.model.model import Model
 
-Hook = Callable[[nn.Module, Any, Any], Any]
 RowHooks = list[tuple[nn.Module, Hook]]
 
 
@@ -158,19 +156,6 @@ class RowEdits:
         return registered(self.hooks(variant_of_row, width))
 
 
-@contextmanager
-def registered(hooks: RowHooks) -> Iterator[None]:
-    """The hooks are on their modules while this is open."""
-    handles = []
-    try:
-        for module, hook in hooks:
-            handles.append(module.register_forward_hook(hook))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _adapter_hook(path: str, products: list[_Product], variant_of_row: Tensor, width: int) -> Hook:
     parts = []
     for product in products:
@@ -179,41 +164,32 @@ def _adapter_hook(path: str, products: list[_Product], variant_of_row: Tensor, w
         parts.append((product, members.to(product.a.device), scales[members, None, None].to(product.a.device)))
     outputs = len(products[0].b)
 
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first, inputs = output[0] if isinstance(output, tuple) else output, arguments[0]
+    def change(write: Tensor, arguments: Any) -> Tensor:
+        inputs: Tensor = arguments[0]
         tokens = inputs.shape[:-1].numel()
         # A module gets its tokens row by row (more than `width` where it also reads the cache), or as one list of all of them.
         apart = tokens == len(variant_of_row) * width or (inputs.ndim > 2 and len(inputs) == len(variant_of_row))
-        if not apart or first.numel() != tokens * outputs:
+        if not apart or write.numel() != tokens * outputs:
             raise ModelError(
                 f"An adapter changes '{path}', which does not map every token once (an expert that only some tokens are sent "
                 "to, for example), so that candidates cannot be told apart in it. Pass an adapter without this module."
             )
         rows = inputs.reshape(len(variant_of_row), -1, inputs.shape[-1])
-        changed = first.reshape(len(variant_of_row), -1, outputs).clone()
+        changed = write.reshape(len(variant_of_row), -1, outputs).clone()
         for product, members, scales in parts:
-            change = (rows[members].float() @ product.a.T) @ product.b.T
-            changed[members] = (changed[members].float() + scales * change).to(first.dtype)
-        changed = changed.view(first.shape)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+            added = (rows[members].float() @ product.a.T) @ product.b.T
+            changed[members] = (changed[members].float() + scales * added).to(write.dtype)
+        return changed.view(write.shape)
 
-    return apply
+    return changing(change)
 
 
 def _row_hook(left: Tensor, right: Tensor) -> Hook:
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        rows = first.view(len(left), -1, first.shape[-1])
-        changed = edit_rows(rows, left, right).view(first.shape)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+    def change(write: Tensor, _: Any) -> Tensor:
+        return edit_rows(write.view(len(left), -1, write.shape[-1]), left, right).view(write.shape)
 
-    return apply
+    return changing(change)
 
 
 def _steering_hook(vectors: Tensor) -> Hook:
-    def apply(module: nn.Module, arguments: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        changed = (first.float() + vectors[:, None]).to(first.dtype)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    return apply
+    return changing(lambda write, _: (write.float() + vectors[:, None]).to(write.dtype))

@@ -6,7 +6,7 @@ a candidate, and logits are computed only where an answer's token is predicted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from burnish.errors import ModelError
 from burnish.model.capture import ReachedError, in_batches, padded
 from burnish.model.device import widest
+from burnish.model.live import hooked, registered
 from burnish.model.model import Model
 from burnish.model.row_edits import Candidate as Candidate
 from burnish.model.row_edits import RowEdits, check_candidate
@@ -206,13 +207,8 @@ def _run_below(model: Model, ids: Tensor, first: int, cache: Any) -> Tensor:
 
     cache.pick(torch.zeros(len(ids), dtype=torch.long))
     block = model.network.get_submodule(model.anatomy.stack)[first]
-    handle = block.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
+    with hooked([block.register_forward_pre_hook(keep, with_kwargs=True)]), suppress(ReachedError):
         decoder_of(model)(input_ids=ids.to(model.device), past_key_values=cache, use_cache=True)
-    except ReachedError:
-        pass
-    finally:
-        handle.remove()
     return inputs[0]
 
 
@@ -227,23 +223,21 @@ def _start_at(model: Model, first: int, hidden: Tensor) -> Iterator[None]:
     def enter(module: nn.Module, arguments: Any, keywords: Any) -> Any:
         return ((hidden, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": hidden})
 
-    handle = stack[first].register_forward_pre_hook(enter, with_kwargs=True)
     below = list(stack[:first])
     forwards = [block.__dict__.get("forward") for block in below]  # a device map puts one on every block
     for block in below:
         block.forward = pass_on
     try:
-        yield
+        with hooked([stack[first].register_forward_pre_hook(enter, with_kwargs=True)]):
+            yield
     finally:
-        handle.remove()
         for block, forward in zip(below, forwards, strict=True):
             del block.forward
             if forward is not None:
                 block.forward = forward
 
 
-@contextmanager
-def only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
+def only_at(model: Model, rows: Tensor, positions: Tensor) -> AbstractContextManager[None]:
     """Hands the language-model head nothing but these positions, as one row [1, n, hidden]."""
 
     def gather(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -256,9 +250,4 @@ def only_at(model: Model, rows: Tensor, positions: Tensor) -> Iterator[None]:
         return hidden[rows.to(hidden.device), positions.to(hidden.device)][None]
 
     # The module that holds the blocks ends with the final norm; what it returns goes to the head, in every architecture.
-    inner = model.network.get_submodule(model.anatomy.stack.rpartition(".")[0])
-    handle = inner.register_forward_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return registered([(model.network.get_submodule(model.anatomy.stack.rpartition(".")[0]), gather)])
