@@ -21,7 +21,7 @@ from burnish.learning.learning_work import learning_work
 from burnish.learning.subject import Subject, subject_of
 from burnish.model.device import accelerator
 from burnish.model.diagnosis import device_name, processor_name
-from burnish.model.forecast import Work, in_time, operations, products_a_second
+from burnish.model.forecast import Work, operations, products_a_second
 from burnish.model.loading import load_tokenizer
 from burnish.model.model import Model
 from burnish.model.skeleton import anatomy_of, skeleton, text_config
@@ -30,7 +30,7 @@ from burnish.options import FindOptions, LearnOptions, ModelOptions
 from burnish.pipeline import export
 from burnish.prompts.contrast import Contrast, domain_contrast
 from burnish.prompts.domains import load_domain
-from burnish.steps import Progress
+from burnish.steps import Progress, lasting
 
 EVERY = 0.02  # seconds between two looks at the memory
 OUTLINE = ("*.json", "*.model", "*.jinja", "tokenizer*")  # a model's files without its weights
@@ -241,8 +241,8 @@ def plan_table(facts: dict[str, Any]) -> str:
         "weights": f"{facts['weights_bytes'] / 1e9:.1f} GB",
         "memory of a step besides": f"{facts['working_bytes'] / 1e9:.1f} GB",
         "how": facts["place"],
-        "find": f"{facts['find']['tokens']:,} tokens of a forward pass, {in_time(facts['find']['seconds'])}",
-        f"enhance ({facts['steps']} steps)": f"{facts['enhance']['tokens']:,} tokens of a forward pass, {in_time(facts['enhance']['seconds'])}",
+        "find": f"{facts['find']['tokens']:,} tokens of a forward pass, {lasting(facts['find']['seconds'])}",
+        f"enhance ({facts['steps']} steps)": f"{facts['enhance']['tokens']:,} tokens of a forward pass, {lasting(facts['enhance']['seconds'])}",
     }
     rows = [f"| {name} | {text} |" for name, text in lines.items()]
     return "\n".join(["| what | predicted |", "|---|---|", *rows, "", PREDICTED])

@@ -19,6 +19,13 @@ def finish(steps: Steps[T]) -> T:
             return result
 
 
+def lasting(seconds: float) -> str:
+    """A length of time in words: 8 s, 2 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def advancing(progress: Progress | None, what: str, total: int) -> Advance:
     """Counts what is done and tells `progress`, if there is one."""
     done = 0

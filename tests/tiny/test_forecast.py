@@ -6,7 +6,7 @@ import pytest
 
 from burnish.evaluation.evaluation_work import evaluation_work
 from burnish.finding import find_direction, finding_work
-from burnish.model.forecast import Work, answering, comparing, forecast, in_time, lengths, parameters
+from burnish.model.forecast import Work, answering, comparing, forecast, lengths, parameters
 from burnish.model.model import outline
 from burnish.options import EvaluateOptions, FindOptions, ModelOptions
 from burnish.prompts import Prompt, PromptSet
@@ -62,7 +62,3 @@ def test_memory_holds_the_weights_and_more_where_more_is_held_at_once(tiny_folde
     assert plain.seconds > 0 and plain.tokens == 1_000_000
     blocks, total = parameters(drawn)
     assert 0 < blocks < total <= sum(p.numel() for p in drawn.network.parameters())
-
-
-def test_times_are_told_in_seconds_or_minutes() -> None:
-    assert [in_time(s) for s in (0.2, 89, 600)] == ["1 s", "89 s", "10 min"]

@@ -66,11 +66,7 @@ def _named(base: str, audit: "Audit", loading: ModelOptions, progress: Any) -> "
 
 def show_audit(audit: "Audit", matches: "Matches", json: bool) -> None:
     """Prints the audit: the summary first, then what it rests on."""
-    if json:
-        console.as_json(audit_dict(audit, matches))
-    else:
-        for line in audit_lines(audit, matches):
-            console.data(line)
+    console.result(audit_dict(audit, matches), audit_lines(audit, matches), json=json)
 
 
 def audit_dict(audit: "Audit", matches: "Matches") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +19,7 @@ from rich.progress import Progress as Bars
 
 from burnish.errors import BurnishWarning, ContextWarning
 from burnish.model.processes import launched
-from burnish.steps import Progress
+from burnish.steps import Progress, lasting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +68,15 @@ def as_json(value: Any) -> None:
         sys.stdout.write(json.dumps(value, ensure_ascii=plain, indent=2, default=str) + "\n")
 
 
+def result(value: Any, lines: Iterable[str], *, json: bool) -> None:
+    """A whole result, for programs as one JSON document or for people line by line."""
+    if json:
+        as_json(value)
+        return
+    for line in lines:
+        data(line)
+
+
 def hint(command: str) -> None:
     """The next command to try."""
     stderr.print(f"Next: {command}", style="dim", markup=False)
@@ -76,8 +85,7 @@ def hint(command: str) -> None:
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
     """While something without countable steps goes on: a spinner on a terminal, elsewhere a line every ten seconds."""
-    started = time.monotonic()
-    with stderr.status(what) if stderr.is_terminal else _repeated(lambda: f"{what}: {_lasting(started)} so far"):
+    with stderr.status(what) if stderr.is_terminal else _repeated(Tally(what=what).line):
         yield
 
 
@@ -134,17 +142,6 @@ class Tally:
         return (
             f"{self.what}: {self.done / self.total:.0%} ({self.done:,} of {self.total:,}), about {lasting(left)} left"
         )
-
-
-def lasting(seconds: float) -> str:
-    """A length of time in words: 8 s, 2 min, 1.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _lasting(started: float) -> str:
-    return lasting(time.monotonic() - started)
 
 
 @contextmanager

@@ -18,11 +18,8 @@ def doctor(*, json: Json = False) -> None:
     from burnish.model.diagnosis import diagnosis
 
     facts = diagnosis()
-    if json:
-        console.as_json(facts)
-        return
-    for key, value in facts.items():
-        console.data(f"{key.replace('_', ' ')}: {in_words(value)}")
+    lines = (f"{key.replace('_', ' ')}: {in_words(value)}" for key, value in facts.items())
+    console.result(facts, lines, json=json)
 
 
 def in_words(value: Any) -> str:

@@ -207,10 +207,7 @@ def lint(enhance: Path, normal: Path | None = None, *, json: Json = False) -> in
     from burnish.prompts.lint import lint as check
 
     findings = check(read_prompts(enhance), read_prompts(normal) if normal else None)
-    if json:
-        console.as_json({"findings": findings})
-    else:
-        for line in findings:
-            console.data(line)
+    console.result({"findings": findings}, findings, json=json)
+    if not json:
         console.say(f"{len(findings)} findings." if findings else "No findings.")
     return 1 if findings else 0

@@ -50,12 +50,8 @@ def pull(
     _check(name)
     with console.waiting(f"Fetching and converting {name}"):
         folder = fetch(name, gguf=gguf)
-    files = {"gguf": str(gguf_of(name))} if gguf else {}
-    if json:
-        console.as_json({"name": name, "path": str(folder), **files})
-    else:
-        for path in (str(folder), *files.values()):
-            console.data(path)
+    files = {"path": str(folder)} | ({"gguf": str(gguf_of(name))} if gguf else {})
+    console.result({"name": name, **files}, files.values(), json=json)
     console.hint(f"burnish enhance {name} --domain creative-writing -o OUT")
 
 

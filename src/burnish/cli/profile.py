@@ -163,9 +163,6 @@ def forget(
         console.say("Nothing forgotten.")
         return 1
     store.forget(person, name)
-    if json:
-        console.as_json({"forgotten": name})
-    else:
-        console.data(f"Forgotten: {name}")
+    console.result({"forgotten": name}, [f"Forgotten: {name}"], json=json)
     console.hint("burnish profile list")
     return 0

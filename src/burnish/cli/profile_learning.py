@@ -116,14 +116,12 @@ def summary_of(profile: "Profile") -> dict[str, Any]:
 def show_profile(profile: "Profile", *, json: bool) -> None:
     from burnish.personal.profile import describe
 
-    if json:
-        console.as_json(summary_of(profile))
-        return
-    console.data(f"{profile.name} ({profile.language}, budget {profile.budget:g} nats per token): {describe(profile)}")
+    lines = [f"{profile.name} ({profile.language}, budget {profile.budget:g} nats per token): {describe(profile)}"]
     for name, coefficient in sorted(profile.coefficients.items(), key=lambda item: -abs(item[1].mean)):
         sure = "" if coefficient.sure else "  (not sure)"
         deviation = f" +- {coefficient.deviation:.2f}" if coefficient.deviation else ""
-        console.data(f"  {name:26} {coefficient.mean:+.2f}{deviation}  from {coefficient.source}{sure}")
+        lines.append(f"  {name:26} {coefficient.mean:+.2f}{deviation}  from {coefficient.source}{sure}")
+    console.result(summary_of(profile), lines, json=json)
 
 
 def _sliders(profile: "Profile", entries: tuple[str, ...]) -> dict[str, float]:

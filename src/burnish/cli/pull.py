@@ -27,8 +27,6 @@ def pull(
     check_output(out, 0, overwrite=overwrite)
     file = pull_file(repo_id, out, overwrite=overwrite)
     model = Enhancement.load(file).provenance.model
-    if json:
-        console.as_json({"repo": repo_id, "path": str(file), "bytes": file.stat().st_size, "model": model})
-    else:
-        console.data(str(file))
+    facts = {"repo": repo_id, "path": str(file), "bytes": file.stat().st_size, "model": model}
+    console.result(facts, [str(file)], json=json)
     console.hint(f"burnish chat {model} --with {file} --compare")

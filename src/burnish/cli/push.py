@@ -42,19 +42,12 @@ def push(
     publication = plan_push(path, base=base, ask=not dry_run)
     plan = {"repo": repo_id, "revision": revision or MAIN, "public": public, **_plan(publication)}
     if dry_run:
-        if json:
-            console.as_json({"dry_run": True, **plan})
-        else:
-            for line in _lines(publication, plan):
-                console.data(line)
+        console.result({"dry_run": True, **plan}, _lines(publication, plan), json=json)
         return
     for line in _lines(publication, plan):
         console.say(line)
     pushed = send(publication, repo_id, public=public, revision=revision, message=message)
-    if json:
-        console.as_json({**plan, **asdict(pushed)})
-    else:
-        console.data(pushed.url)
+    console.result({**plan, **asdict(pushed)}, [pushed.url], json=json)
     if form_of(publication.form).copies:
         console.hint(f"burnish chat {repo_id}")
     elif not is_trained(path):  # a training is more than its enhancement

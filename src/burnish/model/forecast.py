@@ -18,6 +18,7 @@ from burnish.model.shared_prefix import shared_prefix
 from burnish.model.skeleton import text_config
 from burnish.options import ModelOptions
 from burnish.prompts import PromptSet
+from burnish.steps import lasting
 
 DECODED = 2.5  # tokens read that a written one costs: small products, and keys and values copied
 READ = 1.36  # times the matrix products' own time: attention and norms
@@ -63,12 +64,7 @@ class Forecast:
     bytes: int
 
     def __str__(self) -> str:
-        return f"about {in_time(self.seconds)} and {self.bytes / 1e9:.1f} GB of memory ({self.tokens:,} tokens of a forward pass)"
-
-
-def in_time(seconds: float) -> str:
-    """A length of time in words."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:,.0f} min"
+        return f"about {lasting(max(1, self.seconds))} and {self.bytes / 1e9:.1f} GB of memory ({self.tokens:,} tokens of a forward pass)"
 
 
 def forecast(model: Model, work: Work, options: ModelOptions) -> Forecast:

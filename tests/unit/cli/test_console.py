@@ -6,7 +6,8 @@ import pytest
 
 from burnish.cli import console
 from burnish.cli.app import run
-from burnish.cli.console import Tally, lasting
+from burnish.cli.console import Tally
+from burnish.steps import lasting
 
 
 def test_a_line_of_progress_holds_the_share_and_the_time_left() -> None:
