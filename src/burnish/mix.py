@@ -62,14 +62,6 @@ class Term:
         name = self.name if re.fullmatch(_BARE, self.name) else f'"{self.name}"'
         return f"{'-' if self.weight < 0 else ''}{number}{name}"  # no space: YAML reads "- name" as a list
 
-    @classmethod
-    def parse(cls, text: str) -> "Term":
-        """'education=0.5', '0.5 education' or 'education'. Raises InputError, also for more than one term."""
-        terms = Mix.parse(text).terms
-        if len(terms) != 1:
-            raise InputError(f"'{text}' names {len(terms)} specialities where one is expected. Pass one NAME=WEIGHT.")
-        return terms[0]
-
 
 @dataclass(frozen=True)
 class Mix:

@@ -1,6 +1,7 @@
 """Every option once: a frozen dataclass field is the Python argument, the flag, the recipe key and the docs row."""
 
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -148,10 +149,8 @@ class EvaluateOptions:
     seed: Annotated[int, "seed of every random choice"] = 0
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "tokens", "answer_tokens", "samples", "sample_tokens"):
-            if getattr(self, name) < 2:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag} {getattr(self, name)} is too few to measure on. Pass 8 or more.")
+        sizes = ("prompts", "tokens", "answer_tokens", "samples", "sample_tokens")
+        _require_at_least(2, self, sizes, "is too few to measure on. Pass 8 or more.")
         if not self.budget > 0:
             raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.02.")
         if self.random_directions < 4:
@@ -187,12 +186,9 @@ class LearnOptions:
     def __post_init__(self) -> None:
         if not self.budget > 0:
             raise InputError(f"--budget {self.budget} leaves no room for any change. Pass for example 0.03.")
-        for name in ("directions", "steps", "rows", "everyday_rows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 1 or more.")
-        for name in ("prompts", "tokens", "everyday", "everyday_tokens", "measured", "reported"):
-            if getattr(self, name) < 4:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 8 or more.")
+        _require_at_least(1, self, ("directions", "steps", "rows", "everyday_rows"), "is too few. Pass 1 or more.")
+        sizes = ("prompts", "tokens", "everyday", "everyday_tokens", "measured", "reported")
+        _require_at_least(4, self, sizes, "is too few. Pass 8 or more.")
         if self.everyday_weight < 0 or not self.learning_rate > 0:
             raise InputError("--everyday-weight is 0 or more and --learning-rate above 0.")
 
@@ -228,9 +224,8 @@ class TrainOptions:
     seed: Annotated[int, "seed of every random choice"] = 0
 
     def __post_init__(self) -> None:
-        for name in ("batch", "rows_at_once", "rank", "barrier_prompts", "barrier_tokens", "check_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too few. Pass 1 or more.")
+        sizes = ("batch", "rows_at_once", "rank", "barrier_prompts", "barrier_tokens", "check_every")
+        _require_at_least(1, self, sizes, "is too few. Pass 1 or more.")
         if (self.steps is not None and self.steps < 1) or not self.epochs > 0:
             raise InputError("--steps and --epochs are above 0: without a step nothing is learnt.")
         for name in ("learning_rate", "preference_strength"):
@@ -292,13 +287,17 @@ class ServeOptions:
     grace: Annotated[float, "seconds that running requests have to finish when the server is stopped"] = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("rows", "waiting", "per_person", "tokens_limit", "body_limit"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)} lets no request in. Pass 1 or more."
-                )
+        sizes = ("rows", "waiting", "per_person", "tokens_limit", "body_limit")
+        _require_at_least(1, self, sizes, "lets no request in. Pass 1 or more.")
         if not self.time_limit > 0 or not self.grace >= 0:
             raise InputError("--time-limit is above 0 and --grace 0 or more: both are seconds.")
+
+
+def _require_at_least(least: int, options: object, names: Iterable[str], why: str) -> None:
+    """Raises InputError for an option that is smaller. why: what is wrong, and what to pass."""
+    for name in names:
+        if (value := getattr(options, name)) < least:
+            raise InputError(f"--{name.replace('_', '-')} {value} {why}")
 
 
 def checked_factor(factor: float) -> float:
