@@ -197,12 +197,17 @@ def _material(
     model: Model, contrast: Contrast, options: FindOptions, crew: Processes, progress: Progress | None
 ) -> _Material:
     check_sets(contrast.enhance, contrast.normal)
-    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
-    parts = [split(prompts, options, held) for prompts, held in both]
+    parts = _split_sets(contrast, options)
     tune, held = [part.tune for part in parts], [part.held_out for part in parts]
     sequences = [sequences_of(model, prompts, options, progress, crew=crew) for prompts in (*tune, *held)]
     spared = prompt_sequences(model, _spared(contrast.protect, tune[1], options).prompts) if options.protect else []
     return _Material(tune, held, parts[0].measured + parts[1].measured, sequences, spared)
+
+
+def _split_sets(contrast: Contrast, options: FindOptions) -> list[Split]:
+    """The parts of the enhance and of the normal prompts."""
+    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
+    return [split(prompts, options, held) for prompts, held in both]
 
 
 def states_wanted(model: Model, contrast: Contrast, options: FindOptions) -> list[Wanted]:
@@ -212,8 +217,7 @@ def states_wanted(model: Model, contrast: Contrast, options: FindOptions) -> lis
 
 def finding_work(model: Model, contrast: Contrast, options: FindOptions) -> Work:
     """What `found_direction` would do with these arguments, in tokens. model: its outline."""
-    both = zip((contrast.enhance, contrast.normal), contrast.held_out, strict=True)
-    parts = [split(prompts, options, held) for prompts, held in both]
+    parts = _split_sets(contrast, options)
     sets = [prompts for part in parts for prompts in (part.tune, part.held_out)]
     sets += [_spared(contrast.protect, parts[1].tune, options)] if options.protect else []
     work = Work()

@@ -8,17 +8,17 @@ from cyclopts import Parameter
 
 from burnish.cli import console
 from burnish.cli.explain import Measured
-from burnish.cli.find import ContrastMethod, check_layer, show_plan
+from burnish.cli.find import ContrastMethod, show_plan
 from burnish.cli.flags import Finding, Gains, Loading, Output, Size
 from burnish.cli.inputs import CHECK_PROMPTS, DryRun, Json, ModelName, PromptOptions, read_contrasts
 from burnish.cli.layer_by_layer import by_layer, estimated, in_words, open_layered
 from burnish.cli.learn import LearnedMethod, TeacherOptions, read_domains, read_subjects
-from burnish.cli.method import Method
 from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
 from burnish.errors import InputError
 from burnish.extras import require
 from burnish.forms import form_of
+from burnish.layers import layer_index, layer_window
 from burnish.model.processes import launched
 from burnish.options import (
     DEFAULT_FACTOR,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from burnish.prompts.domains import Domain
 
 MethodName = Literal["learned", "published"]
+Method = LearnedMethod | ContrastMethod
 
 
 @Parameter(name="*", group="Strength")
@@ -94,7 +95,6 @@ def enhance(
     """
     from burnish.artifacts.files import PLAN_FILE
     from burnish.checking import check
-    from burnish.layers import layer_window
     from burnish.model.processes import current
     from burnish.pipeline import apply, open_plan, write_plan
 
@@ -108,7 +108,7 @@ def enhance(
     way = _read(name, gains, budget, learning or LearningFlags(), prompts, teacher, finding)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
-    check_layer(finding, plan.anatomy.layers)
+    layer_index(finding.layer_idx, plan.anatomy.layers)  # one that is not there is refused before any weight is loaded
     window = layer_window(gains.layers, plan.anatomy.layers)
     planned = write_plan(plan, output, list(window) if way.edits else [], rank=way.rank)
     console.say(

@@ -13,6 +13,7 @@ from burnish.cli.inputs import DryRun, Json, ModelName, Overwrite, PromptOptions
 from burnish.cli.layer_by_layer import by_layer, estimated, in_words, open_layered
 from burnish.cli.opening import expected, open_model
 from burnish.cli.run import current_recipe
+from burnish.layers import layer_index
 from burnish.options import FindOptions, LayerOptions, ModelOptions, checked_factor
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def find(
     check_output(out, 0, overwrite=overwrite)
     with console.waiting(f"Opening {model} (a first use fetches and converts it)"), current().one_ahead():
         plan = open_plan(model, loading, again=finding.force)
-    check_layer(finding, plan.anatomy.layers)
+    layer_index(finding.layer_idx, plan.anatomy.layers)  # one that is not there is refused before any weight is loaded
     layered = open_layered(model, loading, size) if by_layer(plan, loading, size) else None
     cost = estimated(layered, [contrast], finding) if layered else None
     estimate = None
@@ -76,13 +77,6 @@ def find(
         show_direction(direction)
         console.data(f"Written: {out}")
     console.hint(f"burnish apply {model} {out} --enhancement-factor 0.5 -o OUT")
-
-
-def check_layer(finding: FindOptions, layers: int) -> None:
-    """Raises LayerError before any weight is loaded."""
-    from burnish.layers import layer_index
-
-    layer_index(finding.layer_idx, layers)
 
 
 def run_find(model: "Model", contrast: "Contrast", finding: FindOptions) -> "Direction":
@@ -149,7 +143,10 @@ def show_plan(
 
 @dataclass
 class ContrastMethod:
-    """Contrast directions with a factor, as published."""
+    """Contrast directions with a factor, as published. `run` fills in the directions.
+
+    check: damage that the method has measured itself, which this one does not.
+    """
 
     contrasts: "list[tuple[float, Contrast]]"
     factor: float
@@ -160,23 +157,28 @@ class ContrastMethod:
 
     @property
     def rank(self) -> int:
+        """Directions a layer."""
         return len(self.contrasts)
 
     @property
     def strength(self) -> str:
+        """How strong the edit will be, in words."""
         return f"factor {self.factor:g}"
 
     @property
     def edits(self) -> bool:
+        """Whether any gain is other than zero, as far as is known before."""
         return bool(self.factor)
 
     @property
     def general(self) -> "PromptSet":
+        """Prompts of the closing check."""
         from burnish.languages import language_of
 
         return general_prompts(language_of(self.contrasts[0][1].enhance.texts))
 
     def work(self, model: "Model") -> "Work":
+        """What it takes, in tokens. model: its outline."""
         from burnish.finding import finding_work
         from burnish.model.forecast import together
 
@@ -195,6 +197,7 @@ class ContrastMethod:
         return reduce(lambda one, other: one.combined(other), parts)
 
     def summary(self) -> dict[str, Any]:
+        """What was chosen, for --json."""
         listed = [summary(direction) for direction in self.directions]
         return {"direction": listed[0]} if len(listed) == 1 else {"directions": listed}
 

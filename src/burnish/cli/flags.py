@@ -25,19 +25,6 @@ def flags(options: type[Any], group: str, **helps: str) -> Any:
     return Annotated[options, Parameter(name="*", group=group)]
 
 
-__all__ = [
-    "Evaluating",
-    "Explaining",
-    "Finding",
-    "Gains",
-    "Limits",
-    "Loading",
-    "Output",
-    "Size",
-    "Training",
-    "flags",
-]
-
 if TYPE_CHECKING:  # for those who read types, a group of flags is its dataclass
     Evaluating = all_options.EvaluateOptions
     Explaining = all_options.ExplainOptions

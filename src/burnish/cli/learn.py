@@ -135,7 +135,7 @@ def read_own_domain(prompts: PromptOptions, teacher: TeacherOptions, seed: int) 
 
 @dataclass
 class LearnedMethod:
-    """Directions and gains learnt from a teacher (`cli/method.py`)."""
+    """Directions and gains learnt from a teacher; its members as those of `ContrastMethod`."""
 
     subjects: "list[Subject]"
     options: LearnOptions
@@ -157,6 +157,7 @@ class LearnedMethod:
         return learning_work(self.subjects, self.options)
 
     def run(self, model: "Model", *, json: bool) -> "Enhancement":
+        """Raises NoDirectionError, after telling why, where the model is better left alone."""
         from burnish.learning.learning import learn
 
         if any(subject.everywhere for subject in self.subjects):

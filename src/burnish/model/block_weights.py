@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from burnish.artifacts.checkpoint import DTYPES, INTEGERS, Checkpoint
 from burnish.errors import ModelError, QuantisedModelError
 from burnish.model.loading import quiet
+from burnish.model.skeleton import renamed_tensors
 
 Values = Mapping[str, Tensor]
 IDS = ("input", "input_ids")  # what tables of rows are asked for; tables of positions are asked for other things
@@ -38,14 +39,9 @@ class DiskWeights:
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """The stored names of every part's tensors. Tensors that the network does not have are in none."""
-        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-
-        state, prefix = self.network.state_dict(), self.network.base_model_prefix
-        renamings = [t for t in self.transforms if isinstance(t, WeightRenaming)]
-        converters = [t for t in self.transforms if isinstance(t, WeightConverter)]
+        state = self.network.state_dict()
         parts: dict[str, list[str]] = {}
-        for name in self.checkpoint.tensors:
-            target, _ = rename_source_key(name, renamings, converters, prefix, state)
+        for name, target, _ in renamed_tensors(self.network, self.checkpoint.tensors):
             if target not in state and name in state:
                 target = name
             if target in state:

@@ -143,10 +143,10 @@ def anatomy_of(model: nn.Module, config: Any) -> Anatomy:
 def module_names(network: Any, stored_names: Iterable[str]) -> dict[str, str]:
     """The stored name of each tensor by the name it has in the loaded model; the library renames those of some
     architectures while loading (OLMo hybrid, DeepSeek V4)."""
-    return {renamed: name for name, renamed, _ in _renamed(network, stored_names)}
+    return {renamed: name for name, renamed, _ in renamed_tensors(network, stored_names)}
 
 
-def _renamed(network: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
+def renamed_tensors(network: Any, stored: Iterable[str]) -> Iterator[tuple[str, str, bool]]:
     """(stored name, its name in the loaded model, whether others are joined with it) of each tensor."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -164,7 +164,7 @@ def require_once(folder: Path, network: Any, stored: Iterable[str]) -> None:
     """Raises ModelError where two stored tensors have one name in the loaded model: the library would take one of them, and an edit might
     be written into the other. Those that it joins into one are many on purpose."""
     first: dict[str, str] = {}
-    for name, renamed, joined in _renamed(network, stored):
+    for name, renamed, joined in renamed_tensors(network, stored):
         if not joined and first.setdefault(renamed, name) != name:
             raise ModelError(
                 f"{folder} stores {renamed!r} twice, as {first[renamed]!r} and as {name!r}, and one of them is not what is loaded. Remove "
