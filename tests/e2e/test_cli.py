@@ -1,17 +1,15 @@
 """The command line as a stranger meets it: every command, its JSON, its plan, and every mistake."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from conftest import Call, Folders
 
@@ -155,23 +153,6 @@ def test_unknown_models_and_domains_list_what_there_is(tiny_folder: Folders, cal
     assert call("models", "path", "smollm9")[0] == 2
 
 
-def test_existing_outputs_full_disks_and_the_model_itself_are_refused(
-    tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("x")
-    files = (*files, *PUBLISHED)
-    code, _, err = call("enhance", tiny_folder("llama"), *files, "-o", tmp_path / "out")
-    assert (code, "--overwrite" in err) == (5, True)
-    assert (tmp_path / "out" / "precious").exists()
-    code, _, err = call("enhance", tiny_folder("llama"), *files, "-o", tiny_folder("llama"), "--overwrite")
-    assert (code, "model's own folder" in err) == (5, True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    code, _, err = call("enhance", tiny_folder("llama"), *files, "-o", tmp_path / "new")
-    assert (code, "1,000 free" in err) == (5, True)
-    assert not (tmp_path / "new").exists()
-
-
 def test_the_wrong_model_is_refused_and_leaves_nothing(
     tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path
 ) -> None:
@@ -186,30 +167,6 @@ def test_the_wrong_model_is_refused_and_leaves_nothing(
         assert call("chat", tiny_folder(other), "--with", direction, "--prompt", "Hello")[0] == 3
     assert call("apply", tiny_folder("llama"), tmp_path / "none", "-o", tmp_path / "out")[0] == 2
     assert call("apply", tiny_folder("llama"), tmp_path / "enhance.txt", "-o", tmp_path / "out")[0] == 2
-
-
-def test_an_enhanced_model_is_not_enhanced_twice(
-    tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path
-) -> None:
-    arguments = (*files, *PUBLISHED, "--check-prompts", 0)
-    assert call("enhance", tiny_folder("llama"), *arguments, "-o", tmp_path / "one")[0] == 0
-    code, _, err = call("enhance", tmp_path / "one", *arguments, "-o", tmp_path / "two")
-    assert (code, "already enhanced" in err) == (3, True)
-
-
-def test_a_quantised_model_is_refused_with_both_ways_out(
-    tiny_folder: Folders, files: tuple[str, ...], call: Call, tmp_path: Path
-) -> None:
-    source = tmp_path / "packed"
-    shutil.copytree(tiny_folder("llama"), source)
-    tensors = load_file(source / "model.safetensors")
-    for name in [n for n in tensors if n.endswith("o_proj.weight")]:
-        tensors[name] = torch.zeros(tensors[name].numel() // 2, 1, dtype=torch.uint8)
-    save_file(tensors, source / "model.safetensors")
-    code, _, err = call("enhance", source, *files, *PUBLISHED, "-o", tmp_path / "out")
-    assert code == 3
-    assert "--form adapter" in err
-    assert "original (unquantised) weights" in err
 
 
 def test_no_direction_is_exit_four_unless_forced(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:

@@ -21,11 +21,6 @@ def files(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("burnish.model.model.load_model", lambda *_: pytest.fail("the whole model was loaded"))
-
-
-@pytest.fixture
 def model(tiny_folder: Folders) -> Path:
     return tiny_folder("llama", torch.bfloat16)
 
@@ -51,7 +46,7 @@ def test_enhance_writes_the_same_model_as_with_the_model_loaded(
 
 
 def test_the_plan_says_what_it_costs_and_writes_nothing(
-    model: Path, files: tuple[str, ...], call: Call, tmp_path: Path, never_loaded: None
+    model: Path, files: tuple[str, ...], call: Call, tmp_path: Path, no_weights: None
 ) -> None:
     for command in ("find", "enhance"):
         out = tmp_path / f"{command}.safetensors"
@@ -72,7 +67,7 @@ def test_weights_larger_than_the_free_memory_go_layer_by_layer(
     files: tuple[str, ...],
     call: Call,
     tmp_path: Path,
-    never_loaded: None,
+    no_weights: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
@@ -101,7 +96,7 @@ def test_a_small_model_is_loaded_and_so_is_one_that_is_asked_for(
     ],
 )
 def test_what_needs_the_whole_model_is_refused(
-    wrong: tuple[str, ...], message: str, model: Path, call: Call, tmp_path: Path, never_loaded: None
+    wrong: tuple[str, ...], message: str, model: Path, call: Call, tmp_path: Path, no_weights: None
 ) -> None:
     code, _, err = call("enhance", model, *wrong, "--layer-by-layer", "-o", tmp_path / "out")
     assert code in (2, 3)

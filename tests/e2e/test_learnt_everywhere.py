@@ -16,7 +16,6 @@ from burnish.model.model import load
 from burnish.options import EvaluateOptions, ModelOptions
 from burnish.server.directions import read_enhancements
 from conftest import Call, Folders, random_enhancement
-from families import save_gguf
 from learning_example import SMALL, WORDS, prompts, run, subject
 from serving_example import MESSAGES, running
 
@@ -53,50 +52,6 @@ def of_another_model(enhancement: Enhancement) -> Enhancement:
     """The same directions, made on other weights."""
     directions = (replace(d, provenance=replace(d.provenance, fingerprint="0" * 64)) for d in enhancement.directions)
     return replace(enhancement, directions=tuple(directions))
-
-
-def test_every_form_of_it_answers_alike_at_every_strength(
-    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
-) -> None:
-    from peft import PeftModel
-
-    model = tiny_folder("llama")
-    ids = torch.randint(3, 250, (2, 9), generator=torch.Generator().manual_seed(3))
-    enhancement = Enhancement.load(plan)
-    for strength in (0.5, 1.5):
-        base = load(model, ModelOptions(dtype="float32"))
-        with torch.inference_mode(), base.enhanced(enhancement.scaled(strength)):
-            live = base.network(input_ids=ids).logits
-        for form in ("model", "adapter", "enhancement"):
-            written = tmp_path / f"{form}-{strength}"
-            code, _, err = call("apply", model, plan, "--strength", strength, "--form", form, "-o", written)
-            assert code == 0, err
-        baked = load(tmp_path / f"model-{strength}", ModelOptions(dtype="float32")).network
-        adapted = PeftModel.from_pretrained(base.network, tmp_path / f"adapter-{strength}")
-        with torch.inference_mode():
-            for network in (baked, adapted):
-                torch.testing.assert_close(network(input_ids=ids).logits, live, rtol=1e-3, atol=1e-4)
-        again = Enhancement.load(tmp_path / f"enhancement-{strength}")
-        assert torch.equal(again.gains, enhancement.scaled(strength).gains)
-
-
-def test_forms_for_llama_cpp_are_written_from_a_file(plan: Path, call: Call, tmp_path: Path) -> None:
-    source = tmp_path / "a.gguf"
-    save_gguf(source)
-    for form, name in (("gguf", "b.gguf"), ("gguf-lora", "c.gguf")):
-        code, written, err = call("apply", source, plan, "--form", form, "-o", tmp_path / name, "--json")
-        assert code == 0, err
-        for gain in written["gains"]:
-            assert gain["realised"] == pytest.approx(gain["asked"], rel=1e-2)
-            assert len(gain["asked"]) == 4
-
-
-def test_strength_zero_changes_no_byte(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
-    model = tiny_folder("llama")
-    assert call("apply", model, plan, "--strength", 0, "-o", tmp_path / "same")[0] == 0
-    for file in model.glob("*.safetensors"):
-        assert (tmp_path / "same" / file.name).read_bytes() == file.read_bytes()
-    assert answer(model, call, "--with", plan, "--strength", 0) == answer(model, call)
 
 
 def test_it_is_taken_out_of_the_weights_again(

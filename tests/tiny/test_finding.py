@@ -11,7 +11,6 @@ from burnish.errors import InputError, ModelError, NoDirectionError, PromptFileE
 from burnish.finding import find_direction, split
 from burnish.model.model import Model
 from burnish.options import FindOptions, Scope
-from burnish.pipeline import require_direction
 from burnish.prompts import Prompt, PromptSet
 from conftest import Models, random_enhancement
 
@@ -51,17 +50,6 @@ def test_states_that_are_no_numbers_or_all_the_same_are_refused_in_words(tiny_mo
     write.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite"):
         direction_of(model)
-
-
-def test_two_samples_of_one_kind_are_no_direction(tiny_model: Models) -> None:
-    kind = texts(80, 0, " ?")
-    direction = find_direction(
-        tiny_model("llama"), enhance=kind[::2], normal=kind[1::2], options=FindOptions(instructions=20)
-    )
-    assert not direction.found
-    with pytest.raises(NoDirectionError, match="no better than shuffled labels"):
-        require_direction(direction, force=False)
-    require_direction(direction, force=True)
 
 
 @pytest.mark.parametrize("position", ["prompt", "answer"])

@@ -17,7 +17,7 @@ from burnish.errors import ModelError, QuantisedModelError
 from burnish.finding import find_direction
 from burnish.model.block_weights import DiskWeights
 from burnish.model.capture import Tokens, answer_sequences, capture, prompt_sequences
-from burnish.model.layerwise import LayeredModel, Wanted, layered_capture, load_layered
+from burnish.model.layerwise import Wanted, layered_capture, load_layered
 from burnish.model.model import Model, load
 from burnish.options import FindOptions, ModelOptions, Site
 from burnish.prompts import Prompt, PromptSet
@@ -127,32 +127,18 @@ def filled(network: Any) -> dict[str, int]:
     return sizes
 
 
-def watched(model: LayeredModel, patch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """What happens in order: a block read (by which thread), and a block run (with which blocks filled)."""
-    events: list[tuple[str, Any]] = []
-    ordinary = DiskWeights.read
-
-    def reading(self: DiskWeights, part: str) -> Any:
-        events.append((f"read {part}", threading.current_thread() is threading.main_thread()))
-        return ordinary(self, part)
-
-    patch.setattr(DiskWeights, "read", reading)
-    for index, block in enumerate(model.network.model.layers):
-        block.register_forward_hook(lambda *_, index=index: events.append((f"run {index}", filled(model.network))))
-    return events
-
-
-def test_one_block_is_in_the_network_at_a_time(tiny_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_block_is_in_the_network_at_a_time(tiny_folder: Folders) -> None:
     model = load_layered(tiny_folder("llama"), EXACT)
-    events = watched(model, monkeypatch)
+    blocks = model.network.model.layers
+    runs: list[tuple[str, dict[str, int]]] = []  # a block, and what the blocks hold while it runs
+    for index, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, name=str(index): runs.append((name, filled(model.network))))
     layered_capture(model, [Wanted(sequences_of(model), "residual")])
-    size = sum(p.numel() for p in model.network.model.layers[0].parameters())
-    runs = [(what, held) for what, held in events if what.startswith("run")]
-    assert {what for what, _ in runs} == {"run 0", "run 1", "run 2"}
-    insides = [{block: numbers for block, numbers in held.items() if block} for _, held in runs]
-    assert all(len(inside) == 1 and set(inside.values()) == {size} for inside in insides)
-    for what, _ in runs:  # beside the passes around the blocks, which have the first one
-        assert (what, {what[-1]: size}) in zip([what for what, _ in runs], insides, strict=True)
+    size = sum(p.numel() for p in blocks[0].parameters())
+    insides = [(name, {block: numbers for block, numbers in held.items() if block}) for name, held in runs]
+    assert all(len(inside) == 1 and set(inside.values()) == {size} for _, inside in insides)
+    for name in "012":  # beside the passes around the blocks, which have the first one
+        assert (name, {name: size}) in insides
     assert filled(model.network) == {}
 
 
@@ -258,24 +244,17 @@ def test_quantised_weights_are_refused(tiny_folder: Folders, tmp_path: Path) -> 
         load_layered(folder, EXACT)
 
 
-@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.uint8])
-def test_tensors_of_fewer_bits_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
-    folder = families.save("llama", tmp_path / "packed")
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.uint8, None])
+def test_a_tensor_of_fewer_bits_and_one_that_is_missing_are_refused_by_name(
+    kind: torch.dtype | None, tmp_path: Path
+) -> None:
+    folder = families.save("llama", tmp_path / "damaged")
     tensors = load_file(folder / "model.safetensors")
-    name = "model.layers.1.mlp.up_proj.weight"
-    save_file({**tensors, name: tensors[name].to(kind)}, folder / "model.safetensors", {"format": "pt"})
+    stored = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    changed = {} if kind is None else {"model.layers.1.mlp.up_proj.weight": stored.to(kind)}
+    save_file(tensors | changed, folder / "model.safetensors", {"format": "pt"})
     model = load_layered(folder, EXACT)
-    with pytest.raises(QuantisedModelError, match=r"layers\.1\.mlp\.up_proj"):
-        layered_capture(model, [Wanted(sequences_of(model), "residual")])
-
-
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
-    folder = families.save("llama", tmp_path / "cut")
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["model.layers.1.mlp.up_proj.weight"]
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    model = load_layered(folder, EXACT)
-    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj"):
+    with pytest.raises(ModelError if kind is None else QuantisedModelError, match=r"layers\.1\.mlp\.up_proj"):
         layered_capture(model, [Wanted(sequences_of(model), "residual")])
 
 

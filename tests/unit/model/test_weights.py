@@ -70,15 +70,13 @@ def linear(weight: Tensor, kind: type[nn.Linear] = nn.Linear, bias: Tensor | Non
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 256])
-def test_slabs_of_any_size_give_the_same_weight(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slabs_of_any_size_give_the_same_weight_with_and_without_parameters(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "IDENTITY_ROWS", rows)
     weight = random(5, 7)
-    assert torch.equal(applied_weight(Network(linear(weight)), "map", 7), weight)
-
-
-def test_a_map_without_parameters_gives_its_weight() -> None:
-    weight = random(5, 7)
-    assert torch.equal(applied_weight(Network(Buffers(weight)), "map", 7), weight)
+    for module in (linear(weight), Buffers(weight)):
+        assert torch.equal(applied_weight(Network(module), "map", 7), weight)
 
 
 def test_packed_numbers_give_what_they_mean() -> None:
