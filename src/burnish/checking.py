@@ -113,7 +113,7 @@ def _check(scores: Sequence[TokenScores], base: list[list[int]], enhanced: list[
     )
 
 
-def repetition(answers: Sequence[Sequence[int]], n: int = 4) -> float:
+def repetition(answers: Sequence[Sequence[object]], n: int = 4) -> float:
     """Mean over the answers of the share of n-grams that occurred before in the same answer."""
     shares = []
     for answer in answers:

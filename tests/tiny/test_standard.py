@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from statistics import stdev
 
@@ -55,19 +56,15 @@ def tasks(tmp_path: Path) -> Path:
 
 
 @torch.inference_mode()
-def sums(
-    model: Model, enhancement: Enhancement | None = None, *, chat: bool = False, vocabulary: int | None = None
-) -> list[list[float]]:
+def sums(model: Model, enhancement: Enhancement | None = None, *, vocabulary: int | None = None) -> list[list[float]]:
     """The summed log probability of each document's choices, one plain pass a choice. vocabulary: tokens that count, all by default."""
     rows: list[list[float]] = []
     with nullcontext() if enhancement is None else model.enhanced(enhancement):
         for document in DOCUMENTS:
-            question = str(document["question"])
-            context = model.tokens(question) if chat else model.tokenizer(question)["input_ids"]
+            context = model.tokenizer(document["question"])["input_ids"]
             rows.append([])
             for choice in document["choices"]:
-                text = choice if chat else f" {choice}"
-                answer = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+                answer = model.tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
                 logits = model.network(input_ids=torch.tensor([context + answer])).logits[
                     0, len(context) - 1 : -1, :vocabulary
                 ]
@@ -75,9 +72,9 @@ def sums(
     return rows
 
 
-def hits(model: Model, enhancement: Enhancement | None = None, *, chat: bool = False) -> list[float]:
+def hits(model: Model, enhancement: Enhancement | None = None) -> list[float]:
     """1 for each document whose answer has the largest sum."""
-    rows = sums(model, enhancement, chat=chat)
+    rows = sums(model, enhancement)
     return [float(max(range(3), key=row.__getitem__) == d["answer"]) for row, d in zip(rows, DOCUMENTS, strict=True)]
 
 
@@ -86,12 +83,11 @@ def one(scores: tuple[StandardScore, ...]) -> StandardScore:
     return score
 
 
-@pytest.mark.parametrize("chat", [pytest.param(False, marks=pytest.mark.full), True])
-def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, tasks: Path, chat: bool) -> None:
+def test_accuracy_is_that_of_the_choices_log_probabilities(tiny_model: Models, tasks: Path) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 8.0)
-    report = run_standard(model, ["harbour"], enhancement=enhancement, include=tasks, chat=chat)
-    base, enhanced = hits(model, chat=chat), hits(model, enhancement, chat=chat)
+    report = run_standard(model, ["harbour"], enhancement=enhancement, include=tasks)
+    base, enhanced = hits(model), hits(model, enhancement)
     assert base != enhanced  # otherwise the test below shows nothing
     n = len(DOCUMENTS)
     score = one(report.scores)
@@ -145,7 +141,7 @@ def test_a_zero_gain_changes_no_score(tiny_model: Models, tasks: Path, capfd: py
     assert score.enhanced == score.base
     assert model.tokenizer.pad_token is None
     assert capfd.readouterr() == ("", "")
-    json.dumps(report.as_dict())
+    json.dumps(asdict(report))
 
 
 @pytest.mark.full
@@ -155,21 +151,23 @@ def test_without_an_enhancement_only_the_base_is_scored(tiny_model: Models, task
     assert (score.enhanced, score.difference) == (None, None)
 
 
-@pytest.mark.full
-def test_an_unknown_task_is_named_with_its_neighbours(tiny_model: Models, tasks: Path) -> None:
-    with pytest.raises(InputError, match=r"'hellaswagg'.*Close names: .*hellaswag"):
-        run_standard(tiny_model("llama"), ["harbour", "hellaswagg"], enhancement=None, include=tasks)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        pytest.param(["harbour", "hellaswagg"], "'hellaswagg'.*Close names: .*hellaswag", marks=pytest.mark.full),
+        (["harbour", "unsafe"], "'unsafe' runs code"),
+        ([], "No task"),
+    ],
+)
+def test_tasks_that_cannot_run_are_named(names: list[str], message: str, tiny_model: Models, tasks: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run_standard(tiny_model("llama"), names, enhancement=None, include=tasks)
 
 
 def test_data_that_cannot_be_loaded_is_an_error_of_its_own(tiny_model: Models, tasks: Path) -> None:
     (tasks.parent / "data.jsonl").unlink()
     with pytest.raises(DownloadError, match=r"'harbour'.*data\.jsonl"):
         run_standard(tiny_model("llama"), ["harbour"], enhancement=None, include=tasks)
-
-
-def test_tasks_that_run_the_models_code_are_refused(tiny_model: Models, tasks: Path) -> None:
-    with pytest.raises(InputError, match="'unsafe' runs code"):
-        run_standard(tiny_model("llama"), ["harbour", "unsafe"], enhancement=None, include=tasks)
 
 
 def test_a_missing_package_says_what_to_install(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,12 +177,6 @@ def test_a_missing_package_says_what_to_install(tiny_model: Models, monkeypatch:
 
 
 def test_what_cannot_run_is_said_first(tiny_model: Models, tmp_path: Path) -> None:
-    model = tiny_model("llama", template=False)
-    for tasks, options, words in [
-        ([], {}, "No task"),
-        (["harbour"], {"limit": 0}, "limit is 0"),
-        (["harbour"], {"include": tmp_path / "nowhere"}, "nowhere"),
-        (["harbour"], {"chat": True}, "no chat template"),
-    ]:
+    for options, words in (({"limit": 0}, "limit is 0"), ({"include": tmp_path / "nowhere"}, "nowhere")):
         with pytest.raises(InputError, match=words):
-            run_standard(model, tasks, enhancement=None, **options)
+            run_standard(tiny_model("llama"), ["harbour"], enhancement=None, **options)

@@ -203,7 +203,7 @@ def _standard(model: "Model", plan: "Enhancement | None", extras: Extras, seed: 
     from burnish.evaluation.standard import run_standard
 
     limit, folder = extras.task_limit, extras.task_folder
-    return run_standard(model, extras.task, enhancement=plan, include=folder, limit=limit, seed=seed).as_dict()
+    return asdict(run_standard(model, extras.task, enhancement=plan, include=folder, limit=limit, seed=seed))
 
 
 def _write(out: Path, result: dict[str, Any], tables: dict[str, str], *, overwrite: bool) -> None:

@@ -74,19 +74,11 @@ def effect_of(
     base: Sequence[TokenScores], scores: Sequence[TokenScores], kind: PairKind, randoms: Tensor, *, seed: int = 0
 ) -> Effect:
     """base, scores: of `pair_items`; randoms: the `shifts` [directions, pairs] of random directions at the same damage."""
-    tokens = sum(len(b.log_probability) for b in base)
-    return effect_from(pair_changes(base, scores), kind, tokens, randoms, seed=seed)
-
-
-def effect_from(
-    changes: tuple[Tensor, Tensor], kind: PairKind, tokens: int, randoms: Tensor, *, seed: int = 0
-) -> Effect:
-    """changes: of the chosen and the rejected answers, as `pair_changes` gives them."""
-    chosen, rejected = changes
+    chosen, rejected = pair_changes(base, scores)
     return Effect(
         kind=kind,
         pairs=len(chosen),
-        tokens=tokens,
+        tokens=sum(len(b.log_probability) for b in base),
         shift=interval(chosen - rejected, seed=seed),
         above=interval_above((chosen - rejected)[None], randoms, seed=seed),
         likelihood=interval(chosen, seed=seed),

@@ -18,19 +18,18 @@ from burnish.errors import InputError, JudgeError
 
 KEY_VARIABLE = "BURNISH_JUDGE_KEY"
 MAX_TOKENS = 512
+TIMEOUT_S = 60.0
+AT_ONCE = 4  # answers that are being marked
 WAITS_S = (0.0, 1.0, 2.0, 4.0)  # before each attempt; only a failure that may pass is attempted again
 Texts = Sequence[str]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Where the judge is and how it is asked. The key is no part of it: see `mark_answers`. Raises InputError."""
+    """Where the judge is. The key is no part of it: it is read from the environment. Raises InputError."""
 
     base_url: str
     model: str
-    seed: int = 0
-    timeout_s: float = 60.0
-    concurrency: int = 4
 
     def __post_init__(self) -> None:
         usable: object = False
@@ -41,9 +40,9 @@ class Judge:
             raise InputError(
                 f"The judge needs a web address without password or query, such as http://127.0.0.1:8000/v1; a key belongs into {KEY_VARIABLE}."
             )
-        if not self.model.strip() or self.concurrency < 1 or not self.timeout_s > 0:
+        if not self.model.strip():
             raise InputError(
-                f"The judge needs a model name ('{self.model}'), a concurrency from 1 ({self.concurrency}) and a timeout above 0 s ({self.timeout_s}). Correct these."
+                "The judge needs a model name, and an empty one was given. Pass the name that the endpoint knows."
             )
 
 
@@ -76,10 +75,8 @@ class MarksReport:
     scores: list[float | None]
 
 
-def mark_answers(
-    judge: Judge, prompts: Texts, answers: Texts, *, title: str, summary: str, key: str | None = None
-) -> MarksReport:
-    """Marks for every answer. `title` and `summary` describe the domain; `key` is by default BURNISH_JUDGE_KEY, if set.
+def mark_answers(judge: Judge, prompts: Texts, answers: Texts, *, title: str, summary: str) -> MarksReport:
+    """Marks for every answer. `title` and `summary` describe the domain.
 
     Raises InputError for uneven or no answers, JudgeError when the judge cannot be reached or no reply can be read.
     """
@@ -87,14 +84,14 @@ def mark_answers(
         raise InputError(
             f"{len(prompts)} prompts came with {len(answers)} answers. Pass one answer a prompt, and at least one."
         )
-    line = _Line(judge, key)
+    line = _Line(judge)
 
     def work(prompt: str, answer: str) -> tuple[Marks | None, str]:
         if not answer.strip():
             return Marks(0, 0, 0), ""
         return line.ask(marking_question(prompt, answer, title, summary))
 
-    with ThreadPoolExecutor(judge.concurrency) as pool:  # an error cancels what has not started
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # an error cancels what has not started
         results = list(pool.map(work, prompts, answers))
     empty = sum(not answer.strip() for answer in answers)
     marks = [mark for mark, _ in results if mark is not None]
@@ -158,16 +155,16 @@ def _first_object(reply: str) -> dict[str, Any]:
 class _Line:
     """The connection to one judge. It alone knows the key."""
 
-    def __init__(self, judge: Judge, key: str | None) -> None:
+    def __init__(self, judge: Judge) -> None:
         from huggingface_hub import InferenceClient
 
         self.judge = judge
-        self.key = (os.environ.get(KEY_VARIABLE, "") if key is None else key).strip()
+        self.key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise InputError(f"The judge's key holds characters that no key has. Copy it again into {KEY_VARIABLE}.")
         # Without a key the client would send the user's hub token to the endpoint, so a word is sent in its place.
-        client = InferenceClient(base_url=judge.base_url, api_key=self.key or "none", timeout=judge.timeout_s)
-        settings: dict[str, Any] = {"model": judge.model, "seed": judge.seed, "max_tokens": MAX_TOKENS}
+        client = InferenceClient(base_url=judge.base_url, api_key=self.key or "none", timeout=TIMEOUT_S)
+        settings: dict[str, Any] = {"model": judge.model, "seed": 0, "max_tokens": MAX_TOKENS}
         self.complete = partial(client.chat_completion, stream=False, temperature=0.0, **settings)
 
     def ask(self, question: str) -> tuple[Marks | None, str]:
@@ -202,7 +199,9 @@ class _Line:
             except errors.OfflineModeIsEnabled:
                 problem = f"{where} was not asked: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids it. Unset it, then run this again."
             except errors.InferenceTimeoutError:
-                problem = f"{where} did not reply within {self.judge.timeout_s:g} s. Raise its timeout or lower its concurrency."
+                problem = (
+                    f"{where} did not reply within {TIMEOUT_S:g} s. Take a smaller judge, or a faster machine for it."
+                )
             except errors.HfHubHTTPError as error:
                 status = error.response.status_code
                 passing = status == 429 or status >= 500
@@ -222,5 +221,5 @@ class _Line:
         if status == 404:
             return f"there is no model '{self.judge.model}', or no /chat/completions (404). Check both names."
         if status == 429 or status >= 500:
-            return f"status {status} in {len(WAITS_S)} attempts. Lower the concurrency or try again later."
+            return f"status {status} in {len(WAITS_S)} attempts. Try again later."
         return f"status {status}. Check the model's name and limits."

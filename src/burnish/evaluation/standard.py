@@ -21,6 +21,7 @@ from burnish.extras import require
 from burnish.model.model import Model
 
 PACKAGES = ("lm_eval", "datasets", "transformers", "torch")
+BATCH = 8  # requests at once
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,8 @@ class StandardReport:
     scores: tuple[StandardScore, ...]
     versions: dict[str, str]  # packages
     task_versions: dict[str, str]
-    chat: bool
     limit: int | None
     seed: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run_standard(
@@ -63,26 +60,23 @@ def run_standard(
     include: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
-    chat: bool = False,
-    batch: int = 8,
 ) -> StandardReport:
     """Runs harness tasks on the base model and, with the live enhancement, on the enhanced one.
 
     `tasks` are names of tasks, groups or tags, the harness's own or those of YAML files under `include`. `limit` is the number of
-    documents of each task, `chat` puts prompts through the model's template. Seeds the generators of Python, numpy and torch.
+    documents of each task. Seeds the generators of Python, numpy and torch.
 
-    Raises MissingExtraError without the `eval` extra, InputError for a task that does not exist, is named twice or runs the model's own code, for
-    a limit below 1 and for a chat without a template;
-    DownloadError when a task's data cannot be loaded; WrongModelError when the enhancement was made for other weights.
+    Raises MissingExtraError without the `eval` extra, InputError for a task that does not exist, is named twice or runs the model's own code, and
+    for a limit below 1; DownloadError when a task's data cannot be loaded; WrongModelError when the enhancement was made for other weights.
     """
-    _require(model, tasks, include, limit, chat)
+    _require(tasks, include, limit)
     with _quiet():
         evaluator, tasks_module, huggingface = _harness()
         manager = _manager(tasks_module, tasks, include)
         built = _built(manager, tasks)
         # A copy of the tokenizer: the harness gives one without a padding token a token of its own choice.
         wrapped = huggingface.HFLM(
-            pretrained=model.network, tokenizer=copy.deepcopy(model.tokenizer), backend="causal", batch_size=batch
+            pretrained=model.network, tokenizer=copy.deepcopy(model.tokenizer), backend="causal", batch_size=BATCH
         )
 
         def run() -> dict[str, Any]:
@@ -93,7 +87,6 @@ def run_standard(
                     tasks=built,
                     task_manager=manager,
                     limit=limit,
-                    apply_chat_template=chat,
                     random_seed=seed,
                     numpy_random_seed=seed,
                     torch_random_seed=seed,
@@ -107,10 +100,10 @@ def run_standard(
                 enhanced = run()
     task_versions = {task: str(number) for task, number in sorted(base["versions"].items())}
     versions = {package: version(package) for package in PACKAGES}
-    return StandardReport(tuple(_scores(base, enhanced)), versions, task_versions, chat, limit, seed)
+    return StandardReport(tuple(_scores(base, enhanced)), versions, task_versions, limit, seed)
 
 
-def _require(model: Model, tasks: Sequence[str], include: Path | None, limit: int | None, chat: bool) -> None:
+def _require(tasks: Sequence[str], include: Path | None, limit: int | None) -> None:
     """What can be known to be wrong before the harness is imported."""
     if not tasks:
         raise InputError("No task was named, so there is nothing to run. Name at least one, such as hellaswag.")
@@ -121,10 +114,6 @@ def _require(model: Model, tasks: Sequence[str], include: Path | None, limit: in
     if include is not None and not include.is_dir():
         raise InputError(
             f"There is no folder {include} to read tasks from. Name the folder that holds the tasks' YAML files."
-        )
-    if chat and not model.chat_template:
-        raise InputError(
-            f"{model.name} has no chat template, so prompts cannot go through it. Run the tasks without chat."
         )
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from burnish.checking import repetition
 from burnish.errors import InputError
 from burnish.languages import languages
 
 TTR_FLOOR = 0.72  # MTLD's factor size: McCarthy and Jarvis (2010)
-DISTINCT_WORDS = 100  # words that distinct-2 looks at
 REPEATED = 4  # words in the n-grams of repetition
 STEM = 2  # syllables of an eojeol that stand for its stem
 
@@ -115,22 +115,12 @@ def _mtld(tokens: list[str]) -> float:
     return len(tokens) / (factors or 1 / max(1, count) / (1 - TTR_FLOOR))
 
 
-def distinct_2(text: str) -> float:
-    pairs = _ngrams(words(text)[:DISTINCT_WORDS], 2)
-    return len(set(pairs)) / max(1, len(pairs))
-
-
-def repetition(text: str) -> float:
-    grams = _ngrams(words(text), REPEATED)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _ngrams(tokens: list[str], size: int) -> list[tuple[str, ...]]:
-    return list(zip(*(tokens[i:] for i in range(size)), strict=False))
-
-
 def _length(text: str) -> float:
     return float(len(words(text)))
+
+
+def _repetition(text: str) -> float:
+    return repetition([words(text)], REPEATED)
 
 
 def _steps(text: str) -> float:
@@ -141,8 +131,7 @@ BY_STEM = "from a list, per 100 words; in Korean by stem inside the eojeol."
 _ALL = (
     Statistic("lexical-diversity", "Mean number of running words over which the share of different words stays at 0.72 or "
               "more (MTLD, both directions); in Korean, of eojeols cut to two syllables. Unsteady below 100 words.", mtld),
-    Statistic("distinct-2", f"Share of different word pairs among the pairs in the first {DISTINCT_WORDS} words.", distinct_2),
-    Statistic("repetition", f"Share of runs of {REPEATED} words that occurred before in the text.", repetition),
+    Statistic("repetition", f"Share of runs of {REPEATED} words that occurred before in the text.", _repetition),
     Statistic("stock-phrases", "Worn phrases of language models, " + BY_STEM, _rate("stock")),
     Statistic("length", "Words; in Korean, eojeols.", _length),
     Statistic("sensory-words", "Words for what is seen, heard, smelt, tasted or touched and for concrete materials, "
@@ -158,4 +147,4 @@ _ALL = (
 )  # fmt: skip
 
 STATISTICS: dict[str, Statistic] = {s.name: s for s in _ALL}
-GENERAL: tuple[str, ...] = ("lexical-diversity", "distinct-2", "repetition", "stock-phrases", "length")
+GENERAL: tuple[str, ...] = ("lexical-diversity", "repetition", "stock-phrases", "length")
