@@ -7,15 +7,13 @@ from typing import Any
 from burnish.checking import Check
 from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import Affinity, Effect
-from burnish.evaluation.evaluating import Evaluation, Sample, StatisticChange
-from burnish.evaluation.pairs import PairKind
+from burnish.evaluation.evaluating import Evaluation, StatisticChange
+from burnish.evaluation.pairs import PairKind, Sample
 from burnish.explaining.facts import (
     Acting,
     ActingDirection,
-    AnswerPair,
     AppliedGain,
     Attribution,
-    Coordinate,
     DirectionFacts,
     Dose,
     DoseCurve,
@@ -32,15 +30,9 @@ from burnish.maths.intervals import Interval
 LAYERS, FEW_LAYERS = 30, 10
 VERSIONS = {"burnish": "0.1.0", "torch": "2.9.0", "transformers": "5.1.0"}
 PROMPTS = ("Describe an old lighthouse at dusk.", "What is photosynthesis?")
-ANSWERS = (
-    (
-        "The lighthouse is an old building by the sea. It is used to guide ships at night.\nMany people visit it.",
-        "Salt had eaten the railings thin. At dusk the lamp coughed once, then threw its slow white arm across the bay.\nA gull stood on the rail.",
-    ),
-    (
-        "Photosynthesis is the process by which plants turn light into energy.",
-        "Photosynthesis is how a leaf turns light into sugar: it drinks water, breathes in carbon dioxide and keeps the sun.",
-    ),
+SAMPLES = (
+    Sample(PROMPTS[0], "It is an old building by the sea.\nMany people visit it.", "Salt had eaten the railings thin."),
+    Sample(PROMPTS[1], "Plants turn light into energy.", "A leaf drinks water, breathes in and keeps the sun."),
 )
 
 
@@ -76,7 +68,6 @@ def quality(seed: int, layers: int, *, best: float = 0.98, share: float = 0.09) 
                 null_auroc=0.62 + draw.uniform(-0.02, 0.02),
                 d_prime=3.4 * near + draw.uniform(-0.1, 0.1),
                 split_half_cosine=0.35 + 0.57 * near,
-                cosine_with_chosen=1.0 if layer == chosen(layers) else near - 0.12,
                 largest_share=share,
             )
         )
@@ -102,7 +93,6 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
         "normal_prompts": 95,
         "held_out": 64,
         "quality": quality(seed, layers),
-        "coordinates": tuple(Coordinate(37 * i + seed, 0.21 * 0.9**i * (-1) ** i, (0.21 * 0.9**i) ** 2) for i in range(8)),
         "tokens": tuple(
             LayerTokens(
                 layer,
@@ -115,11 +105,7 @@ def direction(name: str, title: str, seed: int, *, layers: int = LAYERS, **chang
         "likenesses": Likenesses(
             named=(
                 Likeness("education", "domain", None, 0.31, 0.12),
-                Likeness("technical-documentation", "domain", None, -0.22, -0.18),
-                Likeness("business-communication", "domain", None, 0.05, 0.01),
                 Likeness("formal-casual", "axis", ("formal", "casual"), -0.17, -0.09),
-                Likeness("concrete-abstract", "axis", ("concrete", "abstract"), 0.44, 0.38),
-                Likeness("long-short", "axis", ("long", "short"), 0.08, 0.02),
             ),
             unexplained=0.61,
             unexplained_random=0.99,
@@ -175,10 +161,6 @@ def evaluation(*effects: Effect, **changes: Any) -> Evaluation:
     """changes: of its damage."""
     statistics = (
         StatisticChange("sensory-words", 1.9, 4.1, interval(2.2, 0.9, 24), 0.004),
-        StatisticChange("quoted-share", 6.2, 7.9, interval(1.7, 1.1, 24), 0.03),
-        StatisticChange("lexical-diversity", 71.2, 78.4, interval(7.2, 9.5, 24), 0.61),
-        StatisticChange("repetition", 0.02, 0.018, interval(-0.002, 0.01, 24), 1.0),
-        StatisticChange("stock-phrases", 0.31, 0.12, interval(-0.19, 0.15, 24), 0.09),
         StatisticChange("length", 142.0, 139.0, interval(-3, 12, 24), 1.0),
     )
     return Evaluation(
@@ -191,7 +173,7 @@ def evaluation(*effects: Effect, **changes: Any) -> Evaluation:
         specialised_kl=interval(0.024, 0.004, 24),
         affinity=Affinity(0.91, -0.21, 0.07, interval(0.28, 0.12, 24)),
         statistics=statistics,
-        samples=tuple(Sample(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
+        samples=SAMPLES,
         seconds=63.0,
         versions=VERSIONS,
     )
@@ -213,41 +195,29 @@ def doses(answers: int = 12) -> DoseCurve:
 
 
 def full(**changes: Any) -> Explanation:
-    directions = (
-        direction("creative-writing", "Creative writing: what sets its prompts apart", 1),
-        direction("creative-writing, answers", "Creative writing: what sets good answers apart", 2, position="answer"),
-    )
-    gains = tuple(
-        AppliedGain(layer, d, asked, asked * 1.004)
-        for layer in range(4, LAYERS)
-        for d, asked in ((0, 0.9 * exp(-(((layer - 20) / 7) ** 2))), (1, 0.35 - 0.02 * (layer % 7)))
-    )
     facts: dict[str, Any] = {
-        "model": "smollm2-135m",
         "dtype": "float32",
         "title": "Creative writing",
-        "directions": directions,
-        "gains": gains,
+        "directions": (
+            direction("creative-writing", "Creative writing: what sets its prompts apart", 1),
+            direction("creative-writing, answers", "Creative writing: good answers", 2, position="answer"),
+        ),
+        "gains": tuple(
+            AppliedGain(layer, d, asked, asked * 1.004)
+            for layer in range(4, LAYERS)
+            for d, asked in ((0, 0.9 * exp(-(((layer - 20) / 7) ** 2))), (1, 0.35 - 0.02 * (layer % 7)))
+        ),
         "attribution": attribution(),
         "dose": doses(),
-        "acting": None,
-        "answers": tuple(AnswerPair(p, b, e) for p, (b, e) in zip(PROMPTS, ANSWERS, strict=True)),
+        "answers": SAMPLES,
         "check": check(),
         "evaluation": evaluation(),
-        "learning": None,
-        "notes": ("The references of the second direction were not at hand.",),
-        "seed": 0,
-        "versions": VERSIONS,
     }
-    return Explanation(**{**facts, **changes})
+    return minimal(**{**facts, **changes})
 
 
 def learnt(**changes: Any) -> Explanation:
     """Three directions a layer, learnt from a teacher."""
-    names = [
-        direction("education", "Education", seed, layers=FEW_LAYERS, teacher="expert prompt 5f3a", likenesses=None)
-        for seed in (4, 5, 6)
-    ]
     acts = tuple(
         ActingDirection(
             layer=layer,
@@ -264,7 +234,10 @@ def learnt(**changes: Any) -> Explanation:
     )
     facts: dict[str, Any] = {
         "title": "Education",
-        "directions": tuple(names),
+        "directions": tuple(
+            direction("education", "Education", seed, layers=FEW_LAYERS, teacher="expert prompt 5f3a", likenesses=None)
+            for seed in (4, 5, 6)
+        ),
         "gains": tuple(AppliedGain(layer, k, 0.4 - 0.3 * k, None) for layer in range(FEW_LAYERS) for k in range(3)),
         "acting": Acting(3, 48, acts, tuple((layer, 1 / (1 + layer)) for layer in range(FEW_LAYERS))),
     }
@@ -273,30 +246,17 @@ def learnt(**changes: Any) -> Explanation:
 
 def minimal(**changes: Any) -> Explanation:
     """A direction loaded from a file with a factor for every layer: no prompts, no measurements."""
-    bare = direction(
-        "enhance.txt",
-        "enhance.txt",
-        3,
-        layers=FEW_LAYERS,
-        scope="single",
-        likenesses=None,
-        tokens=(),
-    )
+    unread: dict[str, Any] = {"layers": FEW_LAYERS, "scope": "single", "likenesses": None, "tokens": ()}
+    unmeasured = ("attribution", "dose", "acting", "check", "evaluation", "learning")
     facts: dict[str, Any] = {
         "model": "smollm2-135m",
         "dtype": "bfloat16",
         "title": "enhance.txt",
-        "directions": (bare,),
+        "directions": (direction("enhance.txt", "enhance.txt", 3, **unread),),
         "gains": tuple(AppliedGain(layer, 0, 0.5, None) for layer in range(FEW_LAYERS)),
-        "attribution": None,
-        "dose": None,
-        "acting": None,
         "answers": (),
-        "check": None,
-        "evaluation": None,
-        "learning": None,
-        "notes": (),
         "seed": 0,
         "versions": VERSIONS,
+        **dict.fromkeys(unmeasured),
     }
     return Explanation(**{**facts, **changes})

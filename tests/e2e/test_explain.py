@@ -43,7 +43,6 @@ def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call
     assert facts["directions"][0]["name"] == "education"
     assert len(facts["answers"]) == 2
     assert facts["attribution"]["answers"] == 2
-    assert not facts["notes"]
 
 
 def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:

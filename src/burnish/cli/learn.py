@@ -193,7 +193,7 @@ class LearnedMethod:
         """learned.json; learned.md with the table and every answer that was read; the page."""
         from burnish.artifacts.files import written
         from burnish.explaining.acting import PROMPTS, acting
-        from burnish.explaining.learned_page import render_learned
+        from burnish.explaining.page import render_learned
         from burnish.learning.learned_tables import learned_summary, learned_table, samples_table
 
         assert self.learned is not None

@@ -22,6 +22,7 @@ from burnish.evaluation.methods import at_equal_damage, random_method
 from burnish.evaluation.pairs import (
     Answered,
     Halves,
+    Sample,
     answered_items,
     both_answers,
     damage_prompts,
@@ -29,6 +30,7 @@ from burnish.evaluation.pairs import (
     made_pairs,
     pair_items,
     reference_pairs,
+    samples_of,
     user_pairs,
 )
 from burnish.evaluation.text_statistics import measure
@@ -53,13 +55,6 @@ class StatisticChange:
     enhanced: float
     change: Interval
     p_adjusted: float  # Holm, over the statistics
-
-
-@dataclass(frozen=True)
-class Sample:
-    prompt: str
-    base: str
-    enhanced: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ def evaluate(
     special = domain.held_out if domain is not None else PromptSet("pairs", tuple(p.prompt for p in kinds[0].report))
     special = special.spread(options.samples)
     base, enhanced = both_answers(model, enhancement, special, options.sample_tokens, progress=progress)
-    texts = [[model.tokenizer.decode(a, skip_special_tokens=True).strip() for a in rows] for rows in (base, enhanced)]
+    samples = samples_of(model, special, (base, enhanced))
     reading = None
     if len(kinds[0].tune) >= 4 and len(kinds[0].report) >= 2:
         probe = fit_probe(model, kinds[0].tune, kinds[0].report, progress=progress)
@@ -139,8 +134,10 @@ def evaluate(
         damage=_damage(model, enhancement, language, options, progress),
         specialised_kl=_specialised(model, candidate, special, options, progress),
         affinity=reading,
-        statistics=statistic_changes(texts[0], texts[1], measures, seed=options.seed),
-        samples=tuple(Sample(p, b, e) for p, b, e in zip(special.texts, *texts, strict=True)),
+        statistics=statistic_changes(
+            [s.base for s in samples], [s.enhanced for s in samples], measures, seed=options.seed
+        ),
+        samples=samples,
         seconds=time.perf_counter() - started,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
     )

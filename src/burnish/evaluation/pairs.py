@@ -126,6 +126,23 @@ def both_answers(
         return base, model.continuations([model.tokens(p) for p in prompts.prompts], tokens, advance=advance)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Answers of base and enhanced to one prompt, as text."""
+
+    prompt: str
+    base: str
+    enhanced: str
+
+
+def samples_of(
+    model: Model, prompts: PromptSet, answers: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+) -> tuple[Sample, ...]:
+    """answers: of base and enhanced, as `both_answers` gives them."""
+    texts = [[str(model.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in rows] for rows in answers]
+    return tuple(Sample(*row) for row in zip(prompts.texts, *texts, strict=True))
+
+
 def reference_pairs(model: Model, domain: Domain, options: EvaluateOptions, progress: Progress | None) -> Halves:
     """The domain's reference answers against the base model's own samples to the same prompts."""
     tune, report = (

@@ -74,7 +74,7 @@ def chosen_rule(layer: int) -> alt.LayerChart:
     return alt.LayerChart(layer=[rule, words.encode(y=alt.value("height"))])
 
 
-def zero_rule(horizontal: bool = True) -> alt.Chart:
+def zero_rule() -> alt.Chart:
     """The line of zero."""
     rule: alt.Chart = data([{}]).mark_rule(color=ink("line"), aria=False)
-    return rule.encode(y=alt.datum(0)) if horizontal else rule.encode(x=alt.datum(0))
+    return rule.encode(y=alt.datum(0))

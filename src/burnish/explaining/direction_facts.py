@@ -6,7 +6,6 @@ from torch import Tensor
 from burnish.artifacts.direction import Direction
 from burnish.catalogue import named_directions, names_in
 from burnish.explaining.facts import (
-    Coordinate,
     DirectionFacts,
     LayerQuality,
     LayerTokens,
@@ -15,7 +14,6 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.maths.decomposition import kurtosis, parts_of
-from burnish.maths.statistics import unit
 from burnish.model.logit_lens import vocabulary_weights
 from burnish.model.model import Model
 from burnish.prompts.axes import axis_names, load_axis
@@ -23,7 +21,6 @@ from burnish.prompts.domains import domain_names, load_domain
 from burnish.steps import Progress
 
 TOKENS = 12  # listed of each layer
-COORDINATES = 8
 
 
 def direction_facts(
@@ -44,7 +41,6 @@ def direction_facts(
         normal_prompts=direction.provenance.normal_prompts,
         held_out=direction.report.held_out,
         quality=quality(direction),
-        coordinates=coordinates(direction.used()[direction.layer]),
         tokens=layer_tokens(model, direction.used(), single=direction.scope == "single"),
         likenesses=None
         if name_language is None or direction.learned
@@ -69,18 +65,11 @@ def quality(direction: Direction) -> tuple[LayerQuality, ...]:
                 report.null_auroc,
                 report.d_prime,
                 halves,
-                report.cosine_with_chosen,
                 report.largest_share,
                 strict=True,
             )
         )
     )
-
-
-def coordinates(vector: Tensor) -> tuple[Coordinate, ...]:
-    exact = unit(vector.double())
-    largest = exact.abs().topk(min(COORDINATES, len(exact))).indices.tolist()
-    return tuple(Coordinate(i, float(exact[i]), float(exact[i] ** 2)) for i in largest)
 
 
 def layer_tokens(model: Model, vectors: Tensor, *, single: bool) -> tuple[LayerTokens, ...]:
@@ -109,17 +98,18 @@ def likenesses(model: Model, direction: Direction, language: str, progress: Prog
     table = torch.stack([named[name].vectors[layer] for name in names])
     parts = parts_of(direction.used()[layer], table)
     hidden = table.shape[1]
+    listed = [
+        Likeness(
+            name,
+            "axis" if name in axis_names() else "domain",
+            load_axis(name).poles if name in axis_names() else None,
+            float(parts.cosines[i]),
+            float(parts.coefficients[i]),
+        )
+        for i, name in enumerate(names)
+    ]
     return Likenesses(
-        named=tuple(
-            Likeness(
-                name,
-                "axis" if name in axis_names() else "domain",
-                load_axis(name).poles if name in axis_names() else None,
-                float(parts.cosines[i]),
-                float(parts.coefficients[i]),
-            )
-            for i, name in enumerate(names)
-        ),
+        named=tuple(sorted(listed, key=lambda likeness: -abs(likeness.cosine))),
         unexplained=parts.unexplained,
         unexplained_random=1 - len(names) / hidden,
         chance=1.96 / hidden**0.5,

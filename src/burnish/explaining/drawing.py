@@ -118,14 +118,14 @@ def chart_svg(chart: AnyChart, name: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def chart_png(chart: AnyChart, dark: bool = False) -> bytes:
-    """The chart as a picture with the palette's colours in place of the variables."""
+def chart_png(chart: AnyChart) -> bytes:
+    """The chart as a picture with the palette's light colours in place of the variables."""
     import vl_convert
 
     spec = _spec(chart)
     spec["title"] = textwrap.wrap(spec["title"], TITLE_LETTERS)
     spec["config"] = {**CONFIG, "background": ink("paper")}
-    colours = {ink(name): pair[dark] for name, pair in PALETTE.items()}
+    colours = {ink(name): light for name, (light, _) in PALETTE.items()}
     return vl_convert.vegalite_to_png(_recoloured(spec, colours), scale=SCALE)
 
 

@@ -7,12 +7,12 @@ from burnish.artifacts.bake import LayerGain
 from burnish.artifacts.direction import Enhancement
 from burnish.checking import Check
 from burnish.evaluation.evaluating import Evaluation
-from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves
+from burnish.evaluation.pairs import Answered, PairKind, answer_tokens, base_answers, both_answers, halves, samples_of
 from burnish.explaining.acting import PROMPTS, acting
 from burnish.explaining.attribution import AIMS, attribute
 from burnish.explaining.direction_facts import direction_facts, title_of
 from burnish.explaining.dose import dose_curve
-from burnish.explaining.facts import AnswerPair, AppliedGain, Explanation
+from burnish.explaining.facts import AppliedGain, Explanation
 from burnish.learning.report import Learning
 from burnish.model.model import Model
 from burnish.options import ExplainOptions
@@ -56,7 +56,6 @@ def explain(
     enhancement.require(model.fingerprint, model.anatomy.layers, model.anatomy.hidden_size)
     if domains is None:
         domains = packaged_domains(enhancement)
-    notes: list[str] = []
     language = domains[0].language if domains else "en"
     directions = tuple(
         direction_facts(
@@ -65,8 +64,6 @@ def explain(
         for direction in enhancement.directions
     )
     edits = bool(enhancement.edited_layers())
-    if not edits:
-        notes.append("Every gain is zero: nothing is edited, so there is no effect to attribute.")
     kind, good = _good_answers(model, domains, options, progress) if edits and domains else ("references", [])
     attribution = attribute(model, enhancement, good, kind, progress=progress) if good else None
     dose = (
@@ -74,6 +71,7 @@ def explain(
         if edits and options.doses
         else None
     )
+    shown = _shown(domains, language, options.answers)
     special = [p for d in domains for p in d.held_out.spread(max(4, PROMPTS // len(domains))).prompts]
     return Explanation(
         model=model.name,
@@ -84,11 +82,10 @@ def explain(
         attribution=attribution,
         dose=dose,
         acting=acting(model, enhancement, special, language),
-        answers=_answers(model, enhancement, _shown(domains, language, options.answers), options.tokens, progress),
+        answers=samples_of(model, shown, both_answers(model, enhancement, shown, options.tokens, progress=progress)),
         check=check,
         evaluation=evaluation,
         learning=learning,
-        notes=tuple(notes),
         seed=options.seed,
         versions={name: version(name) for name in ("burnish", "torch", "transformers")},
     )
@@ -118,17 +115,6 @@ def _good_answers(
         answers = base_answers(model, prompts, how.tokens, system=system, seed=how.seed, progress=progress)
     rows = [Answered(Prompt(p.messages), a) for p, a in zip(prompts.prompts, answers, strict=True) if a]
     return kind, rows[: options.answers_scored]
-
-
-def _answers(
-    model: Model, enhancement: Enhancement, prompts: PromptSet, tokens: int, progress: Progress | None
-) -> tuple[AnswerPair, ...]:
-    """What base and enhanced say to the same prompts."""
-    if not len(prompts):
-        return ()
-    answers = both_answers(model, enhancement, prompts, tokens, progress=progress)
-    texts = ([str(model.tokenizer.decode(a, skip_special_tokens=True)) for a in side] for side in answers)
-    return tuple(AnswerPair(p.text, *both) for p, *both in zip(prompts.prompts, *texts, strict=True))
 
 
 def packaged_domains(enhancement: Enhancement) -> list[Domain]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from burnish.checking import Check
 from burnish.evaluation.evaluating import Evaluation
+from burnish.evaluation.pairs import Sample
 from burnish.learning.report import Learning
 from burnish.maths.intervals import Interval
 
@@ -21,15 +22,7 @@ class LayerQuality:
     null_auroc: float  # 95th percentile under shuffled labels
     d_prime: float  # distance of the means in standard deviations
     split_half_cosine: float | None  # between the directions of two halves of the prompts; a learnt direction has none
-    cosine_with_chosen: float
     largest_share: float  # of the squared length, in the four largest coordinates
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    index: int
-    value: float  # of the unit vector
-    share: float  # of its squared length
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Likenesses:
-    named: tuple[Likeness, ...]
+    named: tuple[Likeness, ...]  # most alike, or most opposite, first
     unexplained: float  # share of the squared length that all named directions together leave
     unexplained_random: float  # the same for a random vector, on average: 1 - directions / hidden size
     chance: float  # 95 % of random vectors have a smaller |cosine|
@@ -83,7 +76,6 @@ class DirectionFacts:
     normal_prompts: int
     held_out: int
     quality: tuple[LayerQuality, ...]
-    coordinates: tuple[Coordinate, ...]  # of the chosen layer's vector, largest first
     tokens: tuple[LayerTokens, ...]
     likenesses: Likenesses | None
 
@@ -94,6 +86,11 @@ class DirectionFacts:
     @property
     def at_chosen(self) -> LayerQuality:
         return self.quality[self.layer]
+
+    @property
+    def chosen_tokens(self) -> LayerTokens | None:
+        """Of the chosen layer, or of the last where that one was not read."""
+        return next((t for t in self.tokens if t.layer == self.layer), self.tokens[-1] if self.tokens else None)
 
 
 @dataclass(frozen=True)
@@ -173,15 +170,6 @@ class Acting:
 
 
 @dataclass(frozen=True)
-class AnswerPair:
-    """Greedy answers of both models to one prompt."""
-
-    prompt: str
-    base: str
-    enhanced: str
-
-
-@dataclass(frozen=True)
 class AppliedGain:
     layer: int
     direction: int  # index into the explanation's directions
@@ -201,11 +189,10 @@ class Explanation:
     attribution: Attribution | None
     dose: DoseCurve | None
     acting: Acting | None  # None without learnt directions
-    answers: tuple[AnswerPair, ...]
+    answers: tuple[Sample, ...]  # greedy
     check: Check | None
     evaluation: Evaluation | None
     learning: Learning | None
-    notes: tuple[str, ...]  # what was left out, and why
     seed: int
     versions: dict[str, str]
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from burnish.explaining import charts, effect_charts
+from burnish.explaining import charts
 from burnish.explaining.drawing import AnyChart, Table, chart_svg, chart_table, chart_title
-from burnish.explaining.facts import DirectionFacts, Explanation, LayerTokens
-from burnish.explaining.summary import effects_of
+from burnish.explaining.facts import Explanation
 
 
 @dataclass(frozen=True)
@@ -20,54 +19,24 @@ class Figure:
     table: Table
 
 
-@dataclass(frozen=True)
-class DirectionView:
-    """One direction's part of the page. Empty tuples and None stand for parts without facts."""
-
-    key: str
-    facts: DirectionFacts
-    separation: Figure
-    likenesses: Figure | None
-    tokens: LayerTokens | None  # of the chosen layer, or of the last where that one was not read
-    other_tokens: tuple[LayerTokens, ...]
+def figures(facts: Explanation) -> dict[str, Figure]:
+    """By their ids on the page: gains, layer-parts, dose and separation-1, -2, of each contrast direction; those with facts."""
+    return {name: _figure(chart, name) for name, chart in drawn(facts).items()}
 
 
-def figure(chart: AnyChart, name: str) -> Figure:
-    """name: unique on the page."""
+def drawn(facts: Explanation) -> dict[str, AnyChart]:
+    """The charts of an explanation by name."""
+    shown: dict[str, AnyChart] = {
+        f"separation-{number}": charts.separation(direction) for number, direction in enumerate(facts.contrasts, 1)
+    }
+    if facts.gains:
+        shown["gains"] = charts.gains(facts)
+    if facts.attribution:
+        shown["layer-parts"] = charts.layer_parts(facts.attribution)
+    if facts.dose:
+        shown["doses"] = charts.dose_curve(facts.dose)
+    return shown
+
+
+def _figure(chart: AnyChart, name: str) -> Figure:
     return Figure(name, chart_title(chart), Markup(chart_svg(chart, name)), chart_table(chart))
-
-
-def direction_view(facts: DirectionFacts, key: str) -> DirectionView:
-    """key: unique on the page."""
-    chosen = next((t for t in facts.tokens if t.layer == facts.layer), facts.tokens[-1] if facts.tokens else None)
-    return DirectionView(
-        key=key,
-        facts=facts,
-        separation=figure(charts.separation(facts), f"{key}-separation"),
-        likenesses=figure(charts.likenesses(facts.likenesses), f"{key}-likenesses")
-        if facts.likenesses is not None and facts.likenesses.named
-        else None,
-        tokens=chosen,
-        other_tokens=tuple(t for t in facts.tokens if t is not chosen),
-    )
-
-
-def where(facts: Explanation) -> dict[str, Figure | None]:
-    """Which layers are edited, and which carry the effect."""
-    parts = facts.attribution
-    return {
-        "gains": figure(effect_charts.gains(facts), "gains") if facts.gains else None,
-        "layers": figure(effect_charts.layer_parts(parts), "layer-parts") if parts and parts.layers else None,
-    }
-
-
-def brought(facts: Explanation) -> dict[str, Figure | None]:
-    """What the edit does and what it costs."""
-    effects, evaluation = effects_of(facts), facts.evaluation
-    return {
-        "effects": figure(effect_charts.effects(effects), "effects") if effects else None,
-        "dose": figure(effect_charts.dose_curve(facts.dose), "dose") if facts.dose else None,
-        "statistics": figure(effect_charts.statistics(evaluation), "statistics")
-        if evaluation and evaluation.statistics
-        else None,
-    }

@@ -33,18 +33,6 @@ def label(text: str, longest: int = 28) -> str:
     return f"{shown[: longest - 1 - end]}…{shown[-end:]}"
 
 
-def labels(texts: list[str], longest: int = 28) -> list[str]:
-    """Short names that differ from each other: the second of two that look alike gets a number."""
-    shortened: list[str] = []
-    for text in texts:
-        short, count = label(text, longest), 1
-        while short in shortened:
-            count += 1
-            short = f"{label(text, longest)} ({count})"
-        shortened.append(short)
-    return shortened
-
-
 def _sign(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:

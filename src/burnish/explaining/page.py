@@ -1,21 +1,39 @@
-"""One HTML page without scripts or links: the summary first, then every chart with a word on how to read it and its numbers."""
+"""Pages without scripts or links. Of an explanation: the summary first, then every chart with a word on how to read it and its numbers."""
 
 import re
+from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from burnish import __version__
 from burnish.checking import FINE, TOO_MUCH
 from burnish.evaluation.effect import word_of
 from burnish.evaluation.evaluation_tables import KINDS
 from burnish.evaluation.text_statistics import STATISTICS
-from burnish.explaining.facts import Explanation
+from burnish.explaining.facts import Acting, Explanation
 from burnish.explaining.formats import number, percent, visible
 from burnish.explaining.palette import PALETTE
 from burnish.explaining.summary import cost_of, damage_text, effects_of, summarise
 from burnish.extras import require
-from burnish.maths.intervals import Interval
+from burnish.learning.learning import Learned
 
+# The parts of a page by their ids.
+SECTIONS = {
+    "summary": "Summary",
+    "direction": "The direction",
+    "says": "What it says",
+    "lives": "Where it lives",
+    "answers": "Answers",
+    "cost": "What it cost",
+    "made": "How it was made",
+}
+LEARNED_SECTIONS = {
+    "answers": "Answers",
+    "effect": "Effect and cost",
+    "directions": "The directions",
+    "made": "How it was made",
+}
 # What stands in the place of a part that has no facts.
 MISSING = {
     "tokens": "The direction was not read as tokens.",
@@ -33,19 +51,6 @@ MISSING = {
 }
 
 
-def page_environment() -> Environment:
-    """Templates of pages: everything is escaped, nothing may be undefined, texts of strangers are made fit for reading by `shown`."""
-    environment = Environment(
-        loader=PackageLoader("burnish.explaining", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = visible
-    return environment
-
-
 def render_page(facts: Explanation) -> str:
     """The whole page as one self-contained HTML document.
 
@@ -59,52 +64,54 @@ def render_page(facts: Explanation) -> str:
         MissingExtraError: the libraries that draw charts (the `report` extra) are not installed.
     """
     require("report", "A page with charts")
-    from burnish.explaining import figures
+    from burnish.explaining.figures import figures
 
-    environment = page_environment()
-    environment.filters.update(
-        number=number,
-        percent=percent,
-        signed=_signed,
-        interval=_interval,
-        digits=_digits,
-        damage=damage_text,
-        prose=_prose,
-    )
-    effects = effects_of(facts)
-    return environment.get_template("page.html.jinja").render(
+    return _rendered(
+        "page.html.jinja",
+        SECTIONS,
+        kind="explanation",
+        title=facts.title,
+        model=facts.model,
         facts=facts,
         summary=summarise(facts),
-        palette=PALETTE,
         missing=MISSING,
-        directions=[figures.direction_view(d, f"d{i + 1}") for i, d in enumerate(facts.contrasts)],
-        where=figures.where(facts),
-        effects=[(name, effect, word_of(effect)) for name, effect in effects],
+        figures=figures(facts),
+        effects=[(name, effect, word_of(effect)) for name, effect in effects_of(facts)],
         cost=cost_of(facts),
         bounds=(FINE, TOO_MUCH),
         kinds=KINDS,
-        brought=figures.brought(facts),
-        definitions=_definitions(facts),
+        definitions={name: statistic.definition for name, statistic in STATISTICS.items()},
     )
 
 
-def _definitions(facts: Explanation) -> list[tuple[str, str]]:
-    listed = facts.evaluation.statistics if facts.evaluation else ()
-    return [(s.name, STATISTICS[s.name].definition) for s in listed if s.name in STATISTICS]
+def render_learned(learned: Learned, acting: Acting | None) -> str:
+    """The page of learnt directions, in one document as well: answers side by side, effect and cost, what each direction writes and when
+    it acts."""
+    return _rendered(
+        "learned.html.jinja",
+        LEARNED_SECTIONS,
+        kind="learnt directions",
+        title=" + ".join(t.name for t in learned.taught),
+        model=learned.model,
+        learned=learned,
+        acting=acting,
+    )
+
+
+def _rendered(template: str, sections: Mapping[str, str], **values: object) -> str:
+    """Everything is escaped, nothing may be undefined, texts of strangers are made fit for reading by `shown`."""
+    environment = Environment(
+        loader=PackageLoader("burnish.explaining", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(shown=visible, number=number, percent=percent, damage=damage_text, prose=_prose)
+    listed = list(sections.items())
+    return environment.get_template(template).render(sections=listed, palette=PALETTE, burnish=__version__, **values)
 
 
 def _prose(sentence: str) -> Markup:
     """A sentence whose commands, between backticks, are set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
-
-
-def _signed(value: float, digits: int = 3) -> str:
-    return number(value, signed=True, digits=digits)
-
-
-def _digits(value: float, decimals: int = 2) -> str:
-    return f"{value:,.{decimals}f}"
-
-
-def _interval(value: Interval) -> str:
-    return value.short

@@ -5,16 +5,17 @@ from pathlib import Path
 
 from burnish.artifacts.card import CARD, card_text
 from burnish.artifacts.files import written
-from burnish.explaining import charts, effect_charts
 from burnish.explaining.drawing import AnyChart, chart_png, chart_title
 from burnish.explaining.facts import Explanation
+from burnish.explaining.figures import drawn
 from burnish.explaining.formats import visible
 from burnish.explaining.page import render_page
-from burnish.explaining.summary import effects_of, summarise
+from burnish.explaining.summary import summarise
 
 HOME = "burnish"  # sub-folder of an output folder
 BEGIN, END = "<!-- burnish: figures -->\n", "<!-- burnish: end of figures -->\n"
 BEFORE = "## Undo\n"
+IN_CARD = ("separation-1", "separation-2", "doses", "gains")  # the figures that say most
 
 
 def publish(facts: Explanation, folder: Path) -> Path:
@@ -25,7 +26,7 @@ def publish(facts: Explanation, folder: Path) -> Path:
     page = folder / HOME / "page.html"
     with written(page, overwrite=True) as partial:
         partial.write_text(render_page(facts), encoding="utf-8")
-    shown = _charts(facts)
+    shown = {name: chart for name, chart in drawn(facts).items() if name in IN_CARD}
     for name, chart in shown.items():
         with written(folder / HOME / f"{name}.png", overwrite=True) as partial:
             partial.write_bytes(chart_png(chart))
@@ -41,20 +42,6 @@ def with_section(card: str, section: str) -> str:
     card = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}\n?", "", card, flags=re.DOTALL)
     before, mark, after = card.partition(BEFORE)
     return f"{before.rstrip()}\n\n{BEGIN}{section}{END}\n{mark}{after}".lstrip()
-
-
-def _charts(facts: Explanation) -> dict[str, AnyChart]:
-    """The figures that say most, by file name."""
-    drawn: dict[str, AnyChart] = {}
-    for number, direction in enumerate(facts.contrasts[:2], 1):  # of many, the page shows all
-        drawn[f"separation-{number}"] = charts.separation(direction)
-    if effects := effects_of(facts):
-        drawn["effects"] = effect_charts.effects(effects)
-    if facts.dose:
-        drawn["doses"] = effect_charts.dose_curve(facts.dose)
-    if facts.gains:
-        drawn["gains"] = effect_charts.gains(facts)
-    return drawn
 
 
 def _section(facts: Explanation, shown: dict[str, AnyChart]) -> str:

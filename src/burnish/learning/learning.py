@@ -11,8 +11,7 @@ from burnish.artifacts.files import remove
 from burnish.checking import Check, repetition
 from burnish.errors import InputError, ModelError
 from burnish.evaluation.damage import Refusals, refusals
-from burnish.evaluation.evaluating import Sample
-from burnish.evaluation.pairs import Answered, answered_items, both_answers, greedy_answers
+from burnish.evaluation.pairs import Answered, Sample, answered_items, both_answers, greedy_answers, samples_of
 from burnish.learning.descent import descend
 from burnish.learning.learned_enhancement import learned_enhancement, with_reports
 from burnish.learning.report import Taught, taught
@@ -273,6 +272,4 @@ def _without_loops(
         base, enhanced = map(repetition, answers)
         if enhanced <= base + options.repetition:
             break
-    texts = [[str(model.tokenizer.decode(a, skip_special_tokens=True)).strip() for a in rows] for rows in answers]
-    samples = tuple(Sample(p.text, b, e) for p, b, e in zip(asked.prompts, *texts, strict=True))
-    return enhancement, strength, (base, enhanced), samples
+    return enhancement, strength, (base, enhanced), samples_of(model, asked, answers)

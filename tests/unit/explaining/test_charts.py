@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import altair as alt
 import pytest
 
-from burnish.explaining import chart_parts, charts, effect_charts
+from burnish.explaining import chart_parts, charts
 from burnish.explaining.drawing import (
     AnyChart,
     chart_png,
@@ -17,24 +17,13 @@ from burnish.explaining.drawing import (
     finished,
     ink,
 )
+from burnish.explaining.figures import drawn
 from burnish.explaining.palette import PALETTE
-from burnish.explaining.summary import effects_of
-from explaining_example import LAYERS, attribution, direction, doses, full
+from explaining_example import LAYERS, direction, doses, full
 
 FULL = full()
 FIRST = FULL.directions[0]
-ATTRIBUTION = attribution()
-assert FIRST.likenesses is not None and FULL.evaluation is not None
-DRAWN: dict[str, AnyChart] = {
-    "separation": charts.separation(FIRST),
-    "likenesses": charts.likenesses(FIRST.likenesses),
-    "gains": effect_charts.gains(FULL),
-    "layer_parts": effect_charts.layer_parts(ATTRIBUTION),
-    "effects": effect_charts.effects(effects_of(FULL)),
-    "dose_curve": effect_charts.dose_curve(FULL.dose),
-    "dose_curve_alone": effect_charts.dose_curve(doses(answers=0)),
-    "statistics": effect_charts.statistics(FULL.evaluation),
-}
+DRAWN: dict[str, AnyChart] = {**drawn(FULL), "damage-alone": charts.dose_curve(doses(answers=0))}
 HOSTILE = "<b>a.b[0]'\"\\\x00\u202e\ud800 {{x}} " + "y" * 100_000
 
 
@@ -100,16 +89,14 @@ def test_a_chart_keeps_the_laws_of_charts(name: str) -> None:
         law(DRAWN[name], drawing)
 
 
-def test_a_picture_has_real_colours_for_light_and_for_dark(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_has_real_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     import vl_convert
 
-    drawn: list[str] = []
+    specs: list[str] = []
     png = vl_convert.vegalite_to_png
-    monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda spec, **k: drawn.append(str(spec)) or png(spec, **k))
-    pictures = [chart_png(DRAWN["separation"], dark=dark) for dark in (False, True)]
-    assert all(p.startswith(b"\x89PNG\r\n") for p in pictures)
-    for spec, paper in zip(drawn, PALETTE["paper"], strict=True):
-        assert "var(" not in spec and paper in spec
+    monkeypatch.setattr(vl_convert, "vegalite_to_png", lambda spec, **k: specs.append(str(spec)) or png(spec, **k))
+    assert chart_png(DRAWN["separation-1"]).startswith(b"\x89PNG\r\n")
+    assert "var(" not in specs[0] and PALETTE["paper"][0] in specs[0]
 
 
 def test_ids_carry_the_charts_name_and_are_counted_from_zero() -> None:
@@ -123,7 +110,7 @@ def test_ids_carry_the_charts_name_and_are_counted_from_zero() -> None:
 
 
 def test_separation_table_holds_every_layers_numbers() -> None:
-    table = chart_table(DRAWN["separation"])
+    table = chart_table(DRAWN["separation-1"])
     assert len(table.rows) == LAYERS
     assert table.rows[FIRST.layer] == (
         str(FIRST.layer),
@@ -147,7 +134,7 @@ def test_a_long_legend_is_broken_into_columns() -> None:
 
 def test_hostile_names_are_drawn_as_text() -> None:
     facts = direction(HOSTILE, HOSTILE, 1)
-    drawn = chart_svg(effect_charts.gains(full(directions=(facts, facts))), "hostile")
-    assert "<b>" not in drawn and "&lt;b&gt;" in drawn
-    assert len(drawn) < 60_000
-    drawn.encode("utf-8")
+    svg = chart_svg(charts.gains(full(directions=(facts, facts))), "hostile")
+    assert "<b>" not in svg and "&lt;b&gt;" in svg
+    assert len(svg) < 60_000
+    svg.encode("utf-8")

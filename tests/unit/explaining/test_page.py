@@ -2,15 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 
+from burnish.evaluation.pairs import Sample
 from burnish.explaining.facts import (
-    AnswerPair,
     AppliedGain,
     Explanation,
     LayerTokens,
@@ -71,60 +70,43 @@ def hostile() -> Explanation:
         model=everything,
         title=everything,
         directions=(replace(bare, name=everything, title=everything, tokens=(LayerTokens(3, words, words, 4.0),)),),
-        answers=tuple(AnswerPair(t, t, "") for t in HOSTILE),
-        notes=HOSTILE,
+        answers=tuple(Sample(t, t, "") for t in HOSTILE),
         versions={everything: everything},
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def pages() -> dict[str, str]:
-    facts = {"full": full(), "minimal": minimal(), "hostile": hostile(), "learnt": learnt()}
-    return {name: render_page(each) for name, each in facts.items()}
+PAGES = {
+    name: render_page(facts)
+    for name, facts in {"full": full(), "minimal": minimal(), "hostile": hostile(), "learnt": learnt()}.items()
+}
+PARSED = {name: Parsed(page) for name, page in PAGES.items()}
 
 
-@pytest.fixture(scope="module")
-def parsed(pages: dict[str, str]) -> Callable[[str], Parsed]:
-    trees = {name: Parsed(page) for name, page in pages.items()}
-    return lambda name: trees[name]
+def every_tag_is_closed_in_order(page: Parsed, source: str) -> None:
+    assert page.wrong == []
 
 
-each = pytest.mark.parametrize("name", ["full", "minimal", "hostile", "learnt"])
-
-
-@each
-def test_every_tag_is_closed_in_order(name: str, parsed: Callable[[str], Parsed]) -> None:
-    assert parsed(name).wrong == []
-
-
-@each
-def test_the_page_loads_nothing_and_runs_nothing(
-    name: str, pages: dict[str, str], parsed: Callable[[str], Parsed]
-) -> None:
-    page = parsed(name)
-    assert not re.search(r"https?://", pages[name])
+def it_is_small_loads_nothing_and_runs_nothing(page: Parsed, source: str) -> None:
+    assert len(source.encode("utf-8")) < 3_000_000
+    assert not re.search(r"https?://", source)
     assert not page.tags("script", "img", "link", "iframe", "object", "embed", "base", "form")
     for _, attributes in page.elements:
         assert not [a for a in attributes if a.startswith("on") or a in ("src", "action", "xlink:href")]
         assert (attributes.get("href") or "#").startswith("#")
-    assert "url(" not in pages[name].replace("url(#", "")
+    assert "url(" not in source.replace("url(#", "")
     policies = [m["content"] for m in page.tags("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
-@each
-def test_ids_are_unique_and_every_link_and_label_finds_its_target(name: str, parsed: Callable[[str], Parsed]) -> None:
-    elements = parsed(name).elements
-    ids = Counter(a["id"] for _, a in elements if "id" in a)
+def ids_are_unique_and_every_link_and_label_finds_its_target(page: Parsed, source: str) -> None:
+    ids = Counter(a["id"] for _, a in page.elements if "id" in a)
     assert ids.most_common(1)[0][1] == 1
-    targets = [(a["href"] or "")[1:] for tag, a in elements if tag == "a"]
-    targets += [a["aria-labelledby"] or "" for _, a in elements if "aria-labelledby" in a]
+    targets = [(a["href"] or "")[1:] for tag, a in page.elements if tag == "a"]
+    targets += [a["aria-labelledby"] or "" for _, a in page.elements if "aria-labelledby" in a]
     assert set(targets) <= set(ids)
 
 
-@each
-def test_headings_are_in_order_and_landmarks_are_there(name: str, parsed: Callable[[str], Parsed]) -> None:
-    page = parsed(name)
+def headings_are_in_order_landmarks_are_there_and_heads_of_tables_have_a_scope(page: Parsed, source: str) -> None:
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -132,32 +114,42 @@ def test_headings_are_in_order_and_landmarks_are_there(name: str, parsed: Callab
         assert len(page.tags(landmark)) == 1
     assert page.tags("html")[0]["lang"] == "en"
     assert page.tags("a")[0]["class"] == "skip"
+    assert all(a.get("scope") in ("col", "row") for a in page.tags("th"))
 
 
-@each
-def test_tables_have_heads_with_a_scope(name: str, parsed: Callable[[str], Parsed]) -> None:
-    assert all(a.get("scope") in ("col", "row") for a in parsed(name).tags("th"))
+LAWS = (
+    every_tag_is_closed_in_order,
+    it_is_small_loads_nothing_and_runs_nothing,
+    ids_are_unique_and_every_link_and_label_finds_its_target,
+    headings_are_in_order_landmarks_are_there_and_heads_of_tables_have_a_scope,
+)
 
 
-def test_every_chart_is_named_and_has_its_numbers_below(parsed: Callable[[str], Parsed]) -> None:
-    page = parsed("full")
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_keeps_the_laws_of_pages(name: str) -> None:
+    for law in LAWS:
+        law(PARSED[name], PAGES[name])
+
+
+def test_every_chart_is_named_and_has_its_numbers_below() -> None:
+    page = PARSED["full"]
     charts = [a for a in page.tags("figure") if a.get("class") == "chart"]
     drawings = page.tags("svg")
     numbers = [a for a in page.tags("details") if a.get("class") == "numbers"]
-    assert len(charts) == len(drawings) == len(numbers) == 2 * 2 + 5
+    assert len(charts) == len(drawings) == len(numbers) == 2 + 3
     assert all(d["role"] == "img" and d["aria-label"] for d in drawings)
 
 
-def test_the_summary_is_on_the_page_word_for_word(parsed: Callable[[str], Parsed]) -> None:
+def test_the_summary_is_on_the_page_word_for_word() -> None:
     from burnish.explaining.summary import summarise
 
-    text = parsed("full").text
+    text = PARSED["full"].text
     for sentence in summarise(full()).sentences:
         assert sentence.replace("`", "") in text
 
 
-def test_key_numbers_of_the_facts_are_on_the_page(parsed: Callable[[str], Parsed]) -> None:
-    text, facts = parsed("full").text, full()
+def test_key_numbers_of_the_facts_are_on_the_page() -> None:
+    text, facts = PARSED["full"].text, full()
     assert facts.evaluation is not None and facts.attribution is not None
     for q in facts.directions[0].quality:
         assert f"{q.auroc:.4f}" in text and f"{q.null_auroc:.4f}" in text
@@ -167,19 +159,20 @@ def test_key_numbers_of_the_facts_are_on_the_page(parsed: Callable[[str], Parsed
         assert f"{effect.above.mean:+.3f}" in text and f"{effect.likelihood.low:+.3f}" in text
     for statistic in facts.evaluation.statistics:
         assert statistic.name in text
+    assert facts.directions[0].likenesses is not None
+    for likeness in facts.directions[0].likenesses.named:
+        assert likeness.name in text and f"{likeness.cosine:+.3f}" in text
     damage = facts.evaluation.damage
     for number in (f"{damage.perplexity_base:.2f}", f"{damage.kl_max:.2f}", f"{damage.kl_p95:.3f}"):
         assert number in text
     for word in facts.directions[0].tokens[1].promoted:
         assert f"{word.weight:+.2f}" in text and word.token in text
-    for note in facts.notes:
-        assert note in text
     for name, version in facts.versions.items():
         assert f"{name} {version}" in text
 
 
-def test_learnt_directions_are_told_by_what_they_write_and_when_they_act(parsed: Callable[[str], Parsed]) -> None:
-    text = parsed("learnt").text
+def test_learnt_directions_are_told_by_what_they_write_and_when_they_act() -> None:
+    text = PARSED["learnt"].text
     for layer in range(FEW_LAYERS):
         for number, gain in ((1, "+0.40"), (2, "+0.10"), (3, "-0.20")):
             assert f"Layer {layer}, direction {number}: gain {gain}" in text
@@ -189,42 +182,25 @@ def test_learnt_directions_are_told_by_what_they_write_and_when_they_act(parsed:
     assert MISSING["says"] in text and MISSING["likenesses"] not in text
 
 
-def test_missing_parts_say_what_to_pass(parsed: Callable[[str], Parsed]) -> None:
-    text = parsed("minimal").text
+def test_missing_parts_say_what_to_pass() -> None:
+    text = PARSED["minimal"].text
     missing = [sentence.replace("`", "") for key, sentence in MISSING.items() if key not in ("gains", "acting", "says")]
     assert [s for s in missing if s not in text] == []
-    assert not [s for s in missing if s in parsed("full").text]
+    assert not [s for s in missing if s in PARSED["full"].text]
     assert MISSING["gains"] in render_page(minimal(gains=()))
     assert MISSING["acting"] in render_page(learnt(acting=None))
 
 
-def test_markup_in_texts_is_shown_as_text(pages: dict[str, str], parsed: Callable[[str], Parsed]) -> None:
-    page = parsed("hostile")
+def test_texts_of_strangers_are_shown_as_cut_text_with_signs_for_hidden_characters() -> None:
+    parsed, page = PARSED["hostile"], PAGES["hostile"]
     for text in (SCRIPT, IMAGE, TEMPLATE, EMOJI, HEBREW):
-        assert text in page.text
-    assert SCRIPT not in pages["hostile"] and "<img" not in pages["hostile"]
-
-
-def test_hidden_characters_become_signs_and_the_page_can_be_written(pages: dict[str, str]) -> None:
-    page = pages["hostile"]
+        assert text in parsed.text
+    assert SCRIPT not in page and "<img" not in page
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", page)
     assert "a\u2400b\u241b[31m" in page and "abc\\u202edef\\u2066" in page and "\\ud83d" in page
-    page.encode("utf-8")
-
-
-def test_long_texts_are_cut(pages: dict[str, str]) -> None:
-    assert "more characters)" in pages["hostile"]
-    assert "z" * 3000 not in pages["hostile"]
-
-
-def test_texts_have_a_direction_of_their_own(parsed: Callable[[str], Parsed]) -> None:
-    pieces = parsed("hostile").tags("bdi")
-    assert len(pieces) > 3 * len(HOSTILE) and all(p == {"dir": "auto"} for p in pieces)
-
-
-@each
-def test_a_page_is_small(name: str, pages: dict[str, str]) -> None:
-    assert len(pages[name].encode("utf-8")) < 3_000_000
+    assert "more characters)" in page and "z" * 3000 not in page
+    pieces = parsed.tags("bdi")
+    assert len(pieces) > 2 * len(HOSTILE) and all(p == {"dir": "auto"} for p in pieces)
 
 
 @pytest.mark.full
@@ -235,8 +211,8 @@ def test_a_page_of_ten_directions_in_a_deep_model_is_small() -> None:
     assert len(page.encode("utf-8")) < 3_000_000
 
 
-def test_the_same_facts_give_the_same_bytes(pages: dict[str, str]) -> None:
-    assert render_page(minimal()) == pages["minimal"]
+def test_the_same_facts_give_the_same_bytes() -> None:
+    assert render_page(minimal()) == PAGES["minimal"]
 
 
 def test_an_evaluation_without_refusals_affinity_and_statistics_has_a_page() -> None:
