@@ -10,7 +10,7 @@ from burnish.checking import FINE
 from burnish.evaluation.damage import Damage
 from burnish.evaluation.effect import SLACK, Effect, word_of
 from burnish.evaluation.evaluation_tables import KINDS
-from burnish.explaining.facts import DirectionFacts, Explanation
+from burnish.explaining.facts import Explanation
 from burnish.explaining.formats import label, number, percent
 from burnish.maths.intervals import Interval
 
@@ -40,11 +40,6 @@ class Summary:
     ships: bool | None  # None: not enough was measured to say
     cards: tuple[Card, Card, Card]
     caveats: tuple[str, ...]
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """Everything in reading order."""
-        return (self.verdict, *(s for card in self.cards for s in card.sentences), *self.caveats)
 
 
 @dataclass(frozen=True)
@@ -79,12 +74,10 @@ def cost_of(facts: Explanation) -> Cost | None:
     """Of the evaluation, or else of learning, or else of the short check; None where nothing was measured."""
     budgeted = facts.learning is not None
     budget = FINE if facts.learning is None else facts.learning.options.budget
-    if facts.evaluation is not None:
-        damage = facts.evaluation.damage
+    measured = facts.evaluation or facts.learning
+    if measured is not None:
+        damage = measured.damage
         return Cost(damage.kl.mean, damage.kl, damage.kl_p95, damage.prompts, budget, budgeted)
-    if facts.learning is not None:
-        learnt = facts.learning.damage
-        return Cost(learnt.kl.mean, learnt.kl, learnt.kl_p95, learnt.prompts, budget, budgeted)
     if facts.check is not None:
         check = facts.check
         return Cost(check.kl_mean, None, check.kl_p95, check.prompts, budget, budgeted)
@@ -132,10 +125,6 @@ def _what(facts: Explanation) -> Card:
     return Card("What was enhanced", f"{len(layers)} of {depth}", "layers edited", (first, *sentences))
 
 
-def _named(facts: Explanation) -> list[tuple[str, DirectionFacts]]:
-    return [(label(d.name, NAME), d) for d in facts.directions]
-
-
 def _sure(facts: Explanation) -> Card:
     sentences = _separations(facts)
     effects = effects_of(facts)
@@ -175,13 +164,13 @@ def _separations(facts: Explanation) -> list[str]:
             f"{max(q.auroc for q in best):.3f} (shuffled labels: at most {max(q.null_auroc for q in best):.3f}){halves}."
         ]
     return [
-        f"Direction {name} separates {d.held_out} held-out prompts with AUROC {q.auroc:.3f} (shuffled labels: {q.null_auroc:.3f})"
+        f"Direction {label(d.name, NAME)} separates {d.held_out} held-out prompts with AUROC {q.auroc:.3f} (shuffled labels: {q.null_auroc:.3f})"
         + (
             "."
             if q.split_half_cosine is None
             else f"; made from two halves of the prompts it has cosine {q.split_half_cosine:.2f} with itself."
         )
-        for (name, d), q in zip(_named(facts), best, strict=True)
+        for d, q in zip(facts.directions, best, strict=True)
     ]
 
 
@@ -194,8 +183,8 @@ def _in_words(effect: Effect) -> str:
     return {
         "gain": "a gain",
         "none": "no effect measured, the interval contains zero",
-        "loss": "a loss",
-        "hollow": "hollow, the good answers became less likely",
+        "loss": "a loss, the effect is below that of random directions",
+        "hollow": f"hollow, the likelihood of good answers fell by {number(-effect.likelihood.mean)} nats per token",
     }[word_of(effect)]
 
 
@@ -259,8 +248,8 @@ def _verdict(facts: Explanation) -> tuple[bool | None, str]:
 
 def _caveats(facts: Explanation) -> list[str]:
     caveats = []
-    for name, d in _named(facts):
-        best = d.at_chosen
+    for d in facts.directions:
+        name, best = label(d.name, NAME), d.at_chosen
         if not d.found:
             caveats.append(
                 f"The direction {name} is not above its null: with shuffled labels a direction separates held-out prompts as well. "
@@ -275,19 +264,7 @@ def _caveats(facts: Explanation) -> list[str]:
             caveats.append(f"Small sample: the direction {name} was tried on {d.held_out} held-out prompts only.")
     effects = effects_of(facts)
     for name, e in effects:
-        word = word_of(e)
-        if word == "none":
-            caveats.append(
-                f"No effect measured on {name}: the interval contains zero. More pairs may show one, or that there is none."
-            )
-        if word == "loss":
-            caveats.append(f"On {name} the effect is below that of random directions: the edit works against it.")
-        if word == "hollow":
-            caveats.append(
-                f"Hollow on {name}: the shift was won by making both answers less likely; the likelihood of good answers fell by "
-                f"{number(-e.likelihood.mean)} nats per token."
-            )
-        if word == "gain" and e.likelihood.mean < 0:
+        if word_of(e) == "gain" and e.likelihood.mean < 0:
             caveats.append(
                 f"On {name} the likelihood of good answers did not rise: {e.likelihood.short} nats per token."
             )
@@ -300,12 +277,6 @@ def _caveats(facts: Explanation) -> list[str]:
 
 def _costs_to_know(facts: Explanation) -> list[str]:
     cost, caveats = cost_of(facts), []
-    if cost is not None and cost.kl > cost.budget:
-        bound = "the budget" if cost.budgeted else "the bound above which answers visibly change"
-        caveats.append(
-            f"The damage is beyond {bound}: {cost.kl:.4f} against {cost.budget:g} nats per token, "
-            f"{percent(cost.kl / cost.budget - 1)} more."
-        )
     if cost is not None and cost.prompts is not None and cost.prompts < FEW:
         caveats.append(f"Small sample: the damage was measured on {cost.prompts} prompts.")
     if facts.evaluation is not None:

@@ -19,7 +19,7 @@ from burnish.explaining.drawing import (
 )
 from burnish.explaining.figures import drawn
 from burnish.explaining.palette import PALETTE
-from explaining_example import LAYERS, direction, doses, full
+from explaining_example import direction, doses, full
 
 FULL = full()
 FIRST = FULL.directions[0]
@@ -107,16 +107,6 @@ def test_ids_carry_the_charts_name_and_are_counted_from_zero() -> None:
     assert re.findall(r' id="([^"]+)"', first) == re.findall(r"url\(#([^)]+)\)", first) == ["one-0"]
     assert 'id="two-0"' in second
     assert first == again
-
-
-def test_separation_table_holds_every_layers_numbers() -> None:
-    table = chart_table(DRAWN["separation-1"])
-    assert len(table.rows) == LAYERS
-    assert table.rows[FIRST.layer] == (
-        str(FIRST.layer),
-        f"{FIRST.quality[FIRST.layer].auroc:.4f}",
-        f"{FIRST.quality[FIRST.layer].null_auroc:.4f}",
-    )
 
 
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour() -> None:

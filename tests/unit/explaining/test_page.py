@@ -16,6 +16,7 @@ from burnish.explaining.facts import (
     TokenWeight,
 )
 from burnish.explaining.page import MISSING, render_page
+from burnish.explaining.summary import summarise
 from explaining_example import FEW_LAYERS, PROMPTS, direction, evaluation, full, learnt, minimal
 
 VOID = {"meta", "br", "input", "link", "img", "hr"}
@@ -141,10 +142,8 @@ def test_every_chart_is_named_and_has_its_numbers_below() -> None:
 
 
 def test_the_summary_is_on_the_page_word_for_word() -> None:
-    from burnish.explaining.summary import summarise
-
-    text = PARSED["full"].text
-    for sentence in summarise(full()).sentences:
+    text, summary = PARSED["full"].text, summarise(full())
+    for sentence in (summary.verdict, *(s for card in summary.cards for s in card.sentences), *summary.caveats):
         assert sentence.replace("`", "") in text
 
 
