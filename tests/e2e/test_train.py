@@ -1,6 +1,9 @@
 """`burnish train` as a stranger meets it."""
 
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +75,7 @@ def test_what_a_training_wrote_is_not_taken_for_its_direction_alone(
     ("row", "message"),
     [
         ({"asked": "Who?", "completion": "A."}, "line 2 has no 'prompt'"),
-        ({"prompt": "Who?", "completion": " "}, "line 2: 'completion' is empty"),
         ({"prompt": "Who?", "completion": "long " * 80}, "row 2 is .* tokens long, and the model reads 256"),
-        ({"prompt": "Who?", "chosen": "A", "rejected": "B"}, "row 2: preference rows"),
     ],
 )
 def test_bad_data_is_refused_before_weights_are_loaded(
@@ -84,7 +85,7 @@ def test_bad_data_is_refused_before_weights_are_loaded(
     path.write_text(json.dumps({"prompt": "What?", "completion": "That."}) + "\n" + json.dumps(row) + "\n")
     code, _, err = call("train", tiny_folder("llama"), "--data", path, *QUICK, "-o", tmp_path / "out")
     assert code == 2
-    assert __import__("re").search(message, err), err
+    assert re.search(message, err), err
     assert not (tmp_path / "out").exists()
 
 
@@ -92,8 +93,6 @@ def test_bad_data_is_refused_before_weights_are_loaded(
 def test_an_answer_that_the_template_cuts_out_is_refused(
     tiny_folder: Folders, rows: Path, call: Call, tmp_path: Path
 ) -> None:
-    import shutil
-
     model = shutil.copytree(tiny_folder("llama"), tmp_path / "model")
     for name in ("tokenizer_config.json", "chat_template.jinja"):
         path = model / name
@@ -147,7 +146,7 @@ def test_a_killed_command_goes_on_and_leaves_nothing_behind(
 def test_without_trl_the_cure_is_named(
     tiny_folder: Folders, rows: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "trl", None)
+    monkeypatch.setitem(sys.modules, "trl", None)
     code, _, err = call("train", tiny_folder("llama"), "--data", rows, "-o", tmp_path / "out")
     assert code == 2
     assert "pip install 'burnish[train]'" in err

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -100,7 +101,7 @@ def train(
             progress=progress,
             recipe=current_recipe(),
         )
-    _remove(checkpoints)
+    rmtree(checkpoints)  # of no use once the result is in place
     if json:
         console.as_json(
             {
@@ -125,13 +126,6 @@ def _loading(loading: ModelOptions, plan: "FolderPlan") -> ModelOptions:
     return replace(
         loading, device=device, dtype="float32" if loading.dtype == "auto" and device == "cpu" else loading.dtype
     )
-
-
-def _remove(checkpoints: Path) -> None:
-    """Checkpoints are of no use once the result is in place."""
-    import shutil
-
-    shutil.rmtree(checkpoints)
 
 
 def show_plan(prepared: "Prepared", size: int, estimate: "Forecast", *, json: bool, talk: bool) -> None:

@@ -62,9 +62,7 @@ class Trained:
     def adapter_layers(self, plan: FolderPlan) -> list[AdapterLayer]:
         """The sum as one adapter. Raises WrongModelError for other weights."""
         maps = _maps(linear_maps(plan.network, plan.anatomy), self.lora)
-        edits = self.enhancement is not None and self.enhancement.edited_layers()
-        enhanced = adapter_layers(plan, self.enhancement) if self.enhancement is not None and edits else []
-        return total_layers(enhanced, self.lora, maps)
+        return total_layers(enhancement_layers(plan, self.enhancement), self.lora, maps)
 
     @contextmanager
     def live(self, model: Model) -> Iterator[Model]:
@@ -138,6 +136,11 @@ class Trained:
         name = self.record["base"] if model is None else str(model)
         plan = open_plan(name, options or ModelOptions(), again=True)
         return write(Job(plan, self, OutputOptions(Path(out), form, overwrite), name, progress=progress, recipe=recipe))
+
+
+def enhancement_layers(plan: FolderPlan, enhancement: Enhancement | None) -> list[AdapterLayer]:
+    """The enhancement's factors on the stored weights; none without one that edits."""
+    return adapter_layers(plan, enhancement) if enhancement is not None and enhancement.edited_layers() else []
 
 
 def training_form(name: FormName) -> Form:

@@ -61,8 +61,10 @@ def as_rows(source: RowSource, name: str = "rows") -> TrainingRows:
     if isinstance(source, TrainingRows):
         return source
     if isinstance(source, PromptSet):
-        prompts = [_from_prompt(source.name, i, prompt) for i, prompt in enumerate(source.prompts, 1)]
-        return _checked(source.name, source.name, list(enumerate(prompts, 1)))
+        for number, prompt in enumerate(source.prompts, 1):
+            if prompt.answer is None or not prompt.answer.strip():
+                raise InputError(f"Row {number} of '{source.name}' has no answer to learn. Write {EXAMPLE}.")
+        return _checked(source.name, source.name, list(enumerate(source.prompts, 1)))
     if isinstance(source, str | Path):
         return read_rows(Path(source))
     return _checked(name, name, [(i, _row(Row(i, f"{name}, row {i}", dict(row)))) for i, row in enumerate(source, 1)])
@@ -127,12 +129,6 @@ def _row(row: Row) -> Prompt:
             f"{row.where} has no 'rejected' (columns: {', '.join(row.values)}). Add what is worse than 'chosen'."
         )
     return Prompt(turns, answer.strip(), None if rejected is None else rejected.strip())
-
-
-def _from_prompt(name: str, number: int, prompt: Prompt) -> Prompt:
-    if prompt.answer is None or not prompt.answer.strip():
-        raise InputError(f"Row {number} of '{name}' has no answer to learn. Write {EXAMPLE}.")
-    return prompt
 
 
 def _mark(prompt: Prompt, seed: int) -> str:

@@ -22,15 +22,6 @@ from burnish.options import TrainOptions
 from burnish.steps import Progress
 
 
-@dataclass(frozen=True)
-class Step:
-    """The loss at a step; of the held-out rows where that was measured."""
-
-    step: int
-    loss: float | None
-    held_out_loss: float | None = None
-
-
 class Watch(transformers.TrainerCallback):  # type: ignore[misc]
     """Reports progress, keeps the losses, and takes out of each step what is protected."""
 
@@ -75,12 +66,11 @@ class _Plain:
 class Run:
     """What came of a training."""
 
-    history: tuple[Step, ...]
+    losses: list[list[float | None]]  # [step, loss, that of the held-out rows], each None where it was not measured
     steps: int
     held_out_before: float | None
     held_out_after: float | None
     stopped_early: bool
-    main: bool  # of several processes, the one that writes
 
 
 def run(
@@ -126,15 +116,8 @@ def run(
     before = trainer.evaluate()["eval_loss"] if held_out else None
     trainer.train(resume_from_checkpoint=_last(folder))
     after = trainer.evaluate()["eval_loss"] if held_out else None
-    state = trainer.state
-    return Run(
-        _history(state.log_history),
-        state.global_step,
-        before,
-        after,
-        state.global_step < steps,
-        state.is_world_process_zero,
-    )
+    done = trainer.state.global_step
+    return Run(_losses(trainer.state.log_history), done, before, after, done < steps)
 
 
 def _arguments(model: Model, steps: int, options: TrainOptions, folder: Path, *, measured: bool) -> dict[str, Any]:
@@ -199,16 +182,13 @@ def _last(folder: Path) -> str | None:
     return str(max(checkpoints, key=lambda p: int(p.name.rsplit("-", 1)[1]))) if checkpoints else None
 
 
-def _history(logs: Sequence[dict[str, Any]]) -> tuple[Step, ...]:
-    losses: dict[int, dict[str, float]] = {}
+def _losses(logs: Sequence[dict[str, Any]]) -> list[list[float | None]]:
+    by_step: dict[int, dict[str, float]] = {}
     for entry in logs:
-        step_losses = losses.setdefault(int(entry["step"]), {})
-        step_losses.update({key: entry[key] for key in ("loss", "eval_loss") if key in entry})
-    return tuple(
-        Step(step, step_losses.get("loss"), step_losses.get("eval_loss"))
-        for step, step_losses in sorted(losses.items())
-        if step_losses
-    )
+        measured: dict[str, float] = {key: entry[key] for key in ("loss", "eval_loss") if key in entry}
+        if measured:
+            by_step.setdefault(int(entry["step"]), {}).update(measured)
+    return [[step, losses.get("loss"), losses.get("eval_loss")] for step, losses in sorted(by_step.items())]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from burnish.errors import InputError, ModelError, OutputExistsError
 from burnish.extras import require
 from burnish.hybrid.barrier import Barrier, Everyday, damage, everyday_answers, within
 from burnish.hybrid.combining import Protection, combine_of, scaled, total_layers, trained_factors
-from burnish.hybrid.result import Trained
+from burnish.hybrid.result import Trained, enhancement_layers
 from burnish.hybrid.rows import RowSource, TrainingRows, as_rows
 from burnish.hybrid.tokenised import TrainingItem, order, tokens_in, training_items
 from burnish.hybrid.trainers import Run, lent, run
@@ -32,7 +32,6 @@ from burnish.model.live import live_edit, live_layers
 from burnish.model.model import Model
 from burnish.model.scoring import Item
 from burnish.options import Combine, ModelOptions, TrainOptions
-from burnish.pipeline import adapter_layers
 from burnish.prompts.domains import load_general
 from burnish.steps import Progress
 
@@ -195,7 +194,8 @@ def train_prepared(
 ) -> Trained:
     """The same for what `prepare` has read and checked."""
     with _folder(checkpoints, prepared.identity) as folder:
-        underneath = _enhancement_layers(model, prepared)
+        plan = FolderPlan(model.folder, ModelOptions(), known=model.anatomy)
+        underneath = enhancement_layers(plan, prepared.enhancement)
         everyday, barrier = Everyday([], []), None
         if prepared.budget is not None:
             everyday = everyday_answers(model, prepared.options, progress)
@@ -259,13 +259,6 @@ def _trained(
             progress=progress,
         )
         return trained_factors(adapted, prepared.combine), done
-
-
-def _enhancement_layers(model: Model, prepared: Prepared) -> list[Any]:
-    """The enhancement's factors on the stored weights."""
-    if prepared.enhancement is None or not prepared.enhancement.edited_layers():
-        return []
-    return adapter_layers(FolderPlan(model.folder, ModelOptions(), known=model.anatomy), prepared.enhancement)
 
 
 def _require_room(model: Model, prepared: Prepared, everyday: Sequence[Item]) -> None:
@@ -337,7 +330,7 @@ def _record(
         "tokens": tokens_in(seen),
         "held_out_before": done.held_out_before,
         "held_out_after": done.held_out_after,
-        "losses": [[s.step, s.loss, s.held_out_loss] for s in done.history],
+        "losses": done.losses,
         "maps": len(prepared.maps),
         "budget": prepared.budget,
         "everyday_kl": None if moved is None else asdict(moved),

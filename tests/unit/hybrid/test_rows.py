@@ -8,7 +8,7 @@ import pytest
 
 from burnish.errors import InputError, PromptFileError
 from burnish.hybrid.rows import as_rows, read_rows
-from burnish.prompts import PromptSet
+from burnish.prompts import Prompt, PromptSet
 
 
 def jsonl(path: Path, *rows: Any) -> Path:
@@ -33,7 +33,7 @@ def test_the_three_formats_hold_the_same_rows(tmp_path: Path) -> None:
     assert not read[0].preference
 
 
-def test_messages_and_texts_are_the_same_row() -> None:
+def test_messages_and_texts_are_the_same_row_and_preference_rows_have_both_answers() -> None:
     text = {"prompt": "Who?", "completion": "Nobody."}
     turns = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody."}]}
     split = {
@@ -42,9 +42,6 @@ def test_messages_and_texts_are_the_same_row() -> None:
     }
     one, *others = (as_rows([row]).prompts for row in (text, turns, split))
     assert all(other == one for other in others)
-
-
-def test_preference_rows_have_both_answers() -> None:
     rows = as_rows([{"prompt": "Who?", "chosen": "Nobody.", "rejected": "Dunno"}])
     assert rows.preference
     assert (rows.prompts[0].answer, rows.prompts[0].rejected) == ("Nobody.", "Dunno")
@@ -77,7 +74,7 @@ def test_a_bad_row_is_named_with_its_line(row: Any, message: str, tmp_path: Path
         read_rows(path)
 
 
-def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_tables_and_prompts_without_answers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "rows.txt").write_text("Who?\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
@@ -91,16 +88,11 @@ def test_files_that_are_no_tables_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(PromptFileError, match=message):
             read_rows(tmp_path / name)
-
-
-def test_prompts_without_answers_are_no_training_rows() -> None:
-    from burnish.prompts import Prompt
-
     with pytest.raises(InputError, match="Row 1 of 'mine' has no answer"):
         as_rows(PromptSet("mine", (Prompt.of("Who?"),)))
 
 
-def test_the_split_does_not_depend_on_the_rows_order() -> None:
+def test_the_split_does_not_depend_on_the_rows_order_and_leaves_a_row_to_train_on() -> None:
     rows = [{"prompt": f"Question {i}?", "completion": f"Answer {i}."} for i in range(40)]
     training, held = as_rows(rows).split(0.25, 3)
     _, turned = as_rows(rows[::-1]).split(0.25, 3)
@@ -109,8 +101,5 @@ def test_the_split_does_not_depend_on_the_rows_order() -> None:
     assert set(held.prompts) == set(turned.prompts)
     assert not set(held.prompts) & set(training.prompts)
     assert set(held.prompts) != set(as_rows(rows).split(0.25, 4)[1].prompts)
-
-
-def test_one_row_is_left_to_train_on() -> None:
     training, held = as_rows([GOOD]).split(0.9, 0)
     assert (len(training), len(held)) == (1, 0)
