@@ -48,7 +48,6 @@ def effect(kind: PairKind, above: float, likelihood: float, *, pairs: int = 24) 
         interval(above + 0.02, n=pairs),
         interval(above, n=pairs),
         interval(likelihood, 0.02, n=pairs),
-        interval(likelihood - above, n=pairs),
     )
 
 

@@ -33,17 +33,8 @@ def test_own_pairs_are_enough(tiny_folder: Folders, plan: Path, call: Call, tmp_
         for w in ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    arguments = (
-        "evaluate",
-        tiny_folder("llama"),
-        "--with",
-        plan,
-        "--pairs",
-        tmp_path / "pairs.jsonl",
-        "--dtype float32",
-        *SMALL,
-    )
-    code, out, err = call(*arguments)
+    given = ("--with", plan, "--pairs", tmp_path / "pairs.jsonl", "--dtype float32", *SMALL)
+    code, out, err = call("evaluate", tiny_folder("llama"), *given)
     assert code == 0, err
     assert "own pairs" in out
     assert "Verdict:" in out

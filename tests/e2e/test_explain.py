@@ -1,6 +1,5 @@
 """`burnish explain` as a stranger meets it."""
 
-import json
 import re
 from pathlib import Path
 
@@ -33,7 +32,9 @@ def plan(tiny_folder: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
+def test_a_page_and_its_facts_are_written_and_an_existing_page_is_kept(
+    tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path
+) -> None:
     page = tmp_path / "page.html"
     code, facts, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, *SMALL, "--json")
     assert code == 0, err
@@ -43,6 +44,9 @@ def test_a_page_and_its_facts_are_written(tiny_folder: Folders, plan: Path, call
     assert facts["directions"][0]["name"] == "education"
     assert len(facts["answers"]) == 2
     assert facts["attribution"]["answers"] == 2
+    code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, *SMALL)
+    assert code == 5 and "--overwrite" in err
+    assert page.read_text() == text
 
 
 def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp_path: Path) -> None:
@@ -64,31 +68,16 @@ def test_prompts_that_are_markup_stay_text(tiny_folder: Folders, call: Call, tmp
     assert len(text) < 3_000_000
 
 
-def test_an_existing_page_is_kept(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    page.write_text("mine")
-    code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, *SMALL)
-    assert code == 5 and "--overwrite" in err
-    assert page.read_text() == "mine"
-
-
 def test_numbers_that_are_none_are_refused(tiny_folder: Folders, plan: Path, call: Call, tmp_path: Path) -> None:
-    numbers = tmp_path / "numbers.json"
-    numbers.write_text(json.dumps({"something": "else"}))
-    code, _, err = call(
-        "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
-    )
-    assert code == 2 and "holds no evaluation" in err
-    numbers.write_text("{")
-    code, _, err = call(
-        "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
-    )
-    assert code == 2 and "cannot be read as JSON" in err
-    numbers.write_text(json.dumps({"evaluation": {"effects": []}}))
-    code, _, err = call(
-        "explain", tiny_folder("llama"), "--with", plan, "-o", tmp_path / "p.html", "--numbers", numbers, *SMALL
-    )
-    assert code == 2 and "another version" in err
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.html"
+    for text, words in (
+        ('{"something": "else"}', "holds no evaluation"),
+        ("{", "cannot be read as JSON"),
+        ('{"evaluation": {"effects": []}}', "another version"),
+    ):
+        numbers.write_text(text)
+        code, _, err = call("explain", tiny_folder("llama"), "--with", plan, "-o", page, "--numbers", numbers, *SMALL)
+        assert code == 2 and words in err
 
 
 def test_a_folders_own_check_and_realised_gains_are_on_the_page_unless_taken_at_another_strength(

@@ -35,7 +35,6 @@ class Effect:
     shift: Interval  # of log p(chosen) - log p(rejected)
     above: Interval  # of the shift above that of random directions
     likelihood: Interval  # of log p(chosen): a shift won by making both answers unlikely is no win
-    rejected: Interval  # of log p(rejected)
 
 
 def word_of(effect: Effect, *, sure: bool | None = None) -> Verdict:
@@ -82,7 +81,6 @@ def effect_of(
         shift=interval(chosen - rejected, seed=seed),
         above=interval_above((chosen - rejected)[None], randoms, seed=seed),
         likelihood=interval(chosen, seed=seed),
-        rejected=interval(rejected, seed=seed),
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from burnish.artifacts.direction import Enhancement
+from burnish.evaluation.comparison import DOSES
 from burnish.evaluation.pairs import Answered, answered_items, damage_prompts, greedy_answers
 from burnish.explaining.facts import Dose, DoseCurve
 from burnish.maths.intervals import interval
@@ -15,8 +16,6 @@ from burnish.model.scoring import Candidate, Item, TokenScores, likelihood_chang
 from burnish.options import EvaluateOptions
 from burnish.prompts.domains import load_general
 from burnish.steps import Progress, Steps, finish
-
-MULTIPLES = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 def dose_curve(
@@ -37,7 +36,7 @@ def dose_curve(
     everyday = damage_prompts(load_general(language), options)[1]
     rows = answered_items(model, greedy_answers(model, everyday, options, progress))
     good = answered_items(model, answers)
-    measured = finish(doses(model, enhancement, rows, good, MULTIPLES, seed=options.seed, progress=progress))
+    measured = finish(doses(model, enhancement, rows, good, DOSES, seed=options.seed, progress=progress))
     return DoseCurve(aim, len(rows), len(good), measured)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from burnish.artifacts.direction import Enhancement
 from burnish.catalogue import names_in, naming_work
+from burnish.evaluation.comparison import DOSES
 from burnish.evaluation.pairs import damage_prompts
 from burnish.explaining.attribution import MEASURED
-from burnish.explaining.dose import MULTIPLES
 from burnish.model.forecast import Work, answering, comparing, together
 from burnish.model.model import Model
 from burnish.options import ExplainOptions
@@ -30,12 +30,12 @@ def explanation_work(
     for domain in domains:
         good = domain.held_out.spread(options.answers_scored)
         tested = min(MEASURED, len(enhancement.edited_layers()))
-        parts.append(comparing(model, good, options.answer_tokens, tested + DERIVED + len(MULTIPLES)))
+        parts.append(comparing(model, good, options.answer_tokens, tested + DERIVED + len(DOSES)))
     if options.doses:
         everyday = damage_prompts(general, options.measuring)[1]
         parts += [
             answering(model, everyday, options.answer_tokens),
-            comparing(model, everyday, options.answer_tokens, len(MULTIPLES)),
+            comparing(model, everyday, options.answer_tokens, len(DOSES)),
         ]
     shown = general.held_out.spread(max(1, options.answers))
     parts.append(
