@@ -91,8 +91,9 @@ def test_without_an_edit_both_answer_the_same(tiny_model: Models) -> None:
 def test_an_enhancement_without_known_prompts_is_not_attributed(tiny_model: Models) -> None:
     model = tiny_model("llama")
     enhancement = random_enhancement(model, 0.4)
-    explanation = explain(model, enhancement, options=ExplainOptions(answers=1, tokens=4, skip_likenesses=True))
+    explanation = explain(model, enhancement, options=ExplainOptions(answers=0, tokens=4, skip_likenesses=True))
     assert explanation.attribution is None
+    assert explanation.answers == ()
     assert len(explanation.gains) == model.anatomy.layers
     assert [g.asked for g in explanation.gains] == pytest.approx([0.4] * model.anatomy.layers)
 
