@@ -7,7 +7,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 
 /** An element with properties (class, data-…, aria-… and the rest as attributes; on… as listeners) and children. */
 function make(tag, properties = {}, ...children) {
-  const drawn = ['svg', 'path', 'line', 'circle', 'text', 'title', 'g'].includes(tag);
+  const drawn = ['svg', 'path', 'line', 'circle', 'text'].includes(tag);
   const element = drawn ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
@@ -117,7 +117,7 @@ async function request(path, { method = 'GET', body, signal } = {}) {
   for (let waits = 0; ; ) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(body && { 'Content-Type': 'application/json' }) };
-    const response = await reach(path, { method, headers, signal, body: body && JSON.stringify(body) });
+    const response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }).catch(lost);
     if (response.ok) return response;
     if (response.status === 401) {
       if (sessionStorage.getItem(KEY) === key) await askKey(key !== null);
@@ -130,14 +130,11 @@ async function request(path, { method = 'GET', body, signal } = {}) {
   }
 }
 
-async function reach(path, options) {
-  try {
-    return await fetch(path, options);
-  } catch (error) {
-    if (error.name !== 'TypeError') throw error;
-    reconnect();
-    throw new Refusal(LOST, 0);
-  }
+/** Of what fetching or reading threw: a connection that is lost is a Refusal, and is looked for again. */
+function lost(error) {
+  if (error.name !== 'TypeError') throw error;
+  reconnect();
+  throw new Refusal(LOST, 0);
 }
 
 /** The server's own words where it has some. */
@@ -175,11 +172,7 @@ async function* chat(body, signal) {
   let rest = '';
   const decoder = new TextDecoder();
   for (const reader = response.body.getReader(); ; ) {
-    const { value, done } = await reader.read().catch((error) => {
-      if (error.name !== 'TypeError') throw error;
-      reconnect();
-      throw new Refusal(LOST, 0);
-    });
+    const { value, done } = await reader.read().catch(lost);
     if (done) break;
     const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
     rest = lines.pop();
@@ -607,18 +600,6 @@ function freshConversation() {
   byId('prompt').focus();
 }
 
-/** Arrow keys, Home and End move the one focus stop of a group. */
-function walk(event, items, [back, forth]) {
-  const at = items.indexOf(document.activeElement);
-  const to = { [back]: at - 1, [forth]: at + 1, Home: 0, End: items.length - 1 }[event.key];
-  if (to === undefined || !items[to]) return null;
-  event.preventDefault();
-  for (const item of items) item.tabIndex = -1;
-  items[to].tabIndex = 0;
-  items[to].focus();
-  return items[to];
-}
-
 // ---------------------------------------------------------------- Choosing, editing
 
 const OUTCOMES = [['left', 0, 1], ['right', 1, 0], ['none', null, 0.5]]; // name, side, outcome for the first side
@@ -695,7 +676,7 @@ function saveEdit(turn, one, final, back) {
 // ---------------------------------------------------------------- Profiles
 
 const profilePath = (name) => `/api/profiles/${encodeURIComponent(name)}`;
-const SOURCES = { sliders: 'set by hand', choices: 'from your choices', writing: 'from your writing' };
+const SOURCES = { sliders: 'set by hand', choices: 'from your choices' };
 
 /** A profile as the server now has it. */
 function learnedAnew(found) {
@@ -809,7 +790,7 @@ async function forgetProfile() {
 const SETTINGS = { temperature: [0, 2], tokens: [1, Infinity], seed: [0, 2 ** 32 - 1] };
 
 function renderSettings() {
-  for (const name of Object.keys(SETTINGS)) byId(name).value = kept[name];
+  for (const name in SETTINGS) byId(name).value = kept[name];
 }
 
 function readSetting(name) {
@@ -835,6 +816,16 @@ function selectTab(chosen) {
     byId(tab.getAttribute('aria-controls')).hidden = !selected;
   }
   keep();
+}
+
+/** Arrow keys, Home and End choose a tab. */
+function walkTabs(event) {
+  const tabs = [...byId('tabs').children], at = tabs.indexOf(document.activeElement);
+  const tab = tabs[{ ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: tabs.length - 1 }[event.key]];
+  if (!tab) return;
+  event.preventDefault();
+  tab.focus();
+  tab.click();
 }
 
 /** On a narrow screen steering covers the conversation. */
@@ -870,7 +861,7 @@ function listen() {
     on(name, 'blur', renderSettings);
   }
   for (const tab of byId('tabs').children) tab.addEventListener('click', () => selectTab(tab.id.slice(4)));
-  on('tabs', 'keydown', (event) => walk(event, [...byId('tabs').children], ['ArrowLeft', 'ArrowRight'])?.click());
+  on('tabs', 'keydown', walkTabs);
   const isOpen = () => byId('steering').classList.contains('open');
   on('open-steering', 'click', () => openSteering(!isOpen()));
   document.addEventListener('keydown', (event) => {
@@ -886,12 +877,7 @@ async function start() {
   const found = await attempt(() => Promise.all([get('/api/status'), get('/api/directions'), get('/api/profiles')]), start);
   if (!found) return;
   [server.status, { directions: server.directions }, { profiles: server.profiles }] = found;
-  const { model, person, limits, ready } = server.status;
-  if (!ready) {
-    notice('The model is being loaded. The page goes on by itself.');
-    return void setTimeout(start, 1500);
-  }
-  if (byId('notices').textContent.startsWith('The model is being')) byId('notices').replaceChildren();
+  const { model, person, limits } = server.status;
   byId('model-name').textContent = model;
   byId('server-state').textContent = person === 'local' ? 'on this computer' : person;
   SETTINGS.tokens[1] = limits.tokens;
