@@ -217,9 +217,10 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     from burnish.maths.intervals import interval
     from burnish.model.divergence import prompt_kl
     from burnish.model.scoring import Candidate, score
-    from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scales_within
+    from burnish.personal.enhancing import editing_directions, everyday_writes, plan_of, scaling
     from burnish.personal.preference_model import learned
     from burnish.personal.profile import Coefficient, Profile
+    from burnish.steps import finish
 
     started, model, names = time.perf_counter(), show.model, list(show.reading)
     rows = differences(show.features, asked)
@@ -237,7 +238,7 @@ def led_where(show: Shown, number: int, taste: Tensor, asked: list[tuple[int, in
     strong = {"learned": mine, "true": true, "equal gains": replace(true, gains=equal)}
     strong |= {f"random {n}": replace(true, vectors=drawn(true.vectors, n)) for n in range(2)}
     plans = [mine, *(replace(p, gains=(STRONG * p.gains).clamp_min(-1)) for p in strong.values())]
-    scales = scales_within(model, plans, BUDGET, "en")
+    scales = finish(scaling(model, plans, BUDGET, "en"))
     profile, *full = [p.scaled(s) for p, s in zip(plans, scales, strict=True)]
     shifts = dict(zip(strong, shifted(show, full, taste), strict=True))
     candidates = [Candidate("damage", each) for each in (profile, full[0])]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +17,15 @@ from burnish.maths.statistics import unit
 from burnish.model.detokenizer import BROKEN
 from burnish.model.model import Model, load
 from burnish.options import EvaluateOptions, ModelOptions, ServeOptions
+from burnish.personal.enhancing import fitting, plan_of
+from burnish.personal.profile import Profile
 from burnish.personal.store import Store
 from burnish.server.access import Access
 from burnish.server.application import make_app
 from burnish.server.directions import Directions
 from burnish.server.service import Service
 from burnish.server.serving import Server, address, listen
+from burnish.steps import finish
 from conftest import fake_direction, random_enhancement
 
 PROMPT = "Describe the sea"
@@ -81,8 +84,8 @@ def running(
 ) -> Iterator[Running]:
     model, reference = (load(folder, ModelOptions(dtype="float32")) for _ in range(2))
     model.stop_tokens = reference.stop_tokens = frozenset()  # answers are as long as was asked for
-    named_directions = (named(model, "residual", 1), named(model, "attention", 2)) if names else ({}, {})
-    directions = Directions(loaded(model), *named_directions)
+    known = (named_directions(model, "residual", 1), named_directions(model, "attention", 2)) if names else ({}, {})
+    directions = Directions(loaded(model), *known)
     service = Service(model, directions, Store(data), options or ServeOptions(tokens_limit=64, time_limit=30, grace=5))
     with listen("127.0.0.1", 0) as sock:
         server = Server(make_app(service, Access("127.0.0.1", keys)), service)
@@ -98,11 +101,17 @@ def running(
             thread.join()
 
 
-def named(model: Model, site: Any, seed: int) -> dict[str, Direction]:
-    """Random directions under the known names."""
+def named_directions(model: Model, site: Any, seed: int, names: Sequence[str] = NAMES) -> dict[str, Direction]:
+    """Random directions under known names."""
     generator = torch.Generator().manual_seed(seed)
-    vectors = unit(torch.randn(len(NAMES), model.anatomy.layers, model.anatomy.hidden_size, generator=generator))
-    return {name: replace(fake_direction(model, v), site=site) for name, v in zip(NAMES, vectors, strict=True)}
+    vectors = unit(torch.randn(len(names), model.anatomy.layers, model.anatomy.hidden_size, generator=generator))
+    return {name: replace(fake_direction(model, v), site=site) for name, v in zip(names, vectors, strict=True)}
+
+
+def within_budget(model: Model, profile: Profile, directions: Mapping[str, Direction]) -> Enhancement:
+    """The profile as an enhancement, apart from any server."""
+    plan = plan_of(model, profile, directions)
+    return plan.scaled(finish(fitting(model, profile, plan)).scales[model.fingerprint].value)
 
 
 def small_measurements(monkeypatch: Any) -> None:

@@ -13,10 +13,9 @@ import httpx
 import pytest
 
 from burnish.options import ServeOptions
-from burnish.personal.enhancing import enhancement_of
 from burnish.personal.store import Store, new_profile
 from conftest import Folders
-from serving_example import Running, running, small_measurements
+from serving_example import Running, running, small_measurements, within_budget
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
 pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
@@ -134,7 +133,7 @@ def alone(served: Running, people: list[tuple[str, str]]) -> dict[tuple[str, str
     answers = {}
     for person, key in people:
         profile = served.service.store.profile(person, "mine")
-        mine = enhancement_of(served.reference, profile, {name: directions.editing[name] for name in profile.active})
+        mine = within_budget(served.reference, profile, directions.editing)
         edits = {"base": None, "base+tuned": tuned, "base+0.5 tuned": tuned.scaled(0.5), "base+mine": mine}
         for model, edit in edits.items():
             for prompt in PROMPTS:

@@ -11,13 +11,12 @@ import pytest
 from burnish.errors import InputError, WrongModelError
 from burnish.model.model import load
 from burnish.options import FindOptions, ModelOptions
-from burnish.personal.enhancing import enhancement_of
 from burnish.personal.profile import Coefficient
 from burnish.personal.store import Store, new_profile
 from burnish.server.directions import prepare, read_enhancements
 from burnish.server.expressions import mix_of
 from conftest import Folders, random_enhancement
-from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements
+from serving_example import MESSAGES, NAMES, PROMPT, Running, running, small_measurements, within_budget
 
 # Its models never stop, otherwise than their files say: what they answer is not for the cache of all.
 pytestmark = [pytest.mark.enable_socket, pytest.mark.usefixtures("own_cache")]
@@ -65,7 +64,7 @@ def test_a_profile_is_made_changed_used_undone_and_forgotten(served: Running, ht
     service = served.service
     profile = service.store.profile(service.local, "mine")
     assert profile.scales.keys() == {service.model.fingerprint}  # measured once, and kept
-    edit = enhancement_of(served.reference, profile, dict(service.directions.editing))
+    edit = within_budget(served.reference, profile, service.directions.editing)
     assert text == served.greedy(PROMPT, 12, edit)
     assert answer(http, "base+0.5 mine") == served.greedy(PROMPT, 12, edit.scaled(0.5))
     back = http.put("/api/profiles/mine/sliders", json={"values": {"education": 0}}).json()
@@ -112,14 +111,11 @@ def test_pairs_are_opposite_mixes_that_can_be_streamed_and_chosen_from(served: R
         ("POST", "/api/profiles", {"name": " x"}, 400, None),
         ("POST", "/api/profiles", {"name": "a/b"}, 400, "invalid_value"),
         ("POST", "/api/profiles", {"name": ".."}, 400, "invalid_value"),
-        ("POST", "/api/profiles", {"name": "x", "language": "fr"}, 400, "invalid_value"),
         ("GET", "/api/profiles/none", None, 404, "profile_not_found"),
         ("POST", "/api/profiles/none/undo", None, 404, "profile_not_found"),
         ("POST", "/api/profiles/none/pair", {"messages": MESSAGES}, 404, "profile_not_found"),
         ("POST", "/api/profiles/taken/undo", None, 400, None),
         ("PUT", "/api/profiles/taken/sliders", {"values": {"nothing": 1}}, 400, None),
-        ("PUT", "/api/profiles/taken/sliders", {"values": {"education": "much"}}, 400, "invalid_value"),
-        ("POST", "/api/profiles/taken/pair", {"messages": []}, 400, "invalid_value"),
         (
             "POST",
             "/api/profiles/taken/choices",

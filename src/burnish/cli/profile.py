@@ -98,9 +98,10 @@ def export(
     from burnish.artifacts.files import check_output
     from burnish.cli.enhance import applied_summary, show_applied, show_check
     from burnish.cli.inputs import closing_check
-    from burnish.personal.enhancing import editing_directions, fitted, plan_of
+    from burnish.personal.enhancing import editing_directions, fitting, plan_of
     from burnish.pipeline import export as write
     from burnish.pipeline import read_enhancement
+    from burnish.steps import finish
 
     store, person = local()
     profile = store.profile(person, name)
@@ -122,7 +123,7 @@ def export(
                 f"Note: this model does not tell {', '.join(unclear)} from chance; it gets its dose all the same."
             )
         doses = plan_of(loaded, profile, directions, progress=progress)
-        profile = fitted(loaded, profile, doses, progress)
+        profile = finish(fitting(loaded, profile, doses, progress))
         store.remember(person, profile)
         written, checked = doses.scaled(profile.scales[loaded.fingerprint].value), None
         if beneath is not None:

@@ -1,2 +1,1 @@
-"""One person's taste: coefficients over named directions, learned from choices, kept apart from everyone
-else's."""
+"""One person's taste: coefficients over named directions, learned from choices, kept apart from everyone else's."""

@@ -11,8 +11,7 @@ from burnish.personal.profile import Choice, Coefficient, Profile
 
 
 def relearned(profile: Profile, choices: Sequence[Choice]) -> Profile:
-    """The profile with its coefficients learned anew from everything it rests on. Pure: the same inputs, the same
-    profile."""
+    """The profile with its coefficients learned anew from everything it rests on. Pure: equal inputs, equal profile."""
     if not choices:
         given = {name: Coefficient(value, 0.0, "sliders") for name, value in profile.sliders.items() if value}
         return profile.with_coefficients(given, 0, None)

@@ -34,7 +34,7 @@ from burnish.options import EvaluateOptions
 from burnish.personal.features import answer_means, everyday_answers
 from burnish.personal.profile import Profile, Scale
 from burnish.prompts.domains import load_general
-from burnish.steps import Progress, Steps, finish
+from burnish.steps import Progress, Steps
 
 MEASURED = EvaluateOptions(prompts=32, tokens=32)
 PIECE = 8  # prompts measured at a time
@@ -54,14 +54,12 @@ def dose_gains(writes: Tensor, vectors: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def editing_directions(model: Model, names: Sequence[str], progress: Progress | None = None) -> dict[str, Direction]:
-    """The directions along which a profile edits: what attention writes, without what general and protect prompts
-    write."""
+    """The directions along which a profile edits: what attention writes, without that of general and protect prompts."""
     return named_directions(model, names, site="attention", protect=True, progress=progress)
 
 
 def everyday_writes(model: Model, language: str, progress: Progress | None = None) -> Tensor:
-    """What attention writes on the base model's own everyday answers, mean over each, [n, layers, hidden]: for
-    `plan_of`."""
+    """What attention writes on the base model's own everyday answers, mean over each, [n, layers, hidden]."""
     return answer_means(model, everyday_answers(model, language, progress), site="attention", progress=progress)
 
 
@@ -98,21 +96,14 @@ def plan_of(
     return replace(plan, gains=dose_gains(writes, plan.vectors, torch.tensor(values)))
 
 
-def scales_within(
-    model: Model, plans: Sequence[Enhancement], budget: float, language: str, progress: Progress | None = None
-) -> list[float]:
-    """A scale up to 1 for each plan at which its mean KL on everyday prompts keeps the budget, in nats per token.
-
-    Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them
-    keeps the budget. Raises ModelError where the model's numbers overflow.
-    """
-    return finish(scaling(model, plans, budget, language, progress))
-
-
 def scaling(
     model: Model, plans: Sequence[Enhancement], budget: float, language: str, progress: Progress | None = None
 ) -> Steps[list[float]]:
-    """`scales_within` in steps, so that a server can answer in between."""
+    """A scale up to 1 for each plan at which its mean KL on everyday prompts keeps the budget, in nats per token.
+
+    Measured on held-out everyday and protect prompts, all plans in one pass a round; the mean of either half of them
+    keeps the budget. In steps, so that a server can answer in between. Raises ModelError where the model's numbers overflow.
+    """
     halves = [greedy_answers(model, p, MEASURED, progress) for p in damage_prompts(load_general(language), MEASURED)]
     items, first = answered_items(model, [row for half in halves for row in half]), len(halves[0])
     search = Search([1.0] * len(plans), most=1.0)
@@ -131,16 +122,11 @@ def scaling(
     return search.strengths
 
 
-def fitted(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Profile:
-    """The profile with the scale of its plan (`plan_of`) on this model: measured once, then kept with it.
+def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Steps[Profile]:
+    """The profile with the scale of its plan (`plan_of`) on this model: measured once, in steps, then kept with it.
 
     A scale that was measured for another plan or budget is measured anew: the directions may have changed since.
     """
-    return finish(fitting(model, profile, plan, progress))
-
-
-def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progress | None = None) -> Steps[Profile]:
-    """`fitted` in steps."""
     gains, vectors = (t.contiguous().numpy().tobytes() for t in (plan.gains, plan.vectors))
     digest = hashlib.sha256(repr(profile.budget).encode() + gains + vectors).hexdigest()[:16]
     known = profile.scales.get(model.fingerprint)
@@ -148,16 +134,3 @@ def fitting(model: Model, profile: Profile, plan: Enhancement, progress: Progres
         return profile
     (scale,) = yield from scaling(model, [plan], profile.budget, profile.language, progress)
     return replace(profile, scales={**profile.scales, model.fingerprint: Scale(scale, digest)})
-
-
-def enhancement_of(
-    model: Model,
-    profile: Profile,
-    directions: Mapping[str, Direction],
-    *,
-    progress: Progress | None = None,
-) -> Enhancement:
-    """The profile as an enhancement of this model, within its budget on everyday prompts. Arguments and errors as of
-    `plan_of`."""
-    plan = plan_of(model, profile, directions, progress=progress)
-    return plan.scaled(fitted(model, profile, plan, progress).scales[model.fingerprint].value)

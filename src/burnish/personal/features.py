@@ -30,8 +30,7 @@ FEWEST = 8  # everyday answers that a spread can be measured on
 
 
 def everyday_answers(model: Model, language: str, progress: Progress | None = None) -> list[Answered]:
-    """The base model's own answers to everyday prompts of a language, cached on disk. Raises ModelError for hardly
-    any."""
+    """The base model's own answers to everyday prompts of a language, cached on disk. Raises ModelError for too few."""
     rows = greedy_answers(model, load_general(language).prompts.spread(EVERYDAY.prompts), EVERYDAY, progress)
     if len(rows) < FEWEST:
         raise ModelError(
@@ -65,8 +64,7 @@ def coordinates(states: Tensor, directions: Tensor) -> Tensor:
 def answer_means(
     model: Model, rows: Sequence[Answered], *, site: Site, layer: int | None = None, progress: Progress | None = None
 ) -> Tensor:
-    """Mean state over each answer's tokens: [n, layers, hidden], or [n, hidden] at one layer. Raises ModelError if not
-    finite."""
+    """Mean state over each answer's tokens: [n, layers, hidden], at one layer [n, hidden]. Raises ModelError if not finite."""
     sequences = answer_sequences(model, [r.prompt for r in rows], [r.answer for r in rows])
     each = slice(None) if layer is None else layer
     advance = advancing(progress, "reading answers", len(rows))
@@ -84,11 +82,9 @@ def raw_features(
     """Coordinates before they are divided by their spread, [n, names] in the mapping's order."""
     names = list(directions)
     features = torch.zeros(len(rows), len(names), dtype=torch.float64)
-    places = sorted({(d.site, d.layer) for d in directions.values()})
-    for site, layer in places:
-        members = [
-            i for i, name in enumerate(names) if (directions[name].site, directions[name].layer) == (site, layer)
-        ]
+    places = [(direction.site, direction.layer) for direction in directions.values()]
+    for site, layer in sorted(set(places)):
+        members = [i for i, place in enumerate(places) if place == (site, layer)]
         vectors = torch.stack([directions[names[i]].vectors[layer] for i in members])
         states = answer_means(model, rows, site=site, layer=layer, progress=progress)
         features[:, members] = coordinates(states, vectors)
@@ -111,8 +107,7 @@ def features_of(
     rows: Sequence[Answered],
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """The features of each answer, by name, in units. Raises InputError for units of another model or without a
-    name."""
+    """The features of each answer, by name, in units. Raises InputError for units of another model or of fewer names."""
     if units.fingerprint != model.fingerprint or not set(directions) <= set(units.spread):
         raise InputError(
             f"These units are those of {units.model} ({', '.join(units.spread)}), and {model.name} is read on other directions. "

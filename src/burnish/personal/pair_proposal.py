@@ -10,12 +10,12 @@ from burnish.artifacts.direction import Direction
 from burnish.errors import ModelError
 from burnish.model.model import Model
 from burnish.personal.choice_update import belief_of, opposites, vector
-from burnish.personal.enhancing import everyday_writes, plan_of, scales_within
+from burnish.personal.enhancing import everyday_writes, plan_of, scaling
 from burnish.personal.features import answered, features_of, units_of
 from burnish.personal.preference_model import information, propose
 from burnish.personal.profile import Choice, Profile, Units
 from burnish.prompts import Prompt
-from burnish.steps import Progress, advancing
+from burnish.steps import Progress, advancing, finish
 
 SAMPLES = 2  # answers of each mix, of which the pair that tells most is shown
 
@@ -53,8 +53,7 @@ def choices_of(
     pairs: Sequence[Prompt],
     progress: Progress | None = None,
 ) -> list[Choice]:
-    """Prompts with a chosen (`answer`) and a `rejected` answer as choices. Raises InputError for an answer without
-    text."""
+    """Prompts with a chosen (`answer`) and a `rejected` answer as choices. Raises InputError for an empty answer."""
     rows = answered(model, [(p, text or "") for p in pairs for text in (p.answer, p.rejected)])
     features = features_of(model, reading, units, rows, progress)
     return [
@@ -87,7 +86,7 @@ def compare(
     mixes = opposites(profile, names, belief)
     writes = everyday_writes(model, profile.language, progress)
     plans = [plan_of(model, mix, editing, writes=writes) for mix in mixes]
-    scales = scales_within(model, plans, profile.budget, profile.language, progress)
+    scales = finish(scaling(model, plans, profile.budget, profile.language, progress))
     texts: list[list[str]] = []
     advance = advancing(progress, "answering under two mixes", len(plans))
     for plan, scale in zip(plans, scales, strict=True):

@@ -49,8 +49,7 @@ def learned(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Gaussian:
     centre: [d], the mean of every prior. The mean and covariance are those of the mixture of the posteriors. Arguments
     and errors otherwise as of `posterior`.
     """
-    priors = [normal_prior(centre, width) for width in WIDTHS]
-    fits = [_laplace(differences, outcomes, prior) for prior in priors]
+    fits = [posterior(differences, outcomes, normal_prior(centre, width)) for width in WIDTHS]
     weights = torch.tensor([evidence for _, evidence in fits], dtype=torch.float64).softmax(0)
     means = torch.stack([fit.mean for fit, _ in fits])
     mean = weights @ means
@@ -60,14 +59,29 @@ def learned(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Gaussian:
     return Gaussian(mean, within + spread)
 
 
-def posterior(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> Gaussian:
-    """The coefficients after choices under one prior, by the Laplace approximation.
+def posterior(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> tuple[Gaussian, float]:
+    """(coefficients, log evidence) after choices under one prior, by the Laplace approximation.
 
     differences: [n, d], features of a minus features of b; outcomes: [n], 1 where a was preferred, 0 where b was, 0.5
     for no preference, which counts half for each side. Raises ValueError for shapes that do not fit, numbers that are
     not finite and outcomes outside [0, 1].
     """
-    return _laplace(differences, outcomes, prior)[0]
+    rows, wanted = _checked(differences, outcomes, prior)
+    precision = torch.linalg.inv(prior.covariance)
+    peak = prior.mean.clone()
+    height = _height(rows, wanted, peak, prior.mean, precision)
+    for _ in range(NEWTON_STEPS):
+        slope = rows.T @ (wanted - (rows @ peak).sigmoid()) - precision @ (peak - prior.mean)
+        if float(slope.abs().max()) < FLAT:
+            break
+        step = torch.linalg.solve(_curvature(rows, peak, precision), slope)
+        size = 1.0
+        while (reached := _height(rows, wanted, peak + size * step, prior.mean, precision)) < height and size > 1e-6:
+            size /= 2
+        peak, height = peak + size * step, reached
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(_curvature(rows, peak, precision)))
+    evidence = height + 0.5 * float(torch.logdet(covariance) - torch.logdet(prior.covariance))
+    return Gaussian(peak, covariance), evidence
 
 
 def predicted(belief: Gaussian, differences: Tensor) -> Tensor:
@@ -94,17 +108,13 @@ def information(belief: Gaussian, differences: Tensor) -> Tensor:
     return (_entropy(chances @ weights) - _entropy(chances) @ weights).clamp_min(0)
 
 
-def propose(belief: Gaussian, features: Tensor, pairs: Sequence[tuple[int, int]] | None = None) -> tuple[int, int]:
-    """The pair of candidates whose comparison tells most about the coefficients.
+def propose(belief: Gaussian, features: Tensor, pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The pair of candidates whose comparison tells most about the coefficients; the first of equals.
 
-    features: [m, d] of the candidates; pairs: those that may be asked, by default all. The first of equals is taken.
-    Raises ValueError when there is no pair.
+    features: [m, d] of the candidates; pairs: those that may be asked, at least one.
     """
-    allowed = [(i, j) for i in range(len(features)) for j in range(i + 1, len(features))] if pairs is None else pairs
-    if not allowed:
-        raise ValueError("there is no pair to propose: give at least two candidates")
-    first, second = (torch.tensor(side) for side in zip(*allowed, strict=True))
-    return allowed[int(information(belief, features[first] - features[second]).argmax())]
+    first, second = (torch.tensor(side) for side in zip(*pairs, strict=True))
+    return pairs[int(information(belief, features[first] - features[second]).argmax())]
 
 
 def foreseen(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Accuracy | None:
@@ -122,26 +132,6 @@ def foreseen(differences: Tensor, outcomes: Tensor, centre: Tensor) -> Accuracy 
         utility = float(rows[i] @ learned(rows[others], wanted[others], centre).mean)
         right += 0.5 if utility == 0 else float((utility > 0) == (float(wanted[i]) > 0.5))
     return accuracy(right, len(counted))
-
-
-def _laplace(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> tuple[Gaussian, float]:
-    """(posterior, log evidence)."""
-    rows, wanted = _checked(differences, outcomes, prior)
-    precision = torch.linalg.inv(prior.covariance)
-    peak = prior.mean.clone()
-    height = _height(rows, wanted, peak, prior.mean, precision)
-    for _ in range(NEWTON_STEPS):
-        slope = rows.T @ (wanted - (rows @ peak).sigmoid()) - precision @ (peak - prior.mean)
-        if float(slope.abs().max()) < FLAT:
-            break
-        step = torch.linalg.solve(_curvature(rows, peak, precision), slope)
-        size = 1.0
-        while (reached := _height(rows, wanted, peak + size * step, prior.mean, precision)) < height and size > 1e-6:
-            size /= 2
-        peak, height = peak + size * step, reached
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(_curvature(rows, peak, precision)))
-    evidence = height + 0.5 * float(torch.logdet(covariance) - torch.logdet(prior.covariance))
-    return Gaussian(peak, covariance), evidence
 
 
 def _checked(differences: Tensor, outcomes: Tensor, prior: Gaussian) -> tuple[Tensor, Tensor]:

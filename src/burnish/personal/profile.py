@@ -116,8 +116,7 @@ ADAPTER = TypeAdapter(Profile)
 
 
 def checked_names(profile: Profile, names: Mapping[str, float]) -> None:
-    """Raises InputError for a name that is no packaged domain or axis of the profile's language, or a value beyond
-    +-10."""
+    """Raises InputError for a name that is no domain or axis of the profile's language, or a value beyond +-10."""
     from burnish.catalogue import names_in
 
     known = names_in(profile.language)

@@ -132,13 +132,14 @@ class Store:
             event = database.execute(
                 "INSERT INTO events (profile, what, before) VALUES (?, ?, ?)", (before.id, what, before.as_json())
             ).lastrowid
+            now = datetime.now(UTC).isoformat(timespec="seconds")
             for choice in choices:
                 text = json.dumps(choice.text, ensure_ascii=False) if before.keep_text and choice.text else None
                 sides = (json.dumps(choice.first), json.dumps(choice.second))
                 database.execute(
                     "INSERT INTO choices (profile, event, first, second, outcome, fingerprint, time, text) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (before.id, event, *sides, choice.outcome, choice.fingerprint, _now(), text),
+                    (before.id, event, *sides, choice.outcome, choice.fingerprint, now, text),
                 )
             return _save(database, before, change(before, _choices(database, before.id)))
 
@@ -196,7 +197,7 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._errors():
+        try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.path.touch(mode=0o600, exist_ok=True)  # its log files take the same mode
             database = sqlite3.connect(self.path, timeout=WAIT / 1000, isolation_level=None)
@@ -207,6 +208,10 @@ class Store:
                 yield database
             finally:
                 database.close()
+        except (sqlite3.Error, OSError) as error:
+            raise OutputError(
+                f"The profiles in {self.path} cannot be used: {error}. Check the folder's rights and space, or set BURNISH_DATA to another."
+            ) from error
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         """Brings the tables up to date. Raises InputError for a file of a later version."""
@@ -226,15 +231,6 @@ class Store:
             database.execute(f"PRAGMA user_version = {number}")
         database.execute("COMMIT")
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise OutputError(
-                f"The profiles in {self.path} cannot be used: {error}. Check the folder's rights and space, or set BURNISH_DATA to another."
-            ) from error
-
 
 def new_profile(name: str, **settings: object) -> Profile:
     """A profile with an id of its own. settings: fields of `Profile`."""
@@ -242,14 +238,9 @@ def new_profile(name: str, **settings: object) -> Profile:
 
 
 def _identity(key: str) -> tuple[str, str]:
-    """(person, hash): the person's id is the beginning of the hash, so that a key finds its row without a search by
-    secret."""
+    """(person, hash): a person's id begins the hash, so that a key finds its row without a search by secret."""
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
     return digest[:16], digest
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _names(database: sqlite3.Connection, person: str) -> list[str]:

@@ -14,8 +14,8 @@ from burnish.mix import Mix, Term
 from burnish.model.forecast import Work
 from burnish.model.model import Model
 from burnish.options import ServeOptions
-from burnish.personal.enhancing import editing_directions
-from burnish.personal.features import answer_means, everyday_answers, units_of
+from burnish.personal.enhancing import editing_directions, everyday_writes
+from burnish.personal.features import everyday_answers, units_of
 from burnish.personal.profile import Units
 from burnish.pipeline import read_enhancement
 from burnish.prompts.axes import axis_names, load_axis
@@ -44,14 +44,10 @@ class Directions:
         """The directions of a language's names along which answers are read."""
         return {name: self.reading[name] for name in catalogue.names_in(language) if name in self.reading}
 
-    def edited_in(self, language: str) -> dict[str, Direction]:
-        """The directions of a language's names along which the model is edited."""
-        return {name: self.editing[name] for name in catalogue.names_in(language) if name in self.editing}
-
     def writes(self, model: Model, language: str) -> Tensor:
         """What attention writes on everyday answers, [answers, layers, hidden]. Uses the model when first asked."""
         if language not in self._writes:
-            self._writes[language] = answer_means(model, everyday_answers(model, language), site="attention")
+            self._writes[language] = everyday_writes(model, language)
         return self._writes[language]
 
     def units(self, model: Model, language: str) -> Units:

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import asdict, replace
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -25,7 +25,6 @@ from burnish.server.wire import ChoiceRequest, NewProfile, PairRequest, Sliders
 from burnish.steps import Steps
 
 router = APIRouter(prefix="/api/profiles")
-T = TypeVar("T")
 SMALLEST = 0.005  # a dose below is left out of an expression
 
 
@@ -36,8 +35,7 @@ async def profiles(service: TheService, person: Person) -> JSONResponse:
 
 @router.post("")
 async def make(body: NewProfile, service: TheService, person: Person) -> JSONResponse:
-    if not service.directions.editing:
-        raise InputError("This server was started without profiles. Start it without --no-profiles.")
+    _require_profiles(service)
     Term(1.0, body.name)  # raises for a name that no expression could hold
     made = new_profile(body.name, budget=body.budget, keep_text=body.keep_text, language=body.language)
     if body.name in service.directions.names:
@@ -108,17 +106,7 @@ async def undo(name: str, service: TheService, person: Person) -> JSONResponse:
 def shown(profile: Profile) -> dict[str, Any]:
     """A profile as the page reads it; strongest coefficients first."""
     accuracy = profile.accuracy
-    coefficients = [
-        {
-            "name": name,
-            "title": title_of(name),
-            "mean": c.mean,
-            "deviation": c.deviation,
-            "sure": c.sure,
-            "source": c.source,
-        }
-        for name, c in sorted(profile.coefficients.items(), key=lambda entry: -abs(entry[1].mean))
-    ]
+    coefficients = sorted(profile.coefficients.items(), key=lambda entry: -abs(entry[1].mean))
     return {
         "name": profile.name,
         "language": profile.language,
@@ -128,7 +116,9 @@ def shown(profile: Profile) -> dict[str, Any]:
         "keep_text": profile.keep_text,
         "accuracy": accuracy and {"share": accuracy.share, "low": accuracy.low, "high": accuracy.high},
         "sliders": profile.sliders,
-        "coefficients": coefficients,
+        "coefficients": [
+            {"name": name, "title": title_of(name), "sure": c.sure, **asdict(c)} for name, c in coefficients
+        ],
         "model": expression_of(Mix((Term(1.0, profile.name),))),
     }
 
@@ -148,9 +138,13 @@ async def _profile(service: Service, person: str, name: str) -> Profile:
 async def _ready(service: Service, person: str, name: str) -> Profile:
     """A profile that can be learned from answers here."""
     profile = await _profile(service, person, name)
-    if not service.directions.read_in(profile.language):
-        raise InputError("This server was started without profiles. Start it without --no-profiles.")
+    _require_profiles(service)
     return profile
+
+
+def _require_profiles(service: Service) -> None:
+    if not service.directions.editing:
+        raise InputError("This server was started without profiles. Start it without --no-profiles.")
 
 
 def _taken(name: str, why: str) -> RefusedError:
@@ -161,7 +155,7 @@ def _taken(name: str, why: str) -> RefusedError:
 
 def _pair(model: Model, directions: Directions, profile: Profile, choices: list[Choice]) -> Steps[tuple[str, str]]:
     """Two opposite mixes within the budget as expressions, in random order."""
-    names = list(directions.edited_in(profile.language))
+    names = list(directions.read_in(profile.language))
     mixes = opposites(profile, names, belief_of(profile, choices, names))
     doses = [[Term(c.mean, name) for name, c in mix.coefficients.items() if c.mean] for mix in mixes]
     yield

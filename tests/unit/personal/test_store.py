@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +59,11 @@ def mine(store: Store) -> Store:
 
 def every_byte(store: Store) -> bytes:
     return b"".join(f.read_bytes() for f in store.folder.iterdir())
+
+
+def rows_of(store: Store, query: str) -> list[Any]:
+    with closing(sqlite3.connect(store.path)) as database:
+        return database.execute(query).fetchall()
 
 
 def test_what_is_kept_comes_back(store: Store) -> None:
@@ -225,10 +233,8 @@ def test_a_killed_writer_leaves_whole_choices(mine: Store) -> None:
         done = mine.choices(LOCAL, "mine")
         assert mine.profile(LOCAL, "mine").choices == len(done)
         assert all(c.first == {"a": 1.0} for c in done)
-        with sqlite3.connect(mine.path) as database:
-            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            assert database.execute("SELECT count(*) FROM events").fetchone() == (len(done),)
-        database.close()
+        assert rows_of(mine, "PRAGMA integrity_check") == [("ok",)]
+        assert rows_of(mine, "SELECT count(*) FROM events") == [(len(done),)]
         assert len(done) >= written + more
         written = len(done)
     mine.update(LOCAL, "mine", "1 choice", counted, [choice()])
@@ -237,40 +243,28 @@ def test_a_killed_writer_leaves_whole_choices(mine: Store) -> None:
 def test_several_processes_and_threads_lose_nothing(mine: Store) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(mine.folder), "15"]) for _ in range(2)]
 
-    def write() -> None:
+    def write(_: int) -> None:
         for _ in range(15):
             mine.update(LOCAL, "mine", "1 choice", counted, [choice()])
 
-    threads = [threading.Thread(target=write) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, range(3)))
     assert [w.wait() for w in writers] == [0, 0]
     assert mine.profile(LOCAL, "mine").choices == len(mine.choices(LOCAL, "mine")) == 75
 
 
 def test_a_store_may_be_made_by_several_at_once(tmp_path: Path) -> None:
-    failed: list[Exception] = []
     barrier = threading.Barrier(8)
 
-    def make() -> None:
+    def make(_: int) -> None:
         barrier.wait()
-        try:
-            Store(tmp_path / "data").new_person()
-        except OutputError as error:
-            failed.append(error)
+        Store(tmp_path / "data").new_person()
 
-    threads = [threading.Thread(target=make) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
-    with sqlite3.connect(tmp_path / "data" / FILE) as database:
-        assert database.execute("SELECT count(*) FROM people").fetchone() == (8,)
-        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    database.close()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))  # raises what any of them raises
+    store = Store(tmp_path / "data")
+    assert rows_of(store, "SELECT count(*) FROM people") == [(8,)]
+    assert rows_of(store, "PRAGMA journal_mode") == [("wal",)]
 
 
 def test_an_older_file_is_migrated_and_a_newer_one_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,9 +272,7 @@ def test_an_older_file_is_migrated_and_a_newer_one_refused(store: Store, monkeyp
     later = (*MIGRATIONS, ("ALTER TABLE people ADD COLUMN nickname TEXT",))
     monkeypatch.setattr("burnish.personal.store.MIGRATIONS", later)
     assert [p.name for p in store.profiles(LOCAL)] == ["mine"]
-    with sqlite3.connect(store.path) as database:
-        assert database.execute("SELECT nickname FROM people").fetchall() == [(None,)]
-    database.close()
+    assert rows_of(store, "SELECT nickname FROM people") == [(None,)]
     monkeypatch.setattr("burnish.personal.store.MIGRATIONS", MIGRATIONS)
     with pytest.raises(InputError, match="later version"):
         store.profiles(LOCAL)
