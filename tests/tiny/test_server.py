@@ -143,19 +143,14 @@ def test_models_are_listed_and_found(lone: Running) -> None:
     ("change", "kind", "code", "field"),
     [
         ({"model": "gpt-4o"}, openai.NotFoundError, "model_not_found", "model"),
-        ({"model": "base+unknown"}, openai.NotFoundError, "model_not_found", "model"),
-        ({"model": "base+0.5"}, openai.BadRequestError, "invalid_expression", "model"),
         ({"model": "base - 3 tuned"}, openai.BadRequestError, "invalid_expression", "model"),
         ({"n": 2}, openai.BadRequestError, "invalid_value", "n"),
-        ({"temperature": 9}, openai.BadRequestError, "invalid_value", "temperature"),
         (
             {"messages": [{"role": "user", "content": "x" * 400}]},
             openai.BadRequestError,
             "context_length_exceeded",
             "messages",
         ),
-        ({"messages": []}, openai.BadRequestError, "invalid_value", "messages"),
-        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "invalid_value", "tools"),
     ],
 )
 def test_errors_are_those_of_openai(
@@ -169,12 +164,7 @@ def test_errors_are_those_of_openai(
 def test_an_edit_that_overflows_is_an_error_of_its_request_alone(tiny_folder: Folders, tmp_path: Path) -> None:
     with (
         running(
-            tiny_folder("llama"),
-            tmp_path,
-            loaded=lambda model: {
-                "wild": random_enhancement(model, float("inf")),
-                "tuned": random_enhancement(model, 4.0),
-            },
+            tiny_folder("llama"), tmp_path, loaded=lambda m: {"wild": random_enhancement(m, float("inf"))}
         ) as served,
         served.openai() as ai,
         ThreadPoolExecutor() as pool,
@@ -192,28 +182,8 @@ def test_answers_fill_the_context_and_no_more(served: Running) -> None:
         reply = http.post("/v1/completions", json=asked).json()
         assert reply["usage"]["completion_tokens"] == 6
         assert reply["choices"][0]["finish_reason"] == "length"
-        assert http.post("/v1/completions", json={**asked, "prompt": ids * 2}).json()["error"]["code"] == (
-            "context_length_exceeded"
-        )
         del asked["max_tokens"]
         assert http.post("/v1/completions", json={**asked, "prompt": [5]}).json()["usage"]["completion_tokens"] == 64
-        assert http.post("/v1/completions", json={**asked, "prompt": [5, 99999]}).status_code == 400
-
-
-def test_concurrent_requests_are_each_answered_as_alone(served: Running) -> None:
-    tuned = served.service.directions.loaded["tuned"]
-    scales = [round(0.1 * i, 1) for i in range(1, 13)]
-    prompts = [f"{PROMPT} {'again ' * (i % 5)}" for i in range(len(scales))]
-    with served.openai() as ai, ThreadPoolExecutor(len(scales)) as pool:
-
-        def ask(scale: float, prompt: str) -> str:
-            asked = {**ASKED, "model": f"base+{scale} tuned", "messages": [{"role": "user", "content": prompt}]}
-            return streamed(ai.chat.completions.create(**{**asked, "max_tokens": 24}, stream=True))[0]
-
-        answers = list(pool.map(ask, scales, prompts))
-    expected = [served.greedy(p, 24, tuned.scaled(s)) for s, p in zip(scales, prompts, strict=True)]
-    assert answers == expected
-    assert len(set(expected)) > 6
 
 
 def test_a_reader_who_leaves_frees_the_row(served: Running, monkeypatch: pytest.MonkeyPatch) -> None:

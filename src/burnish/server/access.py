@@ -81,18 +81,20 @@ class Guard:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return  # a web socket is closed: there is none here
+        if scope["type"] != "http":  # beginning and end; the app has no web sockets
+            await self._app(scope, receive, send)
+            return
         reply = _Reply(send)
         try:
             await self._answer(scope, receive, reply)
-        except BurnishError as error:
-            await self._refuse(error, scope, receive, reply)
         except Exception as error:  # noqa: BLE001  the web server would log the message, which may quote a prompt
-            log.error("a request failed: %s\n%s", *described(error))
-            await self._refuse(unexpected(), scope, receive, reply)
+            if isinstance(error, BurnishError):
+                refusal = self._service.public(error)
+            else:
+                log.error("a request failed: %s\n%s", *described(error))
+                refusal = unexpected()
+            if not reply.status:
+                await error_reply(refusal)(scope, receive, reply)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._service.metrics.requests.labels(route, str(reply.status or "gone")).inc()
@@ -148,10 +150,6 @@ class Guard:
             status=401,
             code="invalid_api_key",
         )
-
-    async def _refuse(self, error: BurnishError, scope: Scope, receive: Receive, reply: "_Reply") -> None:
-        if not reply.status:
-            await error_reply(error)(scope, receive, reply)
 
 
 class _Reply:

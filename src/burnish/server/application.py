@@ -11,12 +11,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from burnish.errors import BurnishError
 from burnish.server import openai_routes, page_routes, profile_routes
 from burnish.server.access import Access, Guard
 from burnish.server.dependencies import TheService
 from burnish.server.metrics import CONTENT_TYPE
-from burnish.server.responses import error_body, error_reply
+from burnish.server.responses import error_body
 from burnish.server.service import Service
 from burnish.server.wire import TAG
 
@@ -51,7 +50,6 @@ def make_app(service: Service, access: Access | None = None) -> FastAPI:
     app.include_router(profile_routes.router)
     _add_others(app)
     _add_page(app)
-    app.add_exception_handler(BurnishError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _left)
@@ -79,8 +77,7 @@ def _add_page(app: FastAPI) -> None:
     """The page's files are read once, here."""
     folder = files("burnish.server") / "page"
     for path, (name, kind) in PAGE.items():
-        if (folder / name).is_file():
-            app.add_api_route(path, _file((folder / name).read_bytes(), kind), methods=["GET"])
+        app.add_api_route(path, _file((folder / name).read_bytes(), kind), methods=["GET"])
 
 
 def _file(content: bytes, kind: str) -> Any:
@@ -88,11 +85,6 @@ def _file(content: bytes, kind: str) -> Any:
         return Response(content, media_type=f"{kind}; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
     return serve
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BurnishError)
-    return error_reply(request.app.state.service.public(error))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -6,7 +6,6 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
 from typing import TypeVar
 
 from burnish.errors import BurnishError
@@ -235,9 +234,3 @@ class Engine:
 def described(error: BaseException) -> tuple[str, str]:
     """(kind, where) of an error for the log: not its message, which may quote a prompt."""
     return type(error).__name__, "".join(traceback.format_tb(error.__traceback__)).rstrip()
-
-
-def at_once(work: Callable[[], T]) -> Steps[T]:
-    """Work of a single piece."""
-    yield
-    return work()

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from burnish.errors import BurnishError
 from burnish.mix import Mix, Term
 from burnish.model.decoding import DecodeRequest, Sampling
-from burnish.model.row_edits import Candidate
 from burnish.server.access import Receive, Scope, Send
 from burnish.server.answer_pieces import Piece, pieces_of
 from burnish.server.dependencies import Person, TheService, while_connected
@@ -19,7 +18,7 @@ from burnish.server.expressions import expression_of
 from burnish.server.pending import Answering
 from burnish.server.responses import DONE, Answer, Kind, body_of, event
 from burnish.server.service import Service
-from burnish.server.wire import ChatRequest, CompletionRequest, Sampled
+from burnish.server.wire import ChatRequest, CompletionRequest
 
 router = APIRouter(prefix="/v1")
 STARTED = int(time.time())
@@ -40,46 +39,37 @@ async def model(model: str, service: TheService, person: Person) -> JSONResponse
 
 @router.post("/chat/completions")
 async def chat(request: Request, body: ChatRequest, service: TheService, person: Person) -> Response:
-    async def work() -> Response:
-        candidate = (await service.edit_of(person, body.model)).candidate
-        prompt = await service.prompt_of(body.messages)
-        tokens = body.max_completion_tokens or body.max_tokens
-        asked = _asked(service, body, prompt, candidate, tokens, bool(body.logprobs))
-        return await _reply(service, person, body, asked, "chat")
-
-    return await while_connected(request, work())
+    return await while_connected(request, _reply(service, person, body, "chat"))
 
 
 @router.post("/completions")
 async def completions(request: Request, body: CompletionRequest, service: TheService, person: Person) -> Response:
-    async def work() -> Response:
-        candidate = (await service.edit_of(person, body.model)).candidate
-        prompt = await service.text_prompt(body.asked)
-        scores = body.logprobs is not None and body.logprobs is not False
-        asked = _asked(service, body, prompt, candidate, body.max_tokens, scores)
-        return await _reply(service, person, body, asked, "text")
-
-    return await while_connected(request, work())
+    return await while_connected(request, _reply(service, person, body, "text"))
 
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": STARTED, "owned_by": "burnish"}
 
 
-def _asked(
-    service: Service, body: Sampled, prompt: list[int], candidate: Candidate, tokens: int | None, scores: bool
-) -> DecodeRequest:
+async def _asked(service: Service, person: str, body: ChatRequest | CompletionRequest) -> DecodeRequest:
+    candidate = (await service.edit_of(person, body.model)).candidate
+    if isinstance(body, ChatRequest):
+        prompt = await service.prompt_of(body.messages)
+    else:
+        prompt = await service.text_prompt(body.asked)
     seed = secrets.randbits(63) if body.seed is None else body.seed % 2**63
     sampling = Sampling(
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=seed,
     )
-    return DecodeRequest(prompt, candidate, service.room(prompt, tokens), sampling, scores)
+    scores = body.logprobs is not None and body.logprobs is not False  # completions ask with 0
+    return DecodeRequest(prompt, candidate, service.room(prompt, body.longest), sampling, scores)
 
 
-async def _reply(service: Service, person: str, body: Sampled, asked: DecodeRequest, kind: Kind) -> Response:
+async def _reply(service: Service, person: str, body: ChatRequest | CompletionRequest, kind: Kind) -> Response:
     """The whole answer, or its stream once the first piece is there: what goes wrong before is an ordinary error."""
+    asked = await _asked(service, person, body)
     answering = service.answer(person, asked)
     pieces = pieces_of(answering, service.model.tokenizer, body.stops)
     answer = Answer(kind, body.model, len(asked.prompt), asked.log_probabilities, service.fingerprint[:12])

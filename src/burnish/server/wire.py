@@ -159,6 +159,10 @@ class ChatRequest(Sampled):
     prediction: Nothing = None
     web_search_options: Annotated[Any, AfterValidator(only())] = None
 
+    @property
+    def longest(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
 
 Ids = Annotated[list[int], Field(min_length=1)]
 Asked = Annotated[
@@ -176,6 +180,10 @@ class CompletionRequest(Sampled):
     echo: Annotated[Any, AfterValidator(only(False))] = None
     suffix: Annotated[Any, AfterValidator(only(""))] = None
     best_of: Annotated[Any, AfterValidator(only(1))] = None
+
+    @property
+    def longest(self) -> int | None:
+        return self.max_tokens
 
     @property
     def asked(self) -> str | list[int]:

@@ -57,21 +57,6 @@ def test_an_answer_of_nothing_is_one_empty_piece() -> None:
     assert answered([], "stop", [])[0] == [Piece("", (), 0, "stop")]
 
 
-def test_a_stop_string_ends_the_answer_and_the_request() -> None:
-    pieces, left = answered(ids("one two three"), "length", ["wo t"])
-    assert text_of(pieces) == "one t"
-    assert pieces[-1].finished == "stop"
-    assert "".join(token.text for piece in pieces for token in piece.tokens) == "one t"
-    assert len(left) == 1
-
-
-def test_what_looked_like_a_stop_string_comes_out_in_the_end() -> None:
-    pieces, left = answered(ids("one tw"), "stop", ["two"])
-    assert text_of(pieces) == "one tw"
-    assert "".join(token.text for piece in pieces for token in piece.tokens) == "one tw"
-    assert not left
-
-
 @pytest.mark.parametrize("last", ["stop", "length"])
 def test_any_tokens_and_stops_give_the_decoded_answer_up_to_the_first_stop(last: Finished) -> None:
     chance = random.Random(0)

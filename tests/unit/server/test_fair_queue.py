@@ -20,14 +20,10 @@ def test_people_take_turns_and_each_keeps_their_order() -> None:
     assert len(queue) == 6
     assert taken(queue) == ["a1", "b1", "c1", "a2", "c2", "a3"]
     assert len(queue) == 0
-
-
-def test_who_comes_back_stands_behind_the_others() -> None:
-    queue: FairQueue[str] = FairQueue(10)
-    queue.put("a", "a1")
-    queue.put("b", "b1")
+    for item in ("a1", "b1"):
+        queue.put(item[0], item)
     assert queue.take() == "a1"
-    queue.put("a", "a2")
+    queue.put("a", "a2")  # who comes back stands behind the others
     assert taken(queue) == ["b1", "a2"]
 
 
