@@ -3,25 +3,26 @@
 import json
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
 from burnish.mix import Mix
+from burnish.personal.accuracy import accuracy
+from burnish.personal.choice_update import relearned
+from burnish.personal.profile import Coefficient, Profile
+from burnish.personal.store import new_profile
+from burnish.server.access import HEADERS
+from burnish.server.application import PAGE
+from burnish.server.directions import Directions
+from burnish.server.page_routes import listed
+from burnish.server.profile_routes import shown
 
-PAGE = Path(__file__).parents[2] / "src" / "burnish" / "server" / "page"
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
-}
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+FOLDER = Path(__file__).parents[2] / "src" / "burnish" / "server" / "page"
 BASE = (
     "The sea at night is dark and calm. Waves come to the shore, and the moon is reflected in the water. It is quiet."
 )
@@ -34,27 +35,22 @@ ENHANCED = (
 )
 
 
-def direction(name: str, kind: str, title: str, low: float, **more: Any) -> dict[str, Any]:
-    made = {
-        "name": name,
-        "kind": kind,
-        "title": title,
-        "description": f"{title}: a made-up direction",
-        "language": "en",
-    }
-    return {**made, "poles": None, "low": low, "high": 2.0, **more}
-
-
-DIRECTIONS = [
-    direction("creative-writing", "domain", "Creative writing", -1.0),
-    direction("education", "domain", "Education and explanation", -1.0),
-    direction("medical-scientific", "domain", "Medicine and science", -1.0),
-    direction("creative-writing-ko", "domain", "한국어 창작", -1.0, language="ko"),
-    direction("formal-casual", "axis", "Formal or casual", -2.0, poles=["formal", "casual"]),
-    direction("long-short", "axis", "Long or short", -2.0, poles=["long", "short"]),
-    direction("warm-neutral", "axis", "Warm or neutral", -2.0, poles=["warm", "neutral"]),
-    direction("3d files", "enhancement", "3d files", 0.0, language=None),
-]
+NAMES = (
+    "creative-writing",
+    "education",
+    "medical-scientific",
+    "creative-writing-ko",
+    "formal-casual",
+    "long-short",
+    "warm-neutral",
+)
+FILE: Any = SimpleNamespace(rank=1, edited_layers=lambda: [0, 1])
+DIRECTIONS = [*listed(Directions({}, {}, dict.fromkeys(NAMES))), *listed(Directions({"3d files": FILE}))]  # type: ignore[arg-type]
+LEARNED = {
+    "creative-writing": Coefficient(0.62, 0.15, "choices"),
+    "formal-casual": Coefficient(-0.41, 0.17, "choices"),
+    "long-short": Coefficient(0.12, 0.3, "choices"),
+}
 
 
 @dataclass
@@ -64,8 +60,8 @@ class State:
     delay: float = 0.0  # seconds a token
     key: str | None = None
     directions: list[dict[str, Any]] = field(default_factory=lambda: [dict(one) for one in DIRECTIONS])
-    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
-    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    history: dict[str, list[Profile]] = field(default_factory=dict)
     refusals: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)  # path, status, headers: one each
     answer: str | None = None  # what every model says
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -83,13 +79,8 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self, value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> None:
         content = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        usual = {
-            "Content-Type": f"{kind}; charset=utf-8",
-            "Content-Length": str(len(content)),
-            "X-Content-Type-Options": "nosniff",
-        }
-        usual |= {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
-        for name, text in {**usual, **headers}.items():
+        usual = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content))}
+        for name, text in {**usual, **HEADERS, "Cache-Control": "no-cache", **headers}.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(content)
@@ -102,9 +93,9 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.state.requests.append((self.command, self.path, body))
-        if self.path in FILES:
-            name, kind = FILES[self.path]
-            return self.respond((PAGE / name).read_bytes(), kind=kind)
+        if self.path in PAGE:
+            name, kind = PAGE[self.path]
+            return self.respond((FOLDER / name).read_bytes(), kind=kind)
         if self.path == "/healthz":
             return self.respond({"status": "ok"})
         if self.state.key and self.headers.get("Authorization") != f"Bearer {self.state.key}":
@@ -153,17 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         )
         kl = 0.0105 * weight + 0.0008
         if self.path == "/api/status":
-            limits = {"tokens": 512, "context": 4096}
             known = {"model": "SmolLM2-135M-Instruct", "person": "maria" if self.state.key else "local"}
-            return {
-                **known,
-                "languages": ["en", "ko"],
-                "budget": 0.01,
-                "limits": limits,
-                "ready": True,
-                "running": 0,
-                "waiting": 0,
-            }
+            return {**known, "languages": ["en", "ko"], "budget": 0.01, "limits": {"tokens": 512, "context": 4096}}
         if self.path == "/api/directions":
             return {"directions": self.state.directions}
         if self.path == "/api/damage":
@@ -171,77 +153,43 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/api/dose":
             scales = [0, 0.5, 1, 1.5, 2]
             change = {"name": "creative-writing", "change": [0.0, 0.021, 0.036, 0.041, 0.029]}
-            return {
-                "model": body["model"],
-                "scales": scales,
-                "kl": [kl * s * s for s in scales],
-                "budget": 0.01,
-                "likelihood": change,
-            }
+            return {"scales": scales, "kl": [kl * s * s for s in scales], "budget": 0.01, "likelihood": change}
         return {"refused": f"There is no {self.path}.", "status": 404}
 
     def profile(self, body: Any) -> dict[str, Any]:
         profiles = self.state.profiles
         _, _, _, *rest = self.path.split("/")
         if not rest and self.command == "GET":
-            return {"profiles": list(profiles.values())}
+            return {"profiles": [shown(profile) for profile in profiles.values()]}
         if not rest:
             if body["name"] in profiles:
                 return {"refused": f"There is a profile '{body['name']}' already. Choose another name.", "status": 409}
             profiles[body["name"]] = new_profile(**body)
-            return {**profiles[body["name"]], "status": 201}
+            return {**shown(profiles[body["name"]]), "status": 201}
         name, action = unquote(rest[0]), (rest[1] if len(rest) > 1 else None)
         if name not in profiles:
             return {"refused": f"There is no profile '{name}'.", "status": 404}
         if action == "pair":
             return {"first": "base+0.4 creative-writing", "second": "base - 0.4 creative-writing", "seed": 7}
         if action is None:
-            return {"forgotten": profiles.pop(name)["name"]} if self.command == "DELETE" else profiles[name]
+            return {"forgotten": profiles.pop(name).name}
         past = self.state.history.setdefault(name, [])
         if action == "undo":
             if not past:
                 return {"refused": "There is nothing to take back in this profile.", "status": 400}
             profiles[name] = past.pop()
-            return {"undone": "1 choice", "profile": profiles[name]}
+            return {"undone": "1 choice", "profile": shown(profiles[name])}
         past.append(profiles[name])
         profiles[name] = learned(profiles[name], body)
-        return profiles[name]
+        return shown(profiles[name])
 
 
-def new_profile(name: str, budget: float = 0.01, keep_text: bool = False, language: str = "en") -> dict[str, Any]:
-    model = f"base+{name}" if re.fullmatch(r"[A-Za-z][\w-]*", name) else f'base+"{name}"'
-    made = {
-        "name": name,
-        "language": language,
-        "budget": budget,
-        "says": "nothing learned yet for sure",
-        "model": model,
-    }
-    return {**made, "choices": 0, "keep_text": keep_text, "accuracy": None, "sliders": {}, "coefficients": []}
-
-
-LEARNED = [
-    {"name": "creative-writing", "title": "Creative writing", "mean": 0.62, "deviation": 0.15, "sure": True},
-    {"name": "formal-casual", "title": "Formal or casual", "mean": -0.41, "deviation": 0.17, "sure": True},
-    {"name": "long-short", "title": "Long or short", "mean": 0.12, "deviation": 0.3, "sure": False},
-]
-
-
-def learned(profile: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def learned(profile: Profile, body: dict[str, Any]) -> Profile:
     """The profile after a choice, or after sliders were set. Once there are choices, they are the source of all."""
-    sliders = {k: v for k, v in {**profile["sliders"], **body.get("values", {})}.items() if v}
-    choices = profile["choices"] + ("outcome" in body)
-    rows = [
-        {"name": n, "title": n, "mean": v, "deviation": 0.0, "sure": True, "source": "sliders"}
-        for n, v in sliders.items()
-    ]
-    says = [f"set by hand: {', '.join(sliders)}"] if sliders else []
-    if choices:
-        rows = [{**row, "source": "choices"} for row in LEARNED]
-        says = ["more like creative writing, more casual", *says, f"{choices} choice{'s' * (choices > 1)}"]
-    accuracy = {"share": 0.74, "low": 0.61, "high": 0.85} if choices >= 2 else None
-    lessons = {"sliders": sliders, "choices": choices, "coefficients": rows, "accuracy": accuracy}
-    return {**profile, **lessons, "says": "; ".join(says) or "nothing learned yet for sure"}
+    sliders = {k: v for k, v in {**profile.sliders, **body.get("values", {})}.items() if v}
+    choices = profile.choices + ("outcome" in body)
+    moved = relearned(replace(profile, sliders=sliders), [])
+    return moved.with_coefficients(LEARNED, choices, accuracy(7, 10) if choices >= 2 else None) if choices else moved
 
 
 def serve(port: int = 0) -> tuple[ThreadingHTTPServer, State]:

@@ -174,13 +174,13 @@ def test_sliders_move_into_the_profile_which_is_then_used(opened: Open, state: S
     page.get_by_test_id("save-sliders").click()
     wait(page.locator("#expression"), 'base+"my own"')
     assert page.get_by_test_id("undo-choice").count() == 0  # an undo would now take the sliders back
-    assert state.profiles["my own"]["sliders"] == {"creative-writing": 0.6}
+    assert state.profiles["my own"].sliders == {"creative-writing": 0.6}
     slide(page, "long-short", "0.2")
     wait(page.locator("#expression"), 'base+"my own" + 0.2 long-short')
     page.click("#tab-you")
     page.get_by_role("button", name="Take Creative writing back").click()
     expect(page.get_by_role("button", name="Take Creative writing back")).to_have_count(0)
-    assert state.profiles["my own"]["sliders"] == {}
+    assert state.profiles["my own"].sliders == {}
     page.uncheck("#use-profile")
     wait(page.locator("#expression"), "base+0.2 long-short")
 

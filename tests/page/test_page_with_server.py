@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Folders
-from page.browsing import WIDE, ask, expect, make_profile, slide, text_of
+from page.browsing import Open, ask, expect, make_profile, slide, text_of
 from serving_example import Running, running, small_measurements
 
 # The server listens on the loopback; its model never stops, otherwise than its files say.
@@ -21,16 +20,14 @@ def server(tiny_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         yield server
 
 
-def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any, server: Running) -> None:
-    context = browser.new_context(viewport=WIDE, reduced_motion="reduce")
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    heard: list[str] = []
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(server.url) or heard.append(request.url))
-    page.goto(server.url)
-    page.wait_for_selector("[data-started]")
+@pytest.fixture
+def served(server: Running) -> tuple[str, None]:
+    """What the browser opens, in the place of the made-up server."""
+    return f"{server.url}/", None
+
+
+def test_chat_slide_choose_see_the_profile_change_reload_and_forget(opened: Open, server: Running) -> None:
+    page = opened()
     make_profile(page)
     page.click("#tab-settings")
     page.fill("#tokens", "24")
@@ -42,13 +39,8 @@ def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any
     page.get_by_test_id("choose-right").last.click()
     page.click("#tab-you")
     expect(page.locator("body")).to_contain_text("Learned from 1 choice")
-    assert [
-        len(server.service.store.choices("local", "mine")),
-        server.service.store.profile("local", "mine").choices,
-    ] == [
-        1,
-        1,
-    ]
+    store = server.service.store
+    assert len(store.choices("local", "mine")) == store.profile("local", "mine").choices == 1
     page.reload()
     page.wait_for_selector("[data-started]")
     page.click("#tab-you")
@@ -60,6 +52,4 @@ def test_chat_slide_choose_see_the_profile_change_reload_and_forget(browser: Any
     page.fill("#forget-typed", "mine")
     page.click("#forget-sure")
     expect(page.locator("#profile option[value=mine]")).to_have_count(0)
-    assert server.service.store.profiles("local") == []
-    assert heard == []
-    context.close()
+    assert store.profiles("local") == []
