@@ -104,9 +104,13 @@ def test_pairs_are_learned_from_and_keep_no_text(call: Call, tiny_folder: Folder
     assert b"YES!!" not in b"".join(f.read_bytes() for f in (tmp_path / "data").iterdir())
     out, _ = call("undo", "mine", "--json")
     assert (out["choices"], out["coefficients"]) == (0, {})
-    (tmp_path / "bad.jsonl").write_text(json.dumps({"prompt": "Say", "chosen": "yes"}))
-    with pytest.raises(InputError, match="row 1 has no rejected answer"):
-        call("choose", "mine", "no-such-model", "--pairs", tmp_path / "bad.jsonl")
+    for row, message in (
+        ({"prompt": "Say", "chosen": "yes"}, "row 1 has no rejected answer"),
+        ({"prompt": "Say", "draft": "yes", "final": "yes "}, "row 1 has the same answer twice"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(json.dumps(row))
+        with pytest.raises(InputError, match=message):
+            call("choose", "mine", "no-such-model", "--pairs", tmp_path / "bad.jsonl")
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -123,13 +127,6 @@ def test_edits_of_drafts_are_choices_of_the_final_text(
         told[name] = call("choose", name, tiny_folder("llama"), "--pairs", file, "--json")[0]
     assert told["edits"]["choices"] == 6
     assert told["edits"]["coefficients"] == told["pairs"]["coefficients"]
-
-
-def test_an_answer_that_was_not_changed_is_no_choice(call: Call, tmp_path: Path) -> None:
-    call("new", "mine")
-    (tmp_path / "same.jsonl").write_text(json.dumps({"prompt": "Say", "draft": "yes", "final": "yes "}))
-    with pytest.raises(InputError, match="row 1 has the same answer twice"):
-        call("choose", "mine", "no-such-model", "--pairs", tmp_path / "same.jsonl")
 
 
 def test_two_answers_are_shown_and_one_is_chosen(
