@@ -258,6 +258,18 @@ def test_a_tensor_of_fewer_bits_and_one_that_is_missing_are_refused_by_name(
         layered_capture(model, [Wanted(sequences_of(model), "residual")])
 
 
+@pytest.mark.parametrize("rows", [0, 100, None])
+def test_a_table_that_is_not_stored_as_the_model_has_it_is_refused(rows: int | None, tmp_path: Path) -> None:
+    """Its rows are read one by one: those of a shorter table would be the bytes of what lies behind it."""
+    folder = families.save("llama", tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    table = tensors.pop("model.embed_tokens.weight")
+    changed = {} if rows is None else {"model.embed_tokens.weight": table[:rows].clone()}
+    save_file(tensors | changed, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"'model\.embed_tokens\.weight' of"):
+        load_layered(folder, EXACT)
+
+
 def test_several_devices_are_refused(tiny_folder: Folders) -> None:
     with pytest.raises(ModelError, match="one device"):
         load_layered(tiny_folder("llama"), ModelOptions(device="spread"))

@@ -53,6 +53,25 @@ class DiskWeights:
             return f"{self.stack}.{target[len(self.stack) + 1 :].split('.')[0]}"
         return target.rpartition(".")[0]
 
+    def require_tables(self) -> None:
+        """Raises ModelError for a table outside the blocks that is not stored as the model has it: its rows are read one by one, and a row of
+        another shape would be other bytes."""
+        for path, module in self.network.named_modules():
+            names = self.parts.get(path, ())
+            if not isinstance(module, nn.Embedding) or path.startswith(f"{self.stack}.") or len(names) > 1:
+                continue
+            stored = self.checkpoint.tensors[names[0]] if names else None
+            if stored is None or stored.dtype not in DTYPES or stored.shape != tuple(module.weight.shape):
+                there = (
+                    f"stored as {stored.dtype} {list(stored.shape)}"
+                    if stored
+                    else "missing, or stored under the name of another part"
+                )
+                raise ModelError(
+                    f"'{path}.weight' of {self.checkpoint.folder} is {there}, and the model has {list(module.weight.shape)} numbers there. "
+                    "Download the model again, or load it as a whole, without --layer-by-layer."
+                )
+
     def read(self, part: str) -> Values:
         """The part's tensors as they are stored. Raises ModelError, QuantisedModelError."""
         names = self.parts.get(part, ())

@@ -123,6 +123,7 @@ def load_layered(
     require_once(folder, network, checkpoint.tensors)
     anatomy = anatomy_of(network, network.config)
     weights = DiskWeights(network, checkpoint, anatomy.stack, torch.device(options.device))
+    weights.require_tables()
     return LayeredModel(str(model), folder, network, tokenizer, anatomy, weights, states_bytes)
 
 
