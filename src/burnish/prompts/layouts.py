@@ -14,6 +14,9 @@ BETTER = ("answer", "completion", "chosen", "final", "output", "response")  # of
 WORSE = ("rejected", "draft")
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "developer": "system"}
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")  # of a dialogue in one text, as in Anthropic's preferences
+MESSAGES = re.compile(
+    r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:"""
+)  # a list of messages, written as a text
 
 Turns = tuple[tuple[str, str], ...]  # (role, content)
 
@@ -68,10 +71,22 @@ def _asked(row: Row, key: str) -> Turns:
         return _turns(row, key)
     if not value.strip():
         raise PromptFileError(f"{row.where}: '{key}' is empty. Fill it, or remove the row.")
-    text = value.strip()
-    if key in ("instruction", "question"):
-        more = (row.values.get(name) for name in ABOUT)
-        text = "\n\n".join([text, *(part.strip() for part in more if isinstance(part, str) and part.strip())])
+    if MESSAGES.match(value):
+        raise PromptFileError(
+            f"{row.where}: '{key}' holds messages written as a text. Give them as a list, in JSON lines or Parquet."
+        )
+    parts = [value.strip()]
+    for name in ABOUT:
+        more = row.values.get(name)
+        if name == key or not _there(more):
+            continue
+        if not isinstance(more, str):
+            raise PromptFileError(
+                f"{row.where}: '{name}' belongs to '{key}' and is no text. Write it as one, or leave it out."
+            )
+        if more.strip() not in value:  # where it is, the prompt was made of it
+            parts.append(more.strip())
+    text = "\n\n".join(parts)
     return (*_earlier(row), ("user", text))
 
 
@@ -127,10 +142,14 @@ def _turns(row: Row, key: str) -> Turns:
     return tuple(_turn(row, key, message) for message in messages)
 
 
+def _is_text(part: dict[str, Any]) -> bool:
+    return isinstance(part.get("text"), str) and part.get("type", "text") in ("text", "input_text", "output_text")
+
+
 def _turn(row: Row, key: str, message: Any) -> tuple[str, str]:
     turn = message if isinstance(message, dict) else {}
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+    if isinstance(content, list) and all(isinstance(p, dict) and _is_text(p) for p in content):
         content = "".join(part["text"] for part in content)
     if not isinstance(role, str) or not isinstance(content, str):
         raise PromptFileError(f"{row.where}: a message in '{key}' needs the texts 'role' and 'content'.")

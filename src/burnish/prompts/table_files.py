@@ -30,6 +30,7 @@ MARKS = (  # of encodings, the longer ones first: the mark of UTF-16 begins that
 )
 COMMAS = ",;\t|"  # what may stand between cells; the first one wins a tie
 NAMES = re.compile(rf'"?\w+"?(?:[{COMMAS}]"?\w+"?)+')  # of columns, side by side
+JSON_BEGINS = re.compile(r'\[?\s*\{\s*"\w+"\s*:|\["')  # rows of JSON, whole or the first of several lines
 OTHERWISE = (  # how a file begins that is no list of prompts, and what to do
     (
         re.compile(rb"version https://git-lfs\."),
@@ -101,7 +102,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _is_rows(line: str) -> bool:
     """Whether the first line of a file begins JSON, or names columns of a table."""
     text = line.strip()
-    if text in ("[", "{", "[{"):
+    if text in ("[", "{", "[{") or JSON_BEGINS.match(text):
         return True
     try:
         value = json.loads(text)

@@ -272,3 +272,31 @@ def test_a_sample_is_seeded_in_file_order_and_the_rest_is_held_out(total: int, c
     assert len(taken) == min(count, total)
     assert sorted(taken.texts + held_out.texts, key=int) == prompts.texts
     assert taken.texts == sorted(taken.texts, key=int)
+
+
+@pytest.mark.parametrize("begins", ['[{"prompt": "Why?"},', '{"prompt": "Why?"},', '["Why?",'])
+def test_rows_of_json_in_a_list_of_lines_are_no_prompts(begins: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptFileError, match="holds rows such as"):
+        read_prompts(write(tmp_path, "p.txt", f"{begins}\nHow?\n"))
+
+
+@pytest.mark.parametrize("asked", ["prompt", "query", "text", "question"])
+@pytest.mark.parametrize("about", ["input", "context"])
+def test_what_a_prompt_is_about_is_read_with_it(asked: str, about: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "p.jsonl", json.dumps({asked: "Sum up.", about: "The sea is blue."}))
+    assert read_prompts(path).texts == ["Sum up.\n\nThe sea is blue."]
+    path = write(tmp_path, "q.jsonl", json.dumps({asked: "Sum up: The sea is blue.", about: "The sea is blue."}))
+    assert read_prompts(path).texts == ["Sum up: The sea is blue."]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"question": "Why?", "context": ["a", "b"]}, "'context' belongs to 'question' and is no text"),
+        ({"prompt": '[{"role": "user", "content": "Why?"}]'}, "messages written as a text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "text": "cat.png"}]}]}, "needs the texts"),
+    ],
+)
+def test_words_that_would_be_lost_or_read_as_others_are_refused(row: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptFileError, match=words):
+        read_prompts(write(tmp_path, "p.jsonl", json.dumps(row)))
