@@ -300,10 +300,23 @@ def _require_at_least(least: int, options: object, names: Iterable[str], why: st
             raise InputError(f"--{name.replace('_', '-')} {value} {why}")
 
 
+LARGEST_FACTOR = 1e6
+
+
+def checked_strength(strength: float) -> float:
+    """Raises InputError for a multiple of gains that is no number, or too large for any use."""
+    if strength != strength or abs(strength) == float("inf"):
+        raise InputError(f"The factor {strength} is not a number. Pass for example 1.5.")
+    if abs(strength) > LARGEST_FACTOR:
+        raise InputError(
+            f"The factor {strength:g} is beyond every use. Pass at most {LARGEST_FACTOR:g}; for example 1.5."
+        )
+    return strength
+
+
 def checked_factor(factor: float) -> float:
     """Raises InputError for a factor that is not finite or below -1 (which would flip the sign of the component)."""
-    if factor != factor or factor in (float("inf"), float("-inf")):
-        raise InputError(f"The factor {factor} is not a number. Pass for example 1.5.")
+    checked_strength(factor)
     if factor < -1:
         raise InputError(
             f"The factor {factor} is below -1 and would turn the component around. Pass -1 (remove) or more."

@@ -20,7 +20,7 @@ from burnish.forms.base import Applied, Expected, Form, Job, WritePlan
 from burnish.mix import Mix
 from burnish.model.folder_plan import FolderPlan
 from burnish.model.source import resolve
-from burnish.options import FormName, ModelOptions, OutputOptions
+from burnish.options import FormName, ModelOptions, OutputOptions, checked_strength
 from burnish.steps import Progress
 
 if TYPE_CHECKING:
@@ -273,6 +273,8 @@ def read_enhancement(path: Path, factor: float | None, layers: str) -> Enhanceme
 
 def _read_one(path: Path, factor: float | None, layers: str) -> Enhancement:
     """What is no mix."""
+    if factor is not None:
+        checked_strength(factor)
     refuse_partial(path)
     path = enhancement_folder(path)
     if is_trained(path):
@@ -283,6 +285,11 @@ def _read_one(path: Path, factor: float | None, layers: str) -> Enhancement:
     path = path / PLAN_FILE if path.is_dir() else path
     if kind_of(path) == "direction":
         return Direction.load(path).enhancement(factor, layers=layers)
+    if layers != "all":
+        raise InputError(
+            f"--layers {layers} chooses where a direction is strengthened, and {path} is an enhancement, whose layers are chosen. Leave it "
+            "out, or pass the direction."
+        )
     enhancement = Enhancement.load(path)
     return enhancement if factor is None else enhancement.scaled(factor)
 

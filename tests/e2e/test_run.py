@@ -139,6 +139,9 @@ def test_an_output_without_a_recipe_says_so(call: Call, tmp_path: Path) -> None:
         ("enhance: smollm2\n", "belong options"),
         ("enhance:\n  model: x\n  out: {a: b}\n", "not a mapping"),
         ("enhance:\n  model: x\n  out:\n", "'out' has no value"),
+        ("enhance:\n  model: x\n  out: y\n  dry_run: true\n  dry-run: false\n", "'dry-run' is there twice"),
+        ("chat:\n  model: no\n", "'model' is False, which is no name and no path"),
+        ("chat:\n  model: --help\n", "is no name and no path"),
         ("enhance:\n  model: x\n  out: no\n", "'out' is false, and it takes a value"),
     ],
 )

@@ -64,6 +64,10 @@ CASES = [
     (f"{LEARN} --domain education --form enhancement --page", "--page writes into an output folder"),
     ("audit MODEL MODEL", "same folder"),
     ("chat MODEL --compare --prompt x", "needs an enhancement"),
+    ("chat MODEL --strength 0.5 --prompt x", "none is given"),
+    ("apply MODEL PLAN -o OUT --layers 1", "an enhancement, whose layers are chosen"),
+    ("apply MODEL PLAN -o OUT --strength 1e39", "beyond every use"),
+    (f"{LEARN} --expert 'my expert.txt'", "does not exist or is no file"),
 ]
 
 

@@ -116,6 +116,10 @@ def place_of(path: Path) -> Path:
     for a path that ends in no name (`.`, `..`, `/`)."""
     if path.name in ("", ".."):
         raise OutputError(f"'{path}' is no name for an output. Pass the path of a new file or folder.")
+    if path.suffix == ".partial":
+        raise OutputError(
+            f"{path} ends as outputs do that are not finished, and would not be read again. Pass another name."
+        )
     place = Path(os.path.realpath(path)) if path.is_symlink() else path
     if place.is_symlink():
         raise OutputError(f"{path} is a link that leads in a circle. Remove it, or pass another output path.")

@@ -39,6 +39,8 @@ def chat(
         raise InputError(f"--tokens {tokens} leaves no room for an answer. Pass 1 or more.")
     if prompt and not all(question.strip() for question in prompt):
         raise InputError("--prompt is empty. Write a question, or leave it out to be asked for one.")
+    if enhancement_factor is not None and enhancement is None:
+        raise InputError("--strength scales an enhancement, and none is given. Pass --with FILE.")
     if compare and enhancement is None:
         raise InputError("--compare needs an enhancement to compare with. Pass --with FILE.")
     plan = read_enhancement(enhancement, enhancement_factor, "all") if enhancement else None

@@ -29,6 +29,7 @@ ADVICE = (
     "What may help: another expert prompt, examples of good answers (--references), more --steps, a larger --budget. A system prompt "
     "that the model does not follow cannot teach it."
 )
+TEXT_ENDINGS = (".txt", ".md", ".text")  # of a file that holds an expert's prompt
 
 
 @Parameter(name="*", group="Teacher")
@@ -60,9 +61,9 @@ def read_expert(text: str | None) -> str | None:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text. Save the expert's prompt as UTF-8.") from error
-    elif len(text.split()) == 1 and (path.suffix or "/" in text):
+    elif (len(text.split()) == 1 and (path.suffix or "/" in text)) or path.suffix.lower() in TEXT_ENDINGS:
         raise InputError(
-            f"{path} does not exist. Pass --expert with the prompt itself, or with the path of a text file."
+            f"{path} does not exist or is no file. Pass --expert with the prompt itself, or with the path of a text file."
         )
     if not text.strip():
         raise InputError("The expert's prompt is empty. Write what the expert is and does.")

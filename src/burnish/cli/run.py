@@ -77,7 +77,7 @@ def recipe_arguments(recipe: Path, out: Path | None = None) -> list[str]:
     command, options = next(iter(content.items()))
     if not isinstance(options, dict):
         raise InputError(f"{recipe}: below '{command}' belong options, one a line, such as `model: smollm2-135m`.")
-    options = {str(name).replace("_", "-"): value for name, value in options.items()}
+    options = _dashed(recipe, options)
     if out is not None:
         options["out"] = str(out)
     known = commands[command].assemble_argument_collection()
@@ -87,11 +87,31 @@ def recipe_arguments(recipe: Path, out: Path | None = None) -> list[str]:
     if missing:
         hint = "Pass -o OUT." if missing == ["out"] else "Add a line for it."
         raise InputError(f"{recipe}: '{command}' needs {' and '.join(missing)}. {hint}")
-    arguments = [*command.split(), *(str(options.pop(name)) for name in subjects if name in options)]
+    arguments = [*command.split(), *(_subject(recipe, name, options.pop(name)) for name in subjects if name in options)]
     switches = _switches(known)
     for name, value in options.items():
         arguments += _flag(recipe, name, value, switches)
     return arguments
+
+
+def _dashed(recipe: Path, options: dict[Any, Any]) -> dict[str, Any]:
+    """Names of options as flags have them. Raises InputError for one that is there in both spellings."""
+    dashed: dict[str, Any] = {}
+    for name, value in options.items():
+        flag = str(name).replace("_", "-")
+        if flag in dashed:
+            raise InputError(f"{recipe}: '{flag}' is there twice. Keep one.")
+        dashed[flag] = value
+    return dashed
+
+
+def _subject(recipe: Path, name: str, value: Any) -> str:
+    """What stands without a flag. Raises InputError for what is neither a text nor a number, or would be taken for a flag."""
+    if isinstance(value, bool | list | dict) or str(value).startswith("-"):
+        raise InputError(
+            f"{recipe}: '{name}' is {value!r}, which is no name and no path. Write it in quotes, or mend it."
+        )
+    return str(value)
 
 
 def remember(app: cyclopts.App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -64,12 +64,20 @@ class Access:
                 code="unknown_host",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _netloc(origin) != host.lower():
             raise RefusedError(
                 "Another site may not use this server from a browser. Open the server's own page.",
                 status=403,
                 code="cross_site",
             )
+
+
+def _netloc(origin: str) -> str | None:
+    """Host and port of an Origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 class Guard:

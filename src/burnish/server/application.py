@@ -96,7 +96,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return JSONResponse(error_body(message, 400, "invalid_json"), 400)
     field = str(place[0])
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-    message = f"`{where}`: {first['msg']}. Change the field, or leave it out."
+    advice = "Add it." if first["type"] == "missing" else "Change it."
+    message = f"`{where}`: {first['msg']}. {advice}"
     if first["type"] == "value_error":  # the server's own words
         message = f"`{where}` {first['ctx']['error']}."
     return JSONResponse(error_body(message, 400, "invalid_value", field), 400)

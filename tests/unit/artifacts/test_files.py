@@ -82,6 +82,7 @@ def test_the_disk_behind_a_link_is_the_one_that_is_looked_at(tmp_path: Path, mon
         ("pipe", "a device or a pipe"),
         ("loop", "a link that leads in a circle"),
         ("disk", "a new folder inside it"),
+        ("out.partial", "that are not finished"),
     ],
 )
 def test_what_cannot_be_an_output_is_refused(

@@ -59,6 +59,7 @@ def test_own_names_are_answered_on_loopback_and_any_where_keys_protect() -> None
         ("http://evil.com", 403),
         ("null", 403),
         ("", 403),
+        ("http://[::1", 403),
     ],
 )
 def test_other_sites_are_refused(origin: str, expected: int) -> None:
